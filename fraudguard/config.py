@@ -1,0 +1,59 @@
+"""One Settings for every process: environment variables prefixed FRAUDGUARD_, then the defaults here.
+
+The database is also accepted as DATABASE_URL, the name platforms hand out.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Settings(BaseSettings):
+    """Everything an operator may set. Units are the last word of a name."""
+
+    model_config = SettingsConfigDict(env_prefix="FRAUDGUARD_", extra="ignore", populate_by_name=True)
+
+    kafka_bootstrap: str = "127.0.0.1:9092"
+    topic_partitions: Annotated[int, Field(ge=1, le=1024)] = 8
+    topic_replication: Annotated[int, Field(ge=1, le=5)] = 1
+    consumer_group: str = "fraudguard"
+    database_url: SecretStr = Field(
+        default=SecretStr("postgresql://fraudguard@127.0.0.1:5432/fraudguard"),
+        validation_alias=AliasChoices("FRAUDGUARD_DATABASE_URL", "DATABASE_URL", "database_url"),
+    )
+
+    rules_dir: Path = Path("rules")
+    policy_path: Path = Path("rules/policy.yaml")
+
+    model: str = "starter"  # "starter", "off", or a release directory (see engine/loader.py)
+    precision: Literal["fp32", "int8"] = "int8"
+    engine_threads: Annotated[int, Field(ge=0)] = 0  # 0: what torch picks
+    engine_timeout_ms: Annotated[int, Field(ge=1)] = 2_000
+    engine_failures_max: Annotated[int, Field(ge=1)] = 5  # consecutive, then the circuit opens
+    engine_retry_ms: Annotated[int, Field(ge=1)] = 10_000  # how long the circuit stays open
+
+    timeline_tokens_max: Annotated[int, Field(ge=64)] = 256
+    lateness_s: Annotated[int, Field(ge=0)] = 3_600
+    future_s: Annotated[int, Field(ge=0)] = 300  # an event further ahead of its append time is refused
+    label_delay_days: Annotated[int, Field(ge=1)] = 7
+    base_currency: str = "CNY"
+    accounts_cached_max: Annotated[int, Field(ge=1)] = 50_000
+
+    batch_events_max: Annotated[int, Field(ge=1, le=4096)] = 256
+    batch_wait_ms: Annotated[int, Field(ge=1, le=50)] = 10  # above 50 a stop signal is answered late
+    batch_timeout_ms: Annotated[int, Field(ge=100)] = 30_000
+    deadline_ms: Annotated[int, Field(ge=0)] = 0  # an older event is decided without the model; 0: never
+    conflict_retries_max: Annotated[int, Field(ge=1)] = 5
+    watchdog_s: Annotated[float, Field(gt=0)] = 60.0
+    session_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+
+    api_host: str = "127.0.0.1"
+    api_port: Port = 8080
+    screen_deadline_ms: Annotated[int, Field(ge=1, le=60_000)] = 2_000
+
+    raw_text_key: SecretStr | None = None  # Fernet key; without it unmasked text is never kept
+    state_dir: Path = Path("var")  # where the embedded services and the demo keep their data

@@ -1,0 +1,356 @@
+"""The frozen value types that the rooms exchange, in the order data flows.
+
+Knows the wire format's fields and their bounds (version 1) and nothing of Kafka, files, torch or SQL.
+Turning bytes into these types, with readable errors, is `events/schema.py`.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from ipaddress import ip_address
+from typing import Annotated, Any, Literal, Self
+
+import iso4217
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    model_validator,
+)
+
+Scalar = float | int | str | bool | None
+
+# ---------------------------------------------------------------- events
+
+
+def format_time(value: datetime) -> str:
+    """RFC 3339 in UTC with milliseconds, or microseconds where the event has them."""
+    value = value.astimezone(UTC)
+    spec = "microseconds" if value.microsecond % 1000 else "milliseconds"
+    return value.isoformat(timespec=spec).replace("+00:00", "Z")
+
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _rfc3339(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+        raise ValueError("must be an RFC 3339 time with zone, like 2026-11-21T10:00:00.000Z")
+    return datetime.fromisoformat(value.upper())
+
+
+def _to_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("must lie between the years 1 and 9999 in UTC") from error
+
+
+def _decimal_string(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return value
+    if not isinstance(value, str) or not re.fullmatch(r"\d{1,18}(\.\d{1,6})?", value, re.ASCII):
+        raise ValueError('must be a decimal string of at most 18 digits, like "50000.00"')
+    return Decimal(value)
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable() or value != value.strip():
+        raise ValueError("must be printable characters without surrounding spaces")
+    return value
+
+
+def _no_nul(value: str) -> str:
+    if "\x00" in value:
+        raise ValueError("must not contain the NUL character")
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        raise ValueError("must not contain unpaired surrogates")
+    return value
+
+
+def _currency(value: str) -> str:
+    try:
+        iso4217.Currency(value)
+    except ValueError as error:
+        raise ValueError("must be an ISO 4217 code, like CNY") from error
+    return value
+
+
+def _ip(value: str) -> str:
+    ip_address(value)
+    return value
+
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_printable)]
+Time = Annotated[
+    AwareDatetime,
+    BeforeValidator(_rfc3339),
+    AfterValidator(_to_utc),
+    PlainSerializer(format_time, when_used="json"),
+]
+Amount = Annotated[Decimal, BeforeValidator(_decimal_string), Field(gt=0, max_digits=18)]
+Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$"), AfterValidator(_currency)]
+Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
+Ip = Annotated[str, StringConstraints(max_length=45), AfterValidator(_ip)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=8000), AfterValidator(_no_nul)]
+Memo = Annotated[str, StringConstraints(max_length=1000), AfterValidator(_no_nul)]
+AttributeText = Annotated[str, StringConstraints(max_length=1000), AfterValidator(_no_nul)]
+Attributes = Annotated[dict[Id, AttributeText | bool | int | float], Field(max_length=32)]
+
+
+class Typology(StrEnum):
+    """The kind of fraud."""
+
+    SCAM = "scam"
+    ACCOUNT_TAKEOVER = "account_takeover"
+    MONEY_LAUNDERING = "money_laundering"
+    CASH_OUT = "cash_out"
+    MULE = "mule"
+    OTHER = "other"
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class _Event(_Wire):
+    version: Literal[1]
+    event_id: Id
+    account_id: Id
+    event_time: Time
+
+
+class Transaction(_Event):
+    """One movement of money, seen from the account."""
+
+    type: Literal["transaction"]
+    direction: Literal["debit", "credit"]
+    kind: Literal["transfer", "card", "cash", "top_up", "bill", "refund", "other"]
+    channel: Literal["app", "web", "card_present", "card_not_present", "atm", "branch", "api"]
+    amount: Amount
+    currency: Currency
+    counterparty_id: Id | None = None
+    merchant_id: Id | None = None
+    device_id: Id | None = None
+    ip: Ip | None = None
+    country: Country | None = None
+    memo: Memo | None = None
+    attributes: Attributes = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _minor_units(self) -> Self:
+        exponent = iso4217.Currency(self.currency).exponent or 0
+        digits = -int(self.amount.as_tuple().exponent)
+        if digits > exponent:
+            raise ValueError(f"amount: {self.currency} has {exponent} decimal places, got {digits}")
+        return self
+
+
+class Message(_Event):
+    """One utterance of a conversation around the account."""
+
+    type: Literal["message"]
+    conversation_id: Id
+    channel: Literal["chat", "call", "sms", "email", "service"]
+    sender: Literal["customer", "counterparty", "agent", "system"]
+    language: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] | None = None
+    text: Text
+    attributes: Attributes = Field(default_factory=dict)
+
+
+class Label(_Event):
+    """What a transaction or message turned out to be, told later by a person or a chargeback."""
+
+    type: Literal["label"]
+    target_event_id: Id
+    source: Literal["chargeback", "analyst", "customer", "law_enforcement", "other"]
+    verdict: Literal["fraud", "legitimate"]
+    typology: Typology | None = None
+
+
+Screenable = Transaction | Message
+Event = Transaction | Message | Label
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One masked event at the door of the pipeline.
+
+    received_at: when the broker appended it (Kafka) or when it was read (file).
+    sealed_text: the unmasked text, encrypted; None unless the operator configured a key.
+    """
+
+    event: Event
+    received_at: datetime
+    sealed_text: bytes | None = None
+
+
+# ---------------------------------------------------------------- features
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One declared value that rules may name, and the model's head may read.
+
+    window: "1h", "1d", "7d", "30d" or "" for none. model: an input of the joint-fusion head.
+    """
+
+    name: str
+    type: Literal["number", "text", "boolean"]
+    unit: str
+    window: str
+    meaning: str
+    group: Literal["event", "velocity", "profile", "feedback", "conversation", "score"]
+    model: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One event as the model reads it; `text` never contains a line break."""
+
+    type: Literal["transaction", "message"]
+    event_time: datetime
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The account's lines from sequence number `start` on; the last one is the event being screened."""
+
+    account_id: str
+    start: int
+    lines: tuple[Line, ...]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the lines as the model reads them, in hex."""
+        return hashlib.sha256("\n".join(line.text for line in self.lines).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the features room says of one event at the moment it was taken.
+
+    sequence: 1, 2, 3... in the account. features: every registry feature but the `score` and
+    `conversation` groups, by name; None is a missing value. late: beyond the lateness bound.
+    """
+
+    sequence: int
+    late: bool
+    timeline: Timeline
+    features: Mapping[str, Scalar]
+
+
+# ---------------------------------------------------------------- engine
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """A timeline and the numeric features at its last line."""
+
+    timeline: Timeline
+    features: Mapping[str, Scalar]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """risk: calibrated P(fraud) in [0, 1]; model: name@version+precision that gave it."""
+
+    risk: float
+    typology: Typology
+    model: str
+
+
+# ---------------------------------------------------------------- rules
+
+
+class Outcome(StrEnum):
+    """What happens to the event; ordered approve < step_up < review < block by `severity`."""
+
+    APPROVE = "approve"
+    STEP_UP = "step_up"
+    REVIEW = "review"
+    BLOCK = "block"
+
+    @property
+    def severity(self) -> int:
+        """0 for approve to 3 for block."""
+        return list(Outcome).index(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A rule that held. state `shadow`: recorded, never acted on."""
+
+    rule: str
+    version: int
+    outcome: Outcome
+    reason: str
+    state: Literal["live", "shadow"]
+
+
+# ---------------------------------------------------------------- decisions
+
+
+class DecisionHit(_Wire):
+    """A live rule's hit as consumers see it."""
+
+    rule: str
+    version: int
+    outcome: Outcome
+
+
+class Decision(_Wire):
+    """The immutable answer to one event, as published, stored and returned.
+
+    risk and typology are null when the decision is degraded. latency_ms: from received_at to decided_at.
+    """
+
+    decision_id: str
+    event_id: Id
+    event_type: Literal["transaction", "message"]
+    account_id: Id
+    sequence: Annotated[int, Field(ge=1)]
+    outcome: Outcome
+    risk: Annotated[float, Field(ge=0, le=1)] | None
+    typology: Typology | None
+    reasons: tuple[str, ...]
+    hits: tuple[DecisionHit, ...]
+    degraded: bool
+    model: str
+    rules_version: str
+    decided_at: Time
+    latency_ms: Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """A decision with everything that reproduces it: what the `decisions` table holds.
+
+    event is masked. line: this event's line of the timeline. timeline_start: sequence of the timeline's first line.
+    hits: live and shadow. policy_version and decision.rules_version name stored documents.
+    """
+
+    decision: Decision
+    event: Screenable
+    received_at: datetime
+    late: bool
+    line: str
+    timeline_start: int
+    timeline_hash: str
+    features: Mapping[str, Scalar]
+    score: Score | None
+    hits: tuple[Hit, ...]
+    policy_version: str
+    sealed_text: bytes | None = None
