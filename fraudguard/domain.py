@@ -252,6 +252,21 @@ class Snapshot:
     features: Mapping[str, Scalar]
 
 
+@dataclass(frozen=True, slots=True)
+class EntityCount:
+    """Transactions of one UTC day with an entity shared by accounts, and how many are confirmed fraud.
+
+    As a stored row: the totals. As a change: what to add (frauds may be negative when a label is withdrawn).
+    day: days since 1970-01-01 of the transactions' own event times.
+    """
+
+    kind: Literal["counterparty", "device", "merchant"]
+    entity_id: str
+    day: int
+    transactions: int
+    frauds: int
+
+
 # ---------------------------------------------------------------- engine
 
 
