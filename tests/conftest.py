@@ -1,0 +1,73 @@
+"""The real Kafka and the real PostgreSQL for every test that asks for one, started once a session."""
+
+import asyncio
+import itertools
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from fraudguard.embedded.kafka import EmbeddedKafka
+from fraudguard.embedded.kafka import prepare as prepare_kafka
+from fraudguard.embedded.postgres import EmbeddedPostgres
+
+TEMPLATE = "template_migrated"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def services_dir() -> Iterator[Path]:
+    """A temporary directory that another account may pass through (PostgreSQL does not run as root)."""
+    with tempfile.TemporaryDirectory(prefix="fraudguard-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def postgres(services_dir: Path) -> Iterator[EmbeddedPostgres]:
+    """A running PostgreSQL."""
+    with EmbeddedPostgres(services_dir / "postgres") as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def kafka(services_dir: Path) -> Iterator[EmbeddedKafka]:
+    """A running Apache Kafka; `.bootstrap` is its address."""
+    prepare_kafka()
+    with EmbeddedKafka(services_dir / "kafka") as service:
+        yield service
+
+
+def _execute(postgres: EmbeddedPostgres, statement: str) -> None:
+    async def run() -> None:
+        connection = await asyncpg.connect(postgres.url)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    with ThreadPoolExecutor(1) as pool:  # a thread of its own: the test's event loop is left alone
+        pool.submit(asyncio.run, run()).result(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres: EmbeddedPostgres) -> str:
+    """The name of a database that was migrated once and is only ever cloned."""
+    from fraudguard.decisions.migrate import upgrade
+
+    _execute(postgres, f"CREATE DATABASE {TEMPLATE}")
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(upgrade, postgres.url_of(TEMPLATE)).result(timeout=120)
+    return TEMPLATE
+
+
+@pytest.fixture
+def database_url(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    """The URL of a fresh, migrated database of this test alone."""
+    name = f"test_{next(_numbers)}"
+    _execute(postgres, f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
+    yield postgres.url_of(name)
+    _execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
