@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     future_s: Annotated[int, Field(ge=0)] = 300  # an event further ahead of its append time is refused
     label_delay_days: Annotated[int, Field(ge=1)] = 7
     base_currency: str = "CNY"
+    rates_path: Path | None = None  # None: the approximate reference rates that ship (features/rates.yaml)
     accounts_cached_max: Annotated[int, Field(ge=1)] = 50_000
 
     batch_events_max: Annotated[int, Field(ge=1, le=4096)] = 256
@@ -50,6 +51,8 @@ class Settings(BaseSettings):
     conflict_retries_max: Annotated[int, Field(ge=1)] = 5
     watchdog_s: Annotated[float, Field(gt=0)] = 60.0
     session_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Port = 0  # the worker's Prometheus endpoint; 0: none
 
     api_host: str = "127.0.0.1"
     api_port: Port = 8080

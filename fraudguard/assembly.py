@@ -1,0 +1,97 @@
+"""Builds a Pipeline from Settings: the one place where the rooms meet their configuration.
+
+torch is imported only when a model is switched on, so that processes without one start fast.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fraudguard.clock import Clock
+from fraudguard.config import Settings
+from fraudguard.decisions.connection import open_engine
+from fraudguard.decisions.policy import Policy, load_policy
+from fraudguard.decisions.repository import Repository
+from fraudguard.engine.guard import GuardedEngine
+from fraudguard.engine.tokenizer import LineTokenizer, release_directory
+from fraudguard.features.registry import FEATURES
+from fraudguard.pipeline import Pipeline
+from fraudguard.rules.registry import RuleSet, load_rules
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What is read from files and may be refused with a message for a person, before anything is opened."""
+
+    rules: RuleSet
+    policy: Policy
+    scorer: GuardedEngine | None
+    counter: LineTokenizer
+
+    def close(self) -> None:
+        """Free the compiled rules and the engine's thread."""
+        self.rules.close()
+        if self.scorer:
+            self.scorer.close()
+
+
+def load_parts(settings: Settings) -> Parts:
+    """Rules, policy, tokenizer and (unless settings.model is "off") the engine.
+
+    Raises BadRule, BadPolicy, BadModel.
+    """
+    rules = load_rules(settings.rules_dir, FEATURES)
+    policy = load_policy(settings.policy_path)
+    # With the model off the timeline is still cut in the starter's tokens, so that it can be switched on any time.
+    release = release_directory("starter" if settings.model == "off" else settings.model)
+    return Parts(rules, policy, _load_engine(settings), LineTokenizer(release))
+
+
+def _load_engine(settings: Settings) -> GuardedEngine | None:
+    if settings.model == "off":
+        return None
+    from fraudguard.engine.engine import Engine  # imports torch
+
+    engine = Engine.load(release_directory(settings.model), settings.precision, settings.engine_threads)
+    return GuardedEngine(
+        engine,
+        timeout_s=settings.engine_timeout_ms / 1000,
+        failures_max=settings.engine_failures_max,
+        retry_s=settings.engine_retry_ms / 1000,
+    )
+
+
+@asynccontextmanager
+async def open_pipeline(settings: Settings, parts: Parts, clock: Clock) -> AsyncIterator[Pipeline]:
+    """A pipeline on an open database; stores the rule set and the policy, so that decisions can be replayed.
+
+    Raises StoreUnavailable.
+    """
+    async with open_repository(settings) as repository:
+        await save_documents(repository, parts)
+        yield Pipeline(
+            settings=settings,
+            repository=repository,
+            rules=parts.rules,
+            policy=parts.policy,
+            scorer=parts.scorer,
+            counter=parts.counter,
+            clock=clock,
+        )
+
+
+@asynccontextmanager
+async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
+    """The decision store on a pool of connections of its own."""
+    engine = open_engine(settings.database_url.get_secret_value())
+    try:
+        yield Repository(engine)
+    finally:
+        await engine.dispose()
+
+
+async def save_documents(repository: Repository, parts: Parts) -> None:
+    """Keep the sources under their versions; the same version again changes nothing."""
+    await repository.save_document("rules", parts.rules.version, json.dumps(dict(parts.rules.sources)))
+    await repository.save_document("policy", parts.policy.version, parts.policy.source)

@@ -1,0 +1,384 @@
+"""The one path of an event: state and features, score, rules, policy, commit. `screen(batch) -> answers`.
+
+The stream worker, the offline run, replay and the tests all use this and nothing else. Knows the order of the
+rooms and the rules of contract 1 (effects once, in one transaction); knows no Kafka, no torch and no SQL.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID, uuid5
+
+from fraudguard import metrics
+from fraudguard.clock import Clock
+from fraudguard.config import Settings
+from fraudguard.decisions.policy import Policy
+from fraudguard.decisions.repository import Changes, Repository, StoredState
+from fraudguard.domain import (
+    Decision,
+    DecisionHit,
+    DecisionRecord,
+    Hit,
+    Label,
+    Received,
+    Scalar,
+    Score,
+    ScoreRequest,
+    Screenable,
+    Snapshot,
+    Timeline,
+    Transaction,
+)
+from fraudguard.errors import BadEvent, EngineUnavailable, StateConflict, Transient
+from fraudguard.features.feedback import WINDOWS_DAYS, FeedbackView, day_of, keys_of
+from fraudguard.features.state import AccountState
+from fraudguard.features.timeline import TokenCounter, chat
+from fraudguard.rules.registry import RuleSet
+
+log = logging.getLogger(__name__)
+
+# Decision ids are a function of the event id, so that a repeated event can only ever meet its own decision.
+NAMESPACE = UUID("6f1d7c1e-52a1-5d0b-9c59-0f5b6a3c7a11")
+BUGS_IN_A_ROW_MAX = 20
+
+
+class Scorer(Protocol):
+    """What the pipeline asks of an engine (see engine/guard.py)."""
+
+    @property
+    def name(self) -> str:
+        """name@version+precision, written on every decision."""
+        ...
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """One score a request, in order. Raises EngineUnavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A committed decision; `fresh` is False where the event had been decided before."""
+
+    record: DecisionRecord
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A stored label (now or before)."""
+
+    label: Label
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An event that may not be used; belongs in the dead letters."""
+
+    error: BadEvent
+
+
+Answer = Decided | Labelled | Refused
+
+
+@dataclass(slots=True)
+class _Known:
+    """What Postgres says about a batch before it is worked on."""
+
+    earlier: dict[str, DecisionRecord]
+    labels: dict[str, list[Label]]
+    feedback: FeedbackView
+
+
+@dataclass(slots=True)
+class _Taken:
+    """A fresh event, taken into its account's state, waiting for its score."""
+
+    received: Received
+    event: Screenable
+    snapshot: Snapshot
+
+
+class Pipeline:
+    """Screens batches. One instance per process and event loop; `screen` is not called concurrently.
+
+    scorer None: the model is switched off, and every decision is degraded with reason ENGINE_OFF.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        repository: Repository,
+        rules: RuleSet,
+        policy: Policy,
+        scorer: Scorer | None,
+        counter: TokenCounter,
+        clock: Clock,
+    ) -> None:
+        self._settings, self._repository, self._clock = settings, repository, clock
+        self._rules, self._policy, self._scorer, self._counter = rules, policy, scorer, counter
+        self._states: OrderedDict[str, tuple[int, AccountState]] = OrderedDict()
+        self._bugs_in_a_row = 0
+
+    async def screen(self, batch: Sequence[Received], *, overloaded: bool = False) -> list[Answer]:
+        """Decide events in the order given and commit them in one transaction; one answer an event, in order.
+
+        overloaded: skip the model (reason OVERLOAD). Repeated events get their first decision again.
+        A bug met by one event refuses that event alone; BUGS_IN_A_ROW_MAX of them raise, for then it is not the event.
+        Raises StateConflict after settings.conflict_retries_max attempts, and StoreUnavailable.
+        """
+        try:
+            answers = await self._commit(batch, overloaded)
+        except Transient:
+            raise
+        except Exception:
+            if len(batch) > 1:
+                log.exception("a batch of %d events failed; trying them one by one", len(batch))
+                return [(await self.screen([item], overloaded=overloaded))[0] for item in batch]
+            self._bugs_in_a_row += 1
+            if self._bugs_in_a_row >= BUGS_IN_A_ROW_MAX:
+                raise
+            log.exception("event %s could not be screened", batch[0].event.event_id)
+            return [Refused(BadEvent("internal error", hint="report it with the log", code="internal_error"))]
+        self._bugs_in_a_row = 0
+        return answers
+
+    async def _commit(self, batch: Sequence[Received], overloaded: bool) -> list[Answer]:
+        for _ in range(self._settings.conflict_retries_max):
+            try:
+                return await self._attempt(batch, overloaded)
+            except StateConflict:
+                metrics.CONFLICTS.inc()
+        raise StateConflict(f"another worker kept writing these accounts: {sorted(_accounts(batch))[:5]}")
+
+    def forget(self) -> None:
+        """Drop every cached account state (after partitions were taken away)."""
+        self._states.clear()
+
+    async def _attempt(self, batch: Sequence[Received], overloaded: bool) -> list[Answer]:
+        with metrics.STAGE_SECONDS.labels("load").time():
+            known = await self._know(batch)
+            states = await self._check_out(_accounts(batch))
+        with metrics.STAGE_SECONDS.labels("features").time():
+            answers, labels = self._take(batch, known, states)
+        taken = [answer for answer in answers if isinstance(answer, _Taken)]
+        with metrics.STAGE_SECONDS.labels("engine").time():
+            scores, degraded_reason = await self._score(taken, overloaded)
+        with metrics.STAGE_SECONDS.labels("rules").time():
+            records = [self._decide(*pair, degraded_reason) for pair in zip(taken, scores, strict=True)]
+        touched = {item.event.account_id for item in taken} | {label.account_id for label in labels}
+        if touched:
+            with metrics.STAGE_SECONDS.labels("commit").time():
+                await self._repository.commit(
+                    Changes(
+                        records=records,
+                        labels=labels,
+                        states={a: StoredState(states[a][0], states[a][1].dump()) for a in sorted(touched)},
+                        counts=known.feedback.increments(),
+                        alerts=[r for r in records if self._policy.opens_case(r.event.type, r.decision.outcome)],
+                    )
+                )
+        self._check_in(states, touched)
+        for record in records:
+            decision = record.decision
+            metrics.DECISIONS.labels(decision.outcome, decision.degraded).inc()
+            metrics.LATENCY_SECONDS.observe(decision.latency_ms / 1000)
+        return _finish(batch, answers, records, known)
+
+    async def _know(self, batch: Sequence[Received]) -> _Known:
+        """Earlier decisions of these events and label targets, their labels, and the feedback counters they read."""
+        labels = [item.event for item in batch if isinstance(item.event, Label)]
+        ids = {item.event.event_id for item in batch} | {label.target_event_id for label in labels}
+        earlier = await self._repository.earlier(ids)
+        stored = await self._repository.labels(ids)
+        fresh = [
+            item.event
+            for item in batch
+            if isinstance(item.event, Transaction) and item.event.event_id not in earlier
+        ]
+        counts = []
+        if fresh:
+            delay = self._settings.label_delay_days
+            first_day = min(day_of(event) for event in fresh) - delay - max(WINDOWS_DAYS)
+            counts = await self._repository.entity_counts({k for event in fresh for k in keys_of(event)}, first_day)
+        return _Known(earlier, stored, FeedbackView(counts, self._settings.label_delay_days))
+
+    async def _check_out(self, accounts: Collection[str]) -> dict[str, tuple[int, AccountState]]:
+        """States by account as (version read, state). They leave the cache until the batch is committed."""
+        states = {a: self._states.pop(a) for a in accounts if a in self._states}
+        missing = [a for a in accounts if a not in states]
+        stored = await self._repository.states(missing) if missing else {}
+        settings = self._settings
+        for account in missing:
+            state = AccountState(
+                account,
+                self._counter,
+                tokens_max=settings.timeline_tokens_max,
+                lateness_s=settings.lateness_s,
+                base_currency=settings.base_currency,
+            )
+            version = 0
+            if account in stored:
+                version = stored[account].version
+                state.restore(stored[account].body)
+            states[account] = (version, state)
+        return states
+
+    def _check_in(self, states: Mapping[str, tuple[int, AccountState]], touched: Collection[str]) -> None:
+        for account, (version, state) in states.items():
+            self._states[account] = (version + (account in touched), state)
+        while len(self._states) > self._settings.accounts_cached_max:
+            self._states.popitem(last=False)
+        metrics.ACCOUNTS_CACHED.set(len(self._states))
+
+    def _take(
+        self, batch: Sequence[Received], known: _Known, states: Mapping[str, tuple[int, AccountState]]
+    ) -> tuple[list[Answer | _Taken | None], list[Label]]:
+        """Take events into their accounts' states, in order. None stands for 'decided before, or earlier in here'."""
+        answers: list[Answer | _Taken | None] = []
+        taken: dict[str, _Taken] = {}
+        new_labels: list[Label] = []
+        for item in batch:
+            event = item.event
+            if isinstance(event, Label):
+                answer, is_new = self._take_label(event, known, taken)
+                answers.append(answer)
+                if is_new:
+                    new_labels.append(event)
+                continue
+            first = known.earlier.get(event.event_id) or taken.get(event.event_id)
+            if first is not None:
+                same = first.event.account_id == event.account_id
+                answers.append(None if same else Refused(_foreign(event.event_id)))
+                continue
+            snapshot = states[event.account_id][1].take(event, known.feedback)
+            taken[event.event_id] = _Taken(item, event, snapshot)
+            answers.append(taken[event.event_id])
+            if isinstance(event, Transaction) and not snapshot.late:
+                known.feedback.count(event)
+                if _is_fraud(known.labels.get(event.event_id, ())):
+                    known.feedback.mark(event, 1)
+        return answers, new_labels
+
+    def _take_label(self, label: Label, known: _Known, taken: Mapping[str, _Taken]) -> tuple[Answer, bool]:
+        """Answer and whether the label is new. Moves the feedback counters when the target's verdict changes."""
+        others = known.labels.setdefault(label.target_event_id, [])
+        if any(label.event_id == other.event_id for other in others):
+            return Labelled(label), False
+        earlier, fresh = known.earlier.get(label.target_event_id), taken.get(label.target_event_id)
+        target = earlier.event if earlier else fresh.event if fresh else None
+        late = earlier.late if earlier else fresh.snapshot.late if fresh else False
+        if target is not None and target.account_id != label.account_id:
+            reason = f"{label.target_event_id!r} is not an event of this account"
+            return Refused(
+                BadEvent(reason, path="target_event_id", hint="send the target's account_id", code="foreign_target")
+            ), False
+        before = _is_fraud(others)
+        others.append(label)
+        if isinstance(target, Transaction) and not late and (delta := _is_fraud(others) - before):
+            known.feedback.mark(target, delta)
+        return Labelled(label), True
+
+    async def _score(self, taken: Sequence[_Taken], overloaded: bool) -> tuple[Sequence[Score | None], str | None]:
+        """Scores in order and no reason, or Nones and why the model was not asked."""
+        reason = "ENGINE_OFF" if self._scorer is None else "OVERLOAD" if overloaded else None
+        if self._scorer and not reason and taken:
+            requests = [ScoreRequest(item.snapshot.timeline, item.snapshot.features) for item in taken]
+            try:
+                return await self._scorer.score(requests), None
+            except EngineUnavailable as error:
+                log.warning("deciding %d events without the model: %s", len(taken), error)
+                reason = "ENGINE_UNAVAILABLE"
+        if reason and taken:
+            metrics.DEGRADED.labels(reason).inc()
+        return [None] * len(taken), reason
+
+    def _decide(self, item: _Taken, score: Score | None, degraded_reason: str | None) -> DecisionRecord:
+        event, snapshot = item.event, item.snapshot
+        hits = tuple(self._rules.evaluate(rule_inputs(snapshot.features, snapshot.timeline, score)))
+        outcome, reasons = self._policy.decide(event.type, score, hits, degraded_reason, snapshot.late)
+        decided_at = self._clock.now()
+        decision = Decision(
+            decision_id=str(uuid5(NAMESPACE, event.event_id)),
+            event_id=event.event_id,
+            event_type=event.type,
+            account_id=event.account_id,
+            sequence=snapshot.sequence,
+            outcome=outcome,
+            risk=score.risk if score else None,
+            typology=score.typology if score else None,
+            reasons=reasons,
+            hits=wire_hits(hits),
+            degraded=score is None,
+            model=self._scorer.name if self._scorer else "off",
+            rules_version=self._rules.version,
+            decided_at=decided_at,
+            latency_ms=max(0.0, round((decided_at - item.received.received_at).total_seconds() * 1000, 3)),
+        )
+        return DecisionRecord(
+            decision=decision,
+            event=event,
+            received_at=item.received.received_at,
+            late=snapshot.late,
+            line=snapshot.timeline.lines[-1].text,
+            timeline_start=snapshot.timeline.start,
+            timeline_hash=snapshot.timeline.hash,
+            features=snapshot.features,
+            score=score,
+            hits=hits,
+            policy_version=self._policy.version,
+            sealed_text=item.received.sealed_text,
+        )
+
+
+def rule_inputs(features: Mapping[str, Scalar], timeline: Timeline, score: Score | None) -> dict[str, Scalar]:
+    """Everything a rule may name, by name: the stored features, the recent conversation and the score."""
+    return {
+        **features,
+        "chat": chat(timeline),
+        "risk": score.risk if score else None,
+        "typology": score.typology.value if score else None,
+        "degraded": score is None,
+    }
+
+
+def wire_hits(hits: Iterable[Hit]) -> tuple[DecisionHit, ...]:
+    """The live hits as consumers see them; shadow hits stay in the store."""
+    return tuple(DecisionHit(rule=h.rule, version=h.version, outcome=h.outcome) for h in hits if h.state == "live")
+
+
+def _accounts(batch: Sequence[Received]) -> list[str]:
+    return list(dict.fromkeys(item.event.account_id for item in batch))
+
+
+def _is_fraud(labels: Iterable[Label]) -> bool:
+    """Whether the newest label says fraud; equal times go by id, so that arrival order does not matter."""
+    newest = max(labels, key=lambda label: (label.event_time, label.event_id), default=None)
+    return newest is not None and newest.verdict == "fraud"
+
+
+def _foreign(event_id: str) -> BadEvent:
+    reason = f"{event_id!r} was already used by an event of another account"
+    return BadEvent(reason, path="event_id", hint="event ids are unique over all accounts", code="duplicate_event_id")
+
+
+def _finish(
+    batch: Sequence[Received],
+    answers: Sequence[Answer | _Taken | None],
+    records: Sequence[DecisionRecord],
+    known: _Known,
+) -> list[Answer]:
+    by_id = {record.event.event_id: record for record in records}
+    done: list[Answer] = []
+    for item, answer in zip(batch, answers, strict=True):
+        event_id = item.event.event_id
+        if isinstance(answer, _Taken):
+            done.append(Decided(by_id[event_id], fresh=True))
+        elif answer is None:
+            metrics.DUPLICATES.inc()
+            done.append(Decided(known.earlier.get(event_id) or by_id[event_id], fresh=False))
+        else:
+            done.append(answer)
+    return done

@@ -1,0 +1,80 @@
+"""Proves a stored decision: the same inputs, rules and policy give the same hits, outcome and reasons, bit for bit.
+
+Reads what the decision's row holds and the documents it names; the live rule set and policy play no part.
+`rescore` asks today's engine for the score again, which must agree within a tolerance.
+"""
+
+import json
+from dataclasses import dataclass
+
+from fraudguard.decisions.policy import Policy
+from fraudguard.decisions.repository import Repository
+from fraudguard.domain import DecisionRecord, ScoreRequest, Timeline
+from fraudguard.features.registry import FEATURES
+from fraudguard.pipeline import Scorer, rule_inputs, wire_hits
+from fraudguard.rules.registry import RuleSet
+
+# int8 kernels differ between processors; see docs/model-card.md for the measured drift.
+RISK_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """differences: what came out otherwise, empty when proven. rescored: today's risk, None if not asked or degraded."""
+
+    record: DecisionRecord
+    timeline: Timeline
+    differences: tuple[str, ...]
+    rescored: float | None
+
+
+class Replayer:
+    """Replays decisions; compiles each rule set and policy once."""
+
+    def __init__(self, repository: Repository, scorer: Scorer | None = None) -> None:
+        self._repository, self._scorer = repository, scorer
+        self._rules: dict[str, RuleSet] = {}
+        self._policies: dict[str, Policy] = {}
+
+    async def replay(self, decision_id: str) -> Replay:
+        """Raises NotFound for an unknown id or a document that is no longer stored."""
+        record = await self._repository.record(decision_id)
+        decision = record.decision
+        lines = await self._repository.lines(decision.account_id, record.timeline_start, decision.sequence)
+        timeline = Timeline(decision.account_id, record.timeline_start, tuple(lines))
+        rules = await self._rules_of(decision.rules_version)
+        policy = await self._policy_of(record.policy_version)
+        hits = tuple(rules.evaluate(rule_inputs(record.features, timeline, record.score)))
+        reason = next((r for r in decision.reasons if r in policy.degraded_reasons), None) if decision.degraded else None
+        outcome, reasons = policy.decide(decision.event_type, record.score, hits, reason, record.late)
+        rescored = None
+        if self._scorer and record.score:
+            rescored = (await self._scorer.score([ScoreRequest(timeline, record.features)]))[0].risk
+        compared = {
+            "timeline": (record.timeline_hash, timeline.hash),
+            "line": (record.line, timeline.lines[-1].text if timeline.lines else None),
+            "hits": (record.hits, hits),
+            "wire hits": (decision.hits, wire_hits(hits)),
+            "outcome": (decision.outcome, outcome),
+            "reasons": (decision.reasons, reasons),
+        }
+        differences = [f"{name}: stored {a!r}, replayed {b!r}" for name, (a, b) in compared.items() if a != b]
+        if rescored is not None and record.score and abs(rescored - record.score.risk) > RISK_TOLERANCE:
+            differences.append(f"risk: stored {record.score.risk}, rescored {rescored}, tolerance {RISK_TOLERANCE}")
+        return Replay(record, timeline, tuple(differences), rescored)
+
+    async def _rules_of(self, version: str) -> RuleSet:
+        if version not in self._rules:
+            body = await self._repository.document("rules", version)
+            self._rules[version] = RuleSet.from_sources(json.loads(body), FEATURES)
+        return self._rules[version]
+
+    async def _policy_of(self, version: str) -> Policy:
+        if version not in self._policies:
+            self._policies[version] = Policy.from_source(await self._repository.document("policy", version))
+        return self._policies[version]
+
+    def close(self) -> None:
+        """Free the compiled rule sets."""
+        for rules in self._rules.values():
+            rules.close()
