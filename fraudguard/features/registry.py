@@ -12,7 +12,7 @@ from fraudguard.domain import Feature
 
 WINDOWS: Final = ("1h", "1d", "7d", "30d")
 FEEDBACK_KINDS: Final = ("counterparty", "device", "merchant")
-FEEDBACK_DAYS: Final = (1, 7, 30)
+WINDOWS_DAYS: Final = (1, 7, 30)
 
 _Type = Literal["number", "text", "boolean"]
 
@@ -25,11 +25,11 @@ def _event() -> Iterator[Feature]:
             "kind",
             "text",
             "",
-            "`transfer`, `card`, `cash`, `top_up`, `bill`, `refund` or `other`; missing for messages",
+            "`transfer`, `card`, `cash`, `top_up`, `bill`, `refund`, `other`; missing for messages",
             False,
         ),
         ("channel", "text", "", "where the transaction or message took place", False),
-        ("amount", "number", "currency of the event", "amount as sent; missing for messages", False),
+        ("amount", "number", "event's currency", "amount as sent; missing for messages", False),
         ("currency", "text", "", "ISO 4217 code; missing for messages", False),
         ("amount_base", "number", "base currency", "amount at the reference rate; missing without a rate", True),
         ("counterparty_id", "text", "", "the other side; missing where none was sent", False),
@@ -38,11 +38,11 @@ def _event() -> Iterator[Feature]:
         ("ip", "text", "", "network address; missing where none was sent", False),
         ("country", "text", "", "ISO 3166 code; missing where none was sent", False),
         ("memo", "text", "", "memo of the transaction, masked; missing where none was sent", False),
-        ("sender", "text", "", "`customer`, `counterparty`, `agent` or `system`; missing for transactions", False),
+        ("sender", "text", "", "`customer`, `counterparty`, `agent`, `system`; missing for transactions", False),
         ("language", "text", "", "language of the message as sent; missing where none was sent", False),
         ("text", "text", "", "the whole text of the message, masked; missing for transactions", False),
         ("hour", "number", "hour", "hour of day of the event time, 0 to 23, in UTC", True),
-        ("late", "boolean", "", "the event came beyond the lateness bound and changes no window and no profile", False),
+        ("late", "boolean", "", "came beyond the lateness bound; changes no window and no profile", False),
     )
     for name, kind, unit, meaning, model in rows:
         yield Feature(name, kind, unit, "", meaning, "event", model)
@@ -68,75 +68,30 @@ def _velocity() -> Iterator[Feature]:
 
 def _profile() -> Iterator[Feature]:
     rows: tuple[tuple[str, _Type, str, str], ...] = (
-        (
-            "amount_usual",
-            "number",
-            "base currency",
-            "the account's usual outgoing amount before this event; missing before the first",
-        ),
-        (
-            "amount_ratio",
-            "number",
-            "ratio",
-            "this outgoing amount over the usual one; missing for other events or before the first",
-        ),
-        (
-            "amount_z",
-            "number",
-            "deviations",
-            "log amount against the usual one in its deviations; missing before three payments",
-        ),
-        (
-            "hour_share",
-            "number",
-            "share",
-            "share of the account's earlier events in this UTC hour of day; missing for the first event",
-        ),
-        (
-            "hours_since_last",
-            "number",
-            "hours",
-            "since the account's latest event, at least 0; missing for the first event",
-        ),
+        ("amount_usual", "number", "base currency", "usual outgoing amount until now; missing before the first"),
+        ("amount_ratio", "number", "ratio", "this outgoing amount over the usual one; missing where either is"),
+        ("amount_z", "number", "deviations", "its log against the usual; missing before three outgoing amounts"),
+        ("hour_share", "number", "share", "earlier events in this UTC hour of day; missing for the first event"),
+        ("hours_since_last", "number", "hours", "since the latest event, at least 0; missing for the first event"),
         ("account_events", "number", "count", "earlier events of the account, late ones not counted"),
         ("account_age_days", "number", "days", "since the account's first event, at least 0"),
         (
             "is_new_counterparty",
             "boolean",
             "",
-            "no earlier transaction with it in this direction (true for the first ever); missing where the event has none",
+            "nothing earlier with it in this direction; missing where there is none",
         ),
         (
             "counterparty_payments",
             "number",
             "count",
-            "earlier outgoing transactions to this counterparty; missing where the event has none",
+            "earlier debits to this counterparty; missing where there is none",
         ),
-        (
-            "is_new_device",
-            "boolean",
-            "",
-            "not among the account's known devices; missing where the event has none or none was known",
-        ),
-        (
-            "is_new_country",
-            "boolean",
-            "",
-            "not among the account's known countries; missing where the event has none or none was known",
-        ),
-        ("messages_since_payment", "number", "count", "messages since the last outgoing transaction, with this event"),
-        (
-            "counterparty_message_share",
-            "number",
-            "share",
-            "share of them that the counterparty wrote; missing where there are none",
-        ),
-        (
-            "hours_since_message",
-            "number",
-            "hours",
-            "since the latest earlier message, at least 0; missing before the first",
-        ),
+        ("is_new_device", "boolean", "", "not a known device; missing where there is none or none was known"),
+        ("is_new_country", "boolean", "", "not a known country; missing where there is none or none was known"),
+        ("messages_since_payment", "number", "count", "messages since the last debit, with this event"),
+        ("counterparty_message_share", "number", "share", "of them, by the counterparty; missing where there are none"),
+        ("hours_since_message", "number", "hours", "since the latest earlier message, at least 0; missing if none"),
     )
     for name, kind, unit, meaning in rows:
         yield Feature(name, kind, unit, "", meaning, "profile", True)
@@ -144,30 +99,18 @@ def _profile() -> Iterator[Feature]:
 
 def _feedback() -> Iterator[Feature]:
     for kind in FEEDBACK_KINDS:
-        for days in FEEDBACK_DAYS:
-            window = f"{days}d"
-            span = f"in the {days} whole UTC days that ended the label delay before the event's day"
-            yield Feature(
-                f"{kind}_fraud_share_{window}", "number", "share", window,
-                f"share of the {kind}'s transactions {span} that are confirmed fraud; missing where there were none",
-                "feedback", True,
-            )  # fmt: skip
-            yield Feature(
-                f"{kind}_transactions_{window}", "number", "count", window,
-                f"the {kind}'s transactions over all accounts {span}; missing where the event has no {kind}",
-                "feedback", True,
-            )  # fmt: skip
+        for days in WINDOWS_DAYS:
+            span = f"in the {days} whole UTC days that ended a label delay ago"
+            share = f"confirmed fraud among the {kind}'s transactions {span}; missing where there were none"
+            count = f"the {kind}'s transactions over all accounts {span}; missing where the event has no {kind}"
+            yield Feature(f"{kind}_fraud_share_{days}d", "number", "share", f"{days}d", share, "feedback", True)
+            yield Feature(f"{kind}_transactions_{days}d", "number", "count", f"{days}d", count, "feedback", True)
 
 
 def _later() -> Iterator[Feature]:
-    yield Feature(
-        "chat", "text", "", "1d",
-        "text of the messages in the account's timeline in the day up to the event, one a line, cut as the model reads them; "
-        "missing where there is none", "conversation",
-    )  # fmt: skip
-    yield Feature(
-        "risk", "number", "probability", "", "calibrated P(fraud) of the model; missing when degraded", "score"
-    )
+    said = "texts of the timeline's messages in the day up to the event, one a line, as the model reads them"
+    yield Feature("chat", "text", "", "1d", f"{said}; missing where there is none", "conversation")
+    yield Feature("risk", "number", "probability", "", "calibrated P(fraud); missing when degraded", "score")
     yield Feature("typology", "text", "", "", "the kind of fraud the model sees; missing when degraded", "score")
     yield Feature("degraded", "boolean", "", "", "the event is decided without the model", "score")
 
@@ -183,8 +126,8 @@ def render_markdown() -> str:
         "",
         "Made from `fraudguard/features/registry.py`; a test keeps it current.",
         "",
-        "Rules use these names, and `attributes.NAME` for an event's own attributes. A missing value satisfies no comparison.",
-        "Features marked *model* are inputs of the model's head.",
+        "Rules use these names, and `attributes.NAME` for an event's own attributes.",
+        "Features marked *model* are inputs of the model's head; what a window covers exactly is in `velocity.py`.",
     ]
     for group in dict.fromkeys(feature.group for feature in FEATURES):
         lines += [
