@@ -1,0 +1,130 @@
+"""Cases: what a person must look at, one unclosed case an account. Later alerts of the account join it.
+
+Knows how alerts open and join a case. Which decisions are alerts is the policy's word.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID, uuid5
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fraudguard.domain import DecisionRecord, Outcome, Typology
+
+# Names of case ids; a case is named after the decision that opened it, so that a repeated batch names the same case.
+NAMESPACE = UUID("0b6c2c3e-7f0e-5a57-9d5b-3a0f6f0c9b42")
+
+_JOIN = text("""
+INSERT INTO cases AS c (case_id, account_id, state, opened_at, updated_at, expected_loss, top_risk, typology, outcome,
+                        alerts)
+SELECT case_id, account_id, 'open', opened_at, updated_at, loss, risk, typology, outcome, alerts
+FROM unnest(CAST(:cases AS text[]), CAST(:accounts AS text[]), CAST(:opened AS timestamptz[]),
+            CAST(:updated AS timestamptz[]), CAST(:losses AS double precision[]), CAST(:risks AS double precision[]),
+            CAST(:typologies AS text[]), CAST(:outcomes AS text[]), CAST(:alerts AS integer[]))
+     AS n (case_id, account_id, opened_at, updated_at, loss, risk, typology, outcome, alerts)
+ON CONFLICT (account_id) WHERE state <> 'closed' DO UPDATE SET
+    updated_at = greatest(c.updated_at, excluded.updated_at),
+    expected_loss = c.expected_loss + excluded.expected_loss,
+    top_risk = greatest(c.top_risk, excluded.top_risk),
+    typology = CASE WHEN excluded.top_risk > coalesce(c.top_risk, -1) THEN excluded.typology ELSE c.typology END,
+    outcome = CASE WHEN array_position(CAST(:order AS text[]), excluded.outcome)
+                      > array_position(CAST(:order AS text[]), c.outcome) THEN excluded.outcome ELSE c.outcome END,
+    alerts = c.alerts + excluded.alerts
+RETURNING account_id, case_id
+""")
+
+_ALERTS = text("""
+INSERT INTO alerts (decision_id, case_id, event_id, account_id, event_type, event_time, sequence, outcome, risk,
+                    typology, amount_base)
+SELECT * FROM unnest(CAST(:decisions AS text[]), CAST(:cases AS text[]), CAST(:events AS text[]),
+                     CAST(:accounts AS text[]), CAST(:types AS text[]), CAST(:times AS timestamptz[]),
+                     CAST(:sequences AS bigint[]), CAST(:outcomes AS text[]), CAST(:risks AS double precision[]),
+                     CAST(:typologies AS text[]), CAST(:amounts AS double precision[]))
+""")
+
+
+@dataclass(slots=True)
+class _Share:
+    """What one batch adds to one account's case."""
+
+    case_id: str
+    opened_at: datetime
+    updated_at: datetime
+    expected_loss: float
+    top_risk: float | None
+    typology: Typology | None
+    outcome: Outcome
+    alerts: int
+
+
+def amount_base(record: DecisionRecord) -> float | None:
+    """The payment's amount in the base currency; None for a message or an unknown rate."""
+    amount = record.features.get("amount_base")
+    return float(amount) if record.event.type == "transaction" and isinstance(amount, int | float) else None
+
+
+def expected_loss(record: DecisionRecord) -> float:
+    """Risk times amount in the base currency; a payment without a risk (degraded) counts in full."""
+    risk = record.decision.risk
+    return (1.0 if risk is None else risk) * (amount_base(record) or 0.0)
+
+
+def _share(alerts: Sequence[DecisionRecord]) -> _Share:
+    first = alerts[0].decision
+    scored = [a.decision for a in alerts if a.decision.risk is not None]
+    top = max(scored, key=lambda d: d.risk or 0.0, default=None)
+    return _Share(
+        case_id=str(uuid5(NAMESPACE, first.decision_id)),
+        opened_at=first.decided_at,
+        updated_at=max(a.decision.decided_at for a in alerts),
+        expected_loss=sum(expected_loss(a) for a in alerts),
+        top_risk=top.risk if top else None,
+        typology=top.typology if top else None,
+        outcome=max((a.decision.outcome for a in alerts), key=lambda outcome: outcome.severity),
+        alerts=len(alerts),
+    )
+
+
+async def join_cases(connection: AsyncConnection, alerts: Sequence[DecisionRecord]) -> None:
+    """Open a case for each account without an unclosed one, or join it, in the caller's transaction."""
+    if not alerts:
+        return
+    by_account: dict[str, list[DecisionRecord]] = {}
+    for alert in sorted(alerts, key=lambda a: (a.decision.account_id, a.decision.sequence)):
+        by_account.setdefault(alert.decision.account_id, []).append(alert)
+    shares = {account: _share(own) for account, own in by_account.items()}
+    rows = await connection.execute(
+        _JOIN,
+        {
+            "cases": [s.case_id for s in shares.values()],
+            "accounts": list(shares),
+            "opened": [s.opened_at for s in shares.values()],
+            "updated": [s.updated_at for s in shares.values()],
+            "losses": [s.expected_loss for s in shares.values()],
+            "risks": [s.top_risk for s in shares.values()],
+            "typologies": [s.typology and s.typology.value for s in shares.values()],
+            "outcomes": [s.outcome.value for s in shares.values()],
+            "alerts": [s.alerts for s in shares.values()],
+            "order": [outcome.value for outcome in Outcome],
+        },
+    )
+    case_of = {row.account_id: row.case_id for row in rows}
+    decisions = [alert.decision for own in by_account.values() for alert in own]
+    await connection.execute(
+        _ALERTS,
+        {
+            "decisions": [d.decision_id for d in decisions],
+            "cases": [case_of[d.account_id] for d in decisions],
+            "events": [d.event_id for d in decisions],
+            "accounts": [d.account_id for d in decisions],
+            "types": [d.event_type for d in decisions],
+            "times": [alert.event.event_time for own in by_account.values() for alert in own],
+            "sequences": [d.sequence for d in decisions],
+            "outcomes": [d.outcome.value for d in decisions],
+            "risks": [d.risk for d in decisions],
+            "typologies": [d.typology and d.typology.value for d in decisions],
+            "amounts": [amount_base(alert) for own in by_account.values() for alert in own],
+        },
+    )

@@ -1,0 +1,109 @@
+"""How this room reaches PostgreSQL, and what its failures mean to the rest of the house.
+
+Knows the driver, its timeouts and its error codes; knows no table.
+"""
+
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+
+import asyncpg
+from sqlalchemy import ARRAY, URL, CollectionAggregate, Text, any_, literal, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from fraudguard.errors import BadSettings, FraudguardError, StateConflict, StoreUnavailable
+
+# https://www.postgresql.org/docs/18/errcodes-appendix.html
+_CONFLICT = ("23505", "40001", "40P01")  # unique violation, serialization failure, deadlock
+# connection, resources, read-only standby, lock not available, operator (shutdown, cancel), system
+_PASSING = ("08", "53", "25006", "55P03", "57", "58")
+_REFUSED = ("28", "3D000")  # authorization, no such database
+_UNMIGRATED = ("42P01", "42883")  # undefined table, undefined function
+
+
+def driver_url(url: str) -> URL:
+    """`postgresql://` or `postgres://`, with libpq's sslmode, as SQLAlchemy and asyncpg want it. Raises BadSettings."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise BadSettings("is not a database URL", path="database_url", hint="postgresql://user@host/name") from error
+    if parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise BadSettings("must name a PostgreSQL", path="database_url", hint="postgresql://user@host/name")
+    parsed = parsed.set(drivername="postgresql+asyncpg")
+    if "sslmode" in parsed.query:
+        mode = parsed.query["sslmode"]
+        parsed = parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
+    return parsed
+
+
+def open_engine(
+    url: str, *, pool_size: int = 5, connect_timeout_s: float = 5.0, statement_timeout_s: float = 30.0
+) -> AsyncEngine:
+    """A pool of at most pool_size connections; opens none yet.
+
+    A statement that runs or waits for a lock too long fails on the server; the client gives up two seconds later, for a
+    server that is gone without a word. Dispose of the engine with `await engine.dispose()`.
+    """
+    milliseconds = str(int(statement_timeout_s * 1000))
+    return create_async_engine(
+        driver_url(url),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=statement_timeout_s,
+        pool_pre_ping=True,
+        hide_parameters=True,  # conversation text must not reach a log through an error
+        connect_args={
+            "timeout": connect_timeout_s,
+            "command_timeout": statement_timeout_s + 2,
+            "server_settings": {
+                "application_name": "fraudguard",
+                "TimeZone": "UTC",
+                "statement_timeout": milliseconds,
+                "lock_timeout": milliseconds,
+                "idle_in_transaction_session_timeout": milliseconds,
+                "jit": "off",  # every statement here is short
+            },
+        },
+    )
+
+
+def _meaning(code: str, error: Exception) -> FraudguardError | None:
+    if code.startswith(_CONFLICT):
+        return StateConflict(str(error))
+    if code.startswith(_REFUSED):
+        return BadSettings(str(error), path="database_url", hint="PostgreSQL refused this user or database")
+    if code.startswith(_UNMIGRATED):
+        return BadSettings("the database has no current schema", path="database_url", hint="run `fraudguard migrate`")
+    if not code or code.startswith(_PASSING):
+        return StoreUnavailable(str(error))
+    return None
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """One transaction: committed at the end, rolled back on any error.
+
+    Raises StateConflict (a row written by someone else), StoreUnavailable (unreachable, shut down, timed out; whether
+    a commit in flight took effect is then unknown), BadSettings. Anything else is a bug and passes unchanged.
+    """
+    try:
+        async with engine.begin() as connection:
+            yield connection
+    except DBAPIError as error:
+        meaning = _meaning(getattr(error.orig, "sqlstate", None) or "", error.orig or error)
+        if meaning is None:
+            raise
+        raise meaning from error
+    except asyncpg.PostgresError as error:  # raised while connecting, where SQLAlchemy does not wrap
+        meaning = _meaning(error.sqlstate or "", error)
+        if meaning is None:
+            raise
+        raise meaning from error
+    except (PoolTimeout, OSError, TimeoutError, asyncpg.InterfaceError) as error:
+        raise StoreUnavailable(str(error) or type(error).__name__) from error
+
+
+def any_of(values: Collection[str]) -> CollectionAggregate[bool]:
+    """`= ANY($1)` over one array: one prepared statement however many values."""
+    return any_(literal(list(values), ARRAY(Text)))

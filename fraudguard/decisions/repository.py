@@ -1,0 +1,232 @@
+"""What the pipeline reads and writes: decisions, labels, account states, feedback counts, documents.
+
+Nothing is changed once it is written, except account states (by version) and counts (by addition). A batch is one
+transaction. Knows no policy, no features and no Kafka.
+"""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Text, select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from fraudguard.decisions import batch
+from fraudguard.decisions.batch import StoredState
+from fraudguard.decisions.cases import join_cases
+from fraudguard.decisions.connection import any_of, open_engine, transaction
+from fraudguard.decisions.records import load_record
+from fraudguard.decisions.tables import ACCOUNT_STATE, DECISIONS, DOCUMENTS, EVENT_IDS, LABELS
+from fraudguard.domain import DecisionRecord, EntityCount, Label, Line, Timeline, Typology
+from fraudguard.errors import NotFound, StateConflict
+
+__all__ = ["Changes", "Repository", "StoredState", "connect"]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Everything one batch writes.
+
+    states: by account; the version is the one that was read (0: none), the stored one is that + 1.
+    counts: increments. alerts: those of `records` that open or join a case.
+    """
+
+    records: Sequence[DecisionRecord] = ()
+    labels: Sequence[Label] = ()
+    states: Mapping[str, StoredState] = field(default_factory=dict)
+    counts: Sequence[EntityCount] = ()
+    alerts: Sequence[DecisionRecord] = ()
+
+
+_COUNTS = text("""
+SELECT c.kind, c.entity_id, c.day, c.transactions, c.frauds
+FROM unnest(CAST(:kinds AS text[]), CAST(:entities AS text[])) AS k (kind, entity_id)
+JOIN entity_counts c ON c.kind = k.kind AND c.entity_id = k.entity_id AND c.day >= :first_day
+""")
+
+_SAVE_DOCUMENT = text(
+    "INSERT INTO documents (kind, version, body) VALUES (:kind, :version, :body) ON CONFLICT (kind, version) DO NOTHING"
+)
+
+_EARLIER = text("""
+SELECT d.event_id, CAST(d.body AS text) AS body, d.sealed_text
+FROM unnest(CAST(:times AS timestamptz[]), CAST(:decisions AS text[])) AS k (event_time, decision_id)
+JOIN decisions d ON d.event_time = k.event_time AND d.decision_id = k.decision_id
+WHERE d.event_time BETWEEN :first AND :last
+""")
+
+_LINES = text("""
+SELECT d.event_type, d.event_time, d.body ->> 'line' AS line
+FROM event_ids e JOIN decisions d ON d.event_time = e.event_time AND d.decision_id = e.decision_id
+WHERE e.account_id = :account AND e.sequence BETWEEN :first AND :last
+ORDER BY e.sequence
+""")
+
+
+class Repository:
+    """The pipeline's door to PostgreSQL. Every method raises StoreUnavailable when it does not answer."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        """engine: see connection.open_engine."""
+        self._engine = engine
+        self._months: set[date] = set()
+
+    async def earlier(self, event_ids: Collection[str]) -> dict[str, DecisionRecord]:
+        """The decisions these events already have, by event id, equal to what was committed."""
+        if not event_ids:
+            return {}
+        async with transaction(self._engine) as connection:
+            known = select(EVENT_IDS.c.event_time, EVENT_IDS.c.decision_id).where(
+                EVENT_IDS.c.event_id == any_of(event_ids)
+            )
+            keys = (await connection.execute(known)).all()
+            if not keys:
+                return {}
+            times = [key.event_time for key in keys]
+            rows = await connection.execute(
+                _EARLIER,
+                {"times": times, "decisions": [k.decision_id for k in keys], "first": min(times), "last": max(times)},
+            )
+            return {row.event_id: load_record(row.body, row.sealed_text) for row in rows}
+
+    async def record(self, decision_id: str) -> DecisionRecord:
+        """The decision of this id. Raises NotFound."""
+        return await self._one(EVENT_IDS.c.decision_id == decision_id, f"no decision {decision_id!r}")
+
+    async def record_of_event(self, event_id: str) -> DecisionRecord:
+        """The decision of this event. Raises NotFound."""
+        return await self._one(EVENT_IDS.c.event_id == event_id, f"no decision for event {event_id!r}")
+
+    async def _one(self, condition: ColumnElement[bool], missing: str) -> DecisionRecord:
+        async with transaction(self._engine) as connection:
+            key = (await connection.execute(select(EVENT_IDS).where(condition))).one_or_none()
+            if key is None:
+                raise NotFound(missing)
+            found = await connection.execute(
+                select(DECISIONS.c.body.cast(Text).label("body"), DECISIONS.c.sealed_text).where(
+                    DECISIONS.c.event_time == key.event_time, DECISIONS.c.decision_id == key.decision_id
+                )
+            )
+            row = found.one()
+            return load_record(row.body, row.sealed_text)
+
+    async def timeline(self, record: DecisionRecord) -> Timeline:
+        """The timeline the record was decided on, from the stored lines; its hash should equal record.timeline_hash."""
+        decision = record.decision
+        async with transaction(self._engine) as connection:
+            rows = await connection.execute(
+                _LINES,
+                {"account": decision.account_id, "first": record.timeline_start, "last": decision.sequence},
+            )
+            lines = tuple(Line(row.event_type, row.event_time, row.line) for row in rows)
+        return Timeline(decision.account_id, record.timeline_start, lines)
+
+    async def states(self, account_ids: Collection[str]) -> dict[str, StoredState]:
+        """The stored states of these accounts; those without one are missing."""
+        async with transaction(self._engine) as connection:
+            rows = await connection.execute(
+                select(ACCOUNT_STATE).where(ACCOUNT_STATE.c.account_id == any_of(account_ids))
+            )
+            return {row.account_id: StoredState(row.version, row.body) for row in rows}
+
+    async def labels(self, target_event_ids: Collection[str]) -> dict[str, list[Label]]:
+        """The labels of these events by target, oldest first; targets without one are missing."""
+        found: dict[str, list[Label]] = {}
+        async with transaction(self._engine) as connection:
+            rows = await connection.execute(
+                select(LABELS)
+                .where(LABELS.c.target_event_id == any_of(target_event_ids))
+                .order_by(LABELS.c.event_time, LABELS.c.event_id)
+            )
+            for row in rows:
+                found.setdefault(row.target_event_id, []).append(_label(row))
+        return found
+
+    async def labels_by_id(self, event_ids: Collection[str]) -> dict[str, Label]:
+        """Stored labels by their own event id, whatever they are about: an id in here can never be stored again."""
+        async with transaction(self._engine) as connection:
+            rows = await connection.execute(select(LABELS).where(LABELS.c.event_id == any_of(event_ids)))
+            return {row.event_id: _label(row) for row in rows}
+
+    async def entity_counts(self, keys: Collection[tuple[str, str]], first_day: int) -> list[EntityCount]:
+        """Totals a day from first_day (days since 1970-01-01) on, of these (kind, id) keys, in no order."""
+        ordered = sorted(set(keys))
+        async with transaction(self._engine) as connection:
+            rows = await connection.execute(
+                _COUNTS,
+                {"kinds": [k for k, _ in ordered], "entities": [e for _, e in ordered], "first_day": first_day},
+            )
+            return [EntityCount(*row) for row in rows]
+
+    async def commit(self, changes: Changes) -> None:
+        """Write everything in one transaction, or nothing.
+
+        Raises StateConflict if an account's version or an event id was written by someone else since it was read, and
+        StoreUnavailable; after the latter the batch may be stored, which `earlier` will tell.
+        """
+        await self._ensure_months(changes.records)
+        try:
+            async with transaction(self._engine) as connection:
+                await batch.write_states(connection, changes.states)
+                await batch.write_decisions(connection, changes.records)
+                await batch.write_labels(connection, changes.labels)
+                await join_cases(connection, changes.alerts)
+                await batch.add_counts(connection, changes.counts)
+        except IntegrityError as error:
+            if "decisions_other_years" not in str(error.orig):
+                raise
+            self._months.clear()  # an operator dropped a month's partition while we remembered it
+            raise StateConflict("a month's partition is gone; it will be made again") from error
+
+    async def _ensure_months(self, records: Sequence[DecisionRecord]) -> None:
+        """Create the partitions these events need, in a transaction of their own so that no batch holds their locks."""
+        times = [record.event.event_time for record in records]
+        if batch.months_of(times, ahead=False) <= self._months:
+            return
+        for month in sorted(batch.months_of(times, ahead=True) - self._months):
+            async with transaction(self._engine) as connection:
+                await connection.execute(text("SELECT decisions_ensure_month(:month)"), {"month": month})
+            self._months.add(month)
+
+    async def save_document(self, kind: str, version: str, body: str) -> None:
+        """Keep a rule set's or policy's source under its content version; the same version again changes nothing."""
+        async with transaction(self._engine) as connection:
+            await connection.execute(_SAVE_DOCUMENT, {"kind": kind, "version": version, "body": body})
+
+    async def document(self, kind: str, version: str) -> str:
+        """The source saved under this version. Raises NotFound."""
+        async with transaction(self._engine) as connection:
+            found = await connection.execute(
+                select(DOCUMENTS.c.body).where(DOCUMENTS.c.kind == kind, DOCUMENTS.c.version == version)
+            )
+            body = found.scalar_one_or_none()
+        if body is None:
+            raise NotFound(f"no {kind} of version {version!r}")
+        return str(body)
+
+
+def _label(row: Row[Any]) -> Label:
+    return Label(
+        type="label",
+        version=1,
+        event_id=row.event_id,
+        account_id=row.account_id,
+        event_time=row.event_time,
+        target_event_id=row.target_event_id,
+        source=row.source,
+        verdict=row.verdict,
+        typology=row.typology and Typology(row.typology),
+    )
+
+
+@asynccontextmanager
+async def connect(url: str) -> AsyncIterator[Repository]:
+    """A repository on its own pool, closed at the end."""
+    engine = open_engine(url)
+    try:
+        yield Repository(engine)
+    finally:
+        await engine.dispose()

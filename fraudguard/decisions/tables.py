@@ -1,0 +1,166 @@
+"""The tables as queries see them. Knows columns and types, nothing of how they are filled.
+
+`migrations/` is what creates them, with keys, indexes and triggers; a test compares the columns.
+"""
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
+from sqlalchemy.dialects.postgresql import JSON, JSONB
+
+METADATA = MetaData()
+_TIME = DateTime(timezone=True)
+
+EVENT_IDS = Table(
+    "event_ids",
+    METADATA,
+    Column("event_id", Text, primary_key=True),
+    Column("account_id", Text, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("event_time", _TIME, nullable=False),
+    Column("decision_id", Text, nullable=False),
+)
+
+DECISIONS = Table(
+    "decisions",
+    METADATA,
+    Column("event_time", _TIME, primary_key=True),
+    Column("decision_id", Text, primary_key=True),
+    Column("event_id", Text, nullable=False),
+    Column("account_id", Text, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("event_type", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("risk", Double),
+    Column("typology", Text),
+    Column("reasons", ARRAY(Text), nullable=False),
+    Column("degraded", Boolean, nullable=False),
+    Column("decided_at", _TIME, nullable=False),
+    Column("body", JSON, nullable=False),
+    Column("sealed_text", LargeBinary),
+)
+
+LABELS = Table(
+    "labels",
+    METADATA,
+    Column("event_id", Text, primary_key=True),
+    Column("account_id", Text, nullable=False),
+    Column("event_time", _TIME, nullable=False),
+    Column("target_event_id", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("typology", Text),
+)
+
+ACCOUNT_STATE = Table(
+    "account_state",
+    METADATA,
+    Column("account_id", Text, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+ENTITY_COUNTS = Table(
+    "entity_counts",
+    METADATA,
+    Column("kind", Text, primary_key=True),
+    Column("entity_id", Text, primary_key=True),
+    Column("day", Integer, primary_key=True),
+    Column("transactions", BigInteger, nullable=False),
+    Column("frauds", BigInteger, nullable=False),
+)
+
+DOCUMENTS = Table(
+    "documents",
+    METADATA,
+    Column("kind", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+)
+
+CASES = Table(
+    "cases",
+    METADATA,
+    Column("case_id", Text, primary_key=True),
+    Column("account_id", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("opened_at", _TIME, nullable=False),
+    Column("updated_at", _TIME, nullable=False),
+    Column("expected_loss", Double, nullable=False),
+    Column("top_risk", Double),
+    Column("typology", Text),
+    Column("outcome", Text, nullable=False),
+    Column("alerts", Integer, nullable=False),
+    Column("claimed_by", Text),
+    Column("disposition", Text),
+    Column("reason", Text),
+    Column("closed_at", _TIME),
+    Column("closed_by", Text),
+)
+
+ALERTS = Table(
+    "alerts",
+    METADATA,
+    Column("decision_id", Text, primary_key=True),
+    Column("case_id", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("account_id", Text, nullable=False),
+    Column("event_type", Text, nullable=False),
+    Column("event_time", _TIME, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("risk", Double),
+    Column("typology", Text),
+    Column("amount_base", Double),
+)
+
+DISPOSITIONS = Table(
+    "dispositions",
+    METADATA,
+    Column("case_id", Text, primary_key=True),
+    Column("disposition", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("at", _TIME, nullable=False),
+)
+
+OUTBOX = Table(
+    "outbox",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("body", JSON, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Column("published_at", _TIME),
+)
+
+API_KEYS = Table(
+    "api_keys",
+    METADATA,
+    Column("key_id", Text, primary_key=True),
+    Column("secret_hash", LargeBinary, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Column("revoked_at", _TIME),
+)
+
+AUDIT = Table(
+    "audit",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("at", _TIME, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("detail", JSONB, nullable=False),
+)
