@@ -18,7 +18,7 @@ from fraudguard.features.facts import Facts, facts_of
 from fraudguard.features.feedback import FeedbackView
 from fraudguard.features.money import Rates
 from fraudguard.features.profile import Profile
-from fraudguard.features.timeline import Tail, TokenCounter, render
+from fraudguard.features.timeline import Tail, TokenCounter
 from fraudguard.features.velocity import Velocity
 
 STATE_VERSION: Final = 1
@@ -52,7 +52,7 @@ class AccountState:
         latest = facts.us if self._profile.latest_us is None else self._profile.latest_us
         late = facts.us < latest - self._lateness_us
         profile = self._profile.features(facts)
-        text, tokens = self._tail.fit(render(event, profile))
+        text, tokens = self._tail.fit(event, profile)
         line = Line(event.type, event.event_time, text)
         features = _event_features(event, facts, late) | profile | feedback.shares(event)
         # From here on nothing raises.

@@ -11,7 +11,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final, Literal, Protocol
 
-from fraudguard.domain import Line, Message, Scalar, Screenable, Timeline, Transaction
+from fraudguard.domain import Line, Scalar, Screenable, Timeline, Transaction
 from fraudguard.features.facts import microseconds, time_of
 
 TEXT_CHARS_MAX: Final = 400  # of a message in its line; the middle of a longer one is left out
@@ -20,15 +20,16 @@ CHAT_SPAN: Final = timedelta(days=1)
 
 _BREAK: Final = re.compile(r"\s*[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]\s*")
 _SPACES: Final = re.compile(r"\s+")
-# Unicode's control and format characters (Cc, Cf): invisible, and able to hide or reorder words.
+# Unicode's control and format characters (Cc, Cf) that are not white space: invisible, they hide or reorder words.
 _INVISIBLE: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u202a-\u202e"
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u202a-\u202e"
     "\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
     "\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f]"
 )
 _BRACKETS: Final = str.maketrans("[]［］", "()()")
-_SPEAKER: Final = re.compile(r"\b(customer|counterparty|agent|system)\s*[:：]", re.IGNORECASE)
+_SPEAKER: Final = re.compile(r"\b(customer|counterparty|agent|system)\s*[:：﹕∶꞉]", re.IGNORECASE)
 _LEFT_OUT: Final = " … "
+_CHARS_MIN: Final = 8  # of a text that is cut for its tokens
 
 _KINDS: Final = {"top_up": "top up", "other": "payment"}
 _PLACES: Final = {"app": "", "card_present": "in person", "card_not_present": "online"}
@@ -49,15 +50,9 @@ def clean(text: str, chars_max: int) -> str:
     Of a longer text the first and last part stay: what matters may stand at either end.
     """
     if not text.isprintable():
-        text = _BREAK.sub(" / ", text)
-        text = _INVISIBLE.sub("", _SPACES.sub(" ", text))
-    text = _SPACES.sub(" ", text.translate(_BRACKETS)).strip(" /")
-    if ":" in text or "：" in text:
-        text = _SPEAKER.sub(r"\1 -", text)
-    return _cut(text, chars_max)
-
-
-def _cut(text: str, chars_max: int) -> str:
+        text = _BREAK.sub(" / ", _INVISIBLE.sub("", text).strip())
+    text = _SPACES.sub(" ", text.translate(_BRACKETS)).strip()
+    text = _SPEAKER.sub(r"\1 -", text)
     if len(text) <= chars_max:
         return text
     kept = max(chars_max - len(_LEFT_OUT), 2)
@@ -68,7 +63,7 @@ def _money(amount: Decimal, currency: str) -> str:
     return f"{currency} {amount:,.0f}" if amount == amount.to_integral_value() else f"{currency} {amount:,f}"
 
 
-def _payment(event: Transaction, facts: Mapping[str, Scalar]) -> str:
+def _payment(event: Transaction, facts: Mapping[str, Scalar], memo: str) -> str:
     out = event.direction == "debit"
     words = ["pay out" if out else "received", _money(event.amount, event.currency), _KINDS.get(event.kind, event.kind)]
     words.append(_PLACES.get(event.channel, event.channel))
@@ -81,20 +76,20 @@ def _payment(event: Transaction, facts: Mapping[str, Scalar]) -> str:
         words.append("new device")
     if facts["is_new_country"]:
         words.append(f"new country {event.country}")
-    memo = clean(event.memo, MEMO_CHARS_MAX) if event.memo else ""
     if memo:
         words.append(f"memo: {memo}")
     return f"[{' '.join(word for word in words if word)}]"
 
 
-def _speech(event: Message) -> str:
+def render(event: Screenable, facts: Mapping[str, Scalar], chars_max: int) -> str:
+    """The event's line. chars_max: of its text or memo.
+
+    facts: its profile features, of which is_new_counterparty, is_new_device and is_new_country are said.
+    """
+    if isinstance(event, Transaction):
+        return _payment(event, facts, clean(event.memo or "", chars_max))
     channel = "" if event.channel == "chat" else f"{event.channel} "
-    return f"{channel}{event.sender}: {clean(event.text, TEXT_CHARS_MAX)}"
-
-
-def render(event: Screenable, facts: Mapping[str, Scalar]) -> str:
-    """The event's line. facts: its profile features, of which is_new_counterparty, _device and _country are said."""
-    return _payment(event, facts) if isinstance(event, Transaction) else _speech(event)
+    return f"{channel}{event.sender}: {clean(event.text, chars_max)}"
 
 
 def chat(timeline: Timeline) -> str | None:
@@ -109,10 +104,10 @@ def chat(timeline: Timeline) -> str | None:
 
 
 class Tail:
-    """The newest lines of one account with their token counts; never more than tokens_max tokens together.
+    """The newest lines of one account with their token counts, together at most tokens_max tokens.
 
     When an append exceeds tokens_max, the oldest lines go in one block, down to half of it, so that the prefix the
-    engine has cached survives between cuts. One line takes at most half.
+    engine has cached survives between cuts. A line takes at most half, unless our own words alone take more.
     """
 
     __slots__ = ("_counter", "_lines", "_start", "_times", "_tokens", "_tokens_max")
@@ -124,13 +119,16 @@ class Tail:
         self._times: list[int] = []
         self._tokens: list[int] = []
 
-    def fit(self, text: str) -> tuple[str, int]:
-        """The line's text, its middle left out until it takes at most half of tokens_max, and its tokens."""
+    def fit(self, event: Screenable, facts: Mapping[str, Scalar]) -> tuple[str, int]:
+        """The event's line and its tokens, the middle of its text left out until it takes at most half."""
+        half = self._tokens_max // 2
+        chars = MEMO_CHARS_MAX if isinstance(event, Transaction) else TEXT_CHARS_MAX
+        text = render(event, facts, chars)
         tokens = self._counter.count(text)
-        while tokens > self._tokens_max // 2 and len(text) > 8:
-            closing = "]" if text[0] == "[" else ""
-            kept = max(4, min(len(text) * 7 // 8, len(text) * (self._tokens_max // 2) // tokens))
-            text = _cut(text.removesuffix(closing), kept - len(closing)) + closing
+        while tokens > half and chars > _CHARS_MIN:
+            chars = min(chars, len(text))
+            chars = max(_CHARS_MIN, min(chars * 7 // 8, chars * half // tokens))
+            text = render(event, facts, chars)
             tokens = self._counter.count(text)
         return text, tokens
 
