@@ -1,0 +1,116 @@
+"""A release's folders to modules in memory: base, merged adapter, head, tokenizer, checked against each other.
+
+Knows transformers and peft. Only safetensors are read and no code of a checkpoint is run. The adapter is merged before
+anything is quantized: merging into a quantized base loses precision.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
+from torch import nn
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from fraudguard.engine.head import FusionHead, load_head
+from fraudguard.engine.quantization import to_int8
+from fraudguard.engine.release import Release
+from fraudguard.engine.tokenizer import LineTokenizer
+from fraudguard.errors import BadModel
+
+Precision = Literal["fp32", "int8"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """backbone: transformers' Qwen2Model, adapter merged, in the precision asked for. head: float32."""
+
+    backbone: nn.Module
+    head: FusionHead
+    tokenizer: LineTokenizer
+
+
+def load(release: Release, precision: Precision) -> Loaded:
+    """Everything needed to score. Raises BadModel when a part is missing, damaged or does not fit the others."""
+    tokenizer = LineTokenizer(release.base)
+    head = load_head(release.head)
+    model = load_base(release.base)
+    config = model.config
+    if head.spec.hidden_size != config.hidden_size:
+        raise BadModel(
+            f"the head reads hidden states of {head.spec.hidden_size}, the base has {config.hidden_size}",
+            path=str(release.head),
+            hint="the head was trained on another base",
+        )
+    if head.spec.tokens_max > config.max_position_embeddings:
+        raise BadModel(
+            f"the head reads {head.spec.tokens_max} tokens, the base only {config.max_position_embeddings}",
+            path=str(release.head),
+        )
+    if tokenizer.vocabulary > config.vocab_size:
+        raise BadModel(
+            f"the tokenizer has {tokenizer.vocabulary} ids, the base only {config.vocab_size} embeddings",
+            path=str(release.base),
+        )
+    if release.adapter is not None:
+        model = attach(model, release.adapter).merge_and_unload()
+    backbone: nn.Module = model.model.eval().requires_grad_(False)
+    if precision == "int8":
+        to_int8(backbone)
+    return Loaded(backbone, head.requires_grad_(False), tokenizer)
+
+
+def load_base(folder: Path) -> Qwen2ForCausalLM:
+    """A Qwen2.5 or DeepSeek-R1-Distill-Qwen checkpoint in float32, every weight of its body found. Raises BadModel."""
+    try:
+        kind = json.loads((folder / "config.json").read_bytes())["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadModel("there is no readable config.json with a model_type", path=str(folder)) from error
+    if kind != "qwen2":
+        raise BadModel(f"the base is a {kind!r} model", path=str(folder), hint="it must be qwen2 (Qwen2, Qwen2.5)")
+    if not any(folder.glob("*.safetensors")):
+        raise BadModel("there are no .safetensors weights", path=str(folder), hint="convert other formats first")
+    try:
+        model, found = Qwen2ForCausalLM.from_pretrained(
+            folder,
+            config=Qwen2Config.from_pretrained(folder, local_files_only=True),
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # transformers, safetensors and torch raise kinds of their own
+        raise BadModel(f"the base cannot be loaded: {error}", path=str(folder)) from error
+    # transformers would fill what is missing with random numbers. The vocabulary's head is not used.
+    missing = sorted(set(found["missing_keys"]) - {"lm_head.weight"})
+    if missing:
+        raise BadModel(f"the base lacks {len(missing)} weights, such as {missing[0]}", path=str(folder))
+    return model
+
+
+def attach(model: nn.Module, folder: Path) -> PeftModel:
+    """The model with the LoRA adapter on it, not merged, every tensor of the file used. Raises BadModel."""
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise BadModel("there is no adapter_model.safetensors", path=str(folder), hint="pickled adapters are refused")
+    try:
+        kind = json.loads((folder / "adapter_config.json").read_bytes())["peft_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadModel("there is no readable adapter_config.json with a peft_type", path=str(folder)) from error
+    if kind != "LORA":
+        raise BadModel(f"the adapter is {kind!r}", path=str(folder), hint="only LoRA can be merged")
+    try:
+        adapted = PeftModel.from_pretrained(model, folder)
+        with safe_open(weights, framework="pt") as file:
+            stored = set(file.keys())
+    except Exception as error:  # peft and torch raise kinds of their own, a wrong shape among them
+        raise BadModel(f"the adapter does not fit the base: {error}", path=str(folder)) from error
+    # peft only warns about names that it does not find.
+    stray = sorted(stored ^ set(get_peft_model_state_dict(adapted)))
+    if stray:
+        raise BadModel(f"the adapter does not fit the base: {len(stray)} tensors differ, {stray[0]}", path=str(folder))
+    return adapted

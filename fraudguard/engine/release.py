@@ -1,0 +1,93 @@
+"""A release: the folder whose release.json names a base checkpoint, a LoRA adapter and a head.
+
+Knows where the parts are and fetches those given by hub id; reads no weights and imports no torch, so a process that
+only counts tokens can open it too.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from huggingface_hub import snapshot_download
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from fraudguard.errors import BadModel
+
+STARTER = Path(__file__).parent / "starter"
+_HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w.-]+))?")
+# No pickles and no Python: a checkpoint brings numbers, never code.
+_FETCHED = ("*.json", "*.safetensors", "*.txt")
+
+_Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class Manifest(BaseModel):
+    """release.json. base, adapter and head: a folder beside it, an absolute path, or a hub id `owner/name[@revision]`.
+
+    base: a Qwen2 checkpoint with its tokenizer.json. adapter: a peft LoRA adapter, merged on loading; null for none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    format: Literal[1]
+    name: _Word
+    version: _Word
+    description: str = ""
+    base: str
+    adapter: str | None = None
+    head: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release whose parts are folders of this machine."""
+
+    name: str
+    version: str
+    base: Path
+    adapter: Path | None
+    head: Path
+
+
+def open_release(source: Path | str) -> Release:
+    """The release in folder `source`, or the one that ships with the package for "starter". Raises BadModel.
+
+    Parts named by hub id are fetched unless they are in the local hub cache.
+    """
+    folder = STARTER if source == "starter" else Path(source)
+    file = folder / "release.json"
+    if not file.is_file():
+        raise BadModel("there is no release.json", path=str(folder), hint='give a release folder, or "starter"')
+    try:
+        manifest = Manifest.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadModel(f"{where}: {first['msg']}", path=str(file)) from error
+    return Release(
+        manifest.name,
+        manifest.version,
+        base=_part(folder, "base", manifest.base),
+        adapter=None if manifest.adapter is None else _part(folder, "adapter", manifest.adapter),
+        head=_part(folder, "head", manifest.head),
+    )
+
+
+def _part(folder: Path, role: str, reference: str) -> Path:
+    local = folder / reference  # an absolute reference replaces the folder
+    if local.is_dir():
+        return local
+    hub = _HUB_ID.fullmatch(reference)
+    if hub is None:
+        raise BadModel(f"{role}: there is no folder {local}", path=str(folder / "release.json"))
+    try:
+        return Path(
+            snapshot_download(hub["repository"], revision=hub["revision"], allow_patterns=list(_FETCHED)).rstrip("/")
+        )
+    except Exception as error:  # the hub client raises many kinds, from OSError to HTTP errors
+        raise BadModel(
+            f"{role}: neither a folder {local} nor a repository that can be had: {error}",
+            path=str(folder / "release.json"),
+            hint="without a network, fetch it beforehand or give its folder",
+        ) from error
