@@ -46,3 +46,151 @@ def main() -> None:
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(work)
+
+
+@app.command()
+def version() -> None:
+    """The version of fraudguard."""
+    print(__version__)
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine has, what it lacks, and how to get it; exits with 1 if something needed is missing."""
+    from fraudguard.doctor import examine
+
+    findings = examine(Settings())
+    for finding in findings:
+        mark = "ok     " if finding.ok else "MISSING" if finding.needed else "absent "
+        print(f"{mark} {finding.name}: {finding.found}" + ("" if finding.ok else f"\n        fix: {finding.fix}"))
+    raise typer.Exit(any(finding.needed and not finding.ok for finding in findings))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the newest schema."""
+    from fraudguard.decisions.migrate import upgrade
+
+    upgrade(Settings().database_url.get_secret_value())
+    print("the schema is current")
+
+
+@app.command()
+def topics() -> None:
+    """Create the Kafka topics that are missing."""
+    from fraudguard.events.topics import ensure_topics
+
+    created = ensure_topics(Settings())
+    print(f"created: {', '.join(created)}" if created else "all topics exist")
+
+
+@app.command()
+def worker() -> None:
+    """Screen events from Kafka until stopped; start several to share the partitions."""
+    from fraudguard.stream.app import run_worker
+
+    run_worker(Settings())
+
+
+@app.command()
+def api() -> None:
+    """Serve the REST API."""
+    from fraudguard.api.app import serve
+
+    serve(Settings())
+
+
+@app.command()
+def demo(once: Annotated[bool, typer.Option("--once", help="End after the summary.")] = False) -> None:
+    """A scripted day on a real Kafka and PostgreSQL, then serve until Ctrl-C."""
+    from fraudguard.demo import run_demo
+
+    logging.getLogger().setLevel(logging.WARNING)
+    run_demo(Settings(), out, SystemClock(), once=once)
+
+
+@app.command()
+def screen(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="One event a line, each with its type.")],
+    out_file: Annotated[Path | None, typer.Option("--out", help="Write decisions here, one a line.")] = None,
+    rejects: Annotated[Path | None, typer.Option(help="Write refused lines' numbers and reasons here.")] = None,
+    keep: Annotated[bool, typer.Option(help="Decide into the configured database, not a throw-away one.")] = False,
+) -> None:
+    """Screen a file of events without Kafka; decisions go to --out, or to standard output."""
+    from fraudguard.offline import screen_file
+
+    logging.getLogger().setLevel(logging.WARNING)
+    screen_file(Settings(), SystemClock(), err, file, out_file, rejects, keep=keep)
+
+
+@app.command()
+def replay(
+    decision_id: str,
+    rescore: Annotated[bool, typer.Option(help="Also ask the model again.")] = False,
+) -> None:
+    """Prove a stored decision: the same inputs give the same hits, outcome and reasons; exits with 1 if not."""
+    from fraudguard.replay import replay_one
+
+    proof = _run(replay_one(Settings(), decision_id, rescore=rescore))
+    decision = proof.record.decision
+    print(f"decision   {decision.decision_id}  event {decision.event_id}  account {decision.account_id}")
+    print(f"stored     {decision.outcome}  risk {decision.risk}  reasons {', '.join(decision.reasons) or '-'}")
+    print(f"versions   rules {decision.rules_version}  policy {proof.record.policy_version}  model {decision.model}")
+    print(f"timeline   lines {proof.timeline.start}..{decision.sequence}  sha256 {proof.timeline.hash[:16]}...")
+    if rescore:
+        print(f"rescored   {proof.rescored}")
+    for difference in proof.differences:
+        print(f"DIFFERS    {difference}")
+    print("replayed   identical" if not proof.differences else "replayed   NOT identical")
+    raise typer.Exit(bool(proof.differences))
+
+
+@app.command()
+def features(markdown: Annotated[bool, typer.Option(help="As docs/features.md.")] = False) -> None:
+    """Every feature: name, type, unit, window, meaning."""
+    from fraudguard.features.registry import FEATURES, render_markdown
+
+    if markdown:
+        print(render_markdown(), end="")
+        return
+    table = Table("name", "type", "unit", "window", "meaning")
+    for feature in FEATURES:
+        table.add_row(feature.name, feature.type, feature.unit, feature.window, feature.meaning)
+    out.print(table)
+
+
+@app.command()
+def schemas(directory: Annotated[Path, typer.Argument(file_okay=False)] = Path("docs/schemas")) -> None:
+    """Write the JSON Schemas of the wire format."""
+    from fraudguard.events.schema import json_schemas
+
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, schema in json_schemas().items():
+        path = directory / f"{name}.json"
+        path.write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(path)
+
+
+@rules_app.command("check")
+def rules_check(directory: Annotated[Path | None, typer.Argument()] = None) -> None:
+    """Read, type-check and compile every rule file; prints each problem with its place."""
+    from fraudguard.features.registry import FEATURES
+    from fraudguard.rules.registry import load_rules
+
+    rules = load_rules(directory or Settings().rules_dir, FEATURES)
+    print(f"{len(rules.rules)} rules, version {rules.version}")
+    rules.close()
+
+
+@rules_app.command("list")
+def rules_list() -> None:
+    """The rules in force."""
+    from fraudguard.features.registry import FEATURES
+    from fraudguard.rules.registry import load_rules
+
+    rules = load_rules(Settings().rules_dir, FEATURES)
+    table = Table("id", "version", "state", "outcome", "reason", "owner")
+    for rule in rules.rules:
+        table.add_row(rule.id, str(rule.version), rule.state, rule.outcome, rule.reason, rule.owner)
+    out.print(table)
+    rules.close()

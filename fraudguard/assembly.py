@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
-from fraudguard.decisions.connection import open_engine
 from fraudguard.decisions.policy import Policy, load_policy
-from fraudguard.decisions.repository import Repository
+from fraudguard.decisions.repository import Repository, connect
 from fraudguard.engine.guard import GuardedEngine
-from fraudguard.engine.tokenizer import LineTokenizer, release_directory
+from fraudguard.engine.release import open_release
+from fraudguard.engine.tokenizer import LineTokenizer
+from fraudguard.features.money import Rates, load_rates
 from fraudguard.features.registry import FEATURES
 from fraudguard.pipeline import Pipeline
 from fraudguard.rules.registry import RuleSet, load_rules
@@ -28,6 +29,7 @@ class Parts:
     policy: Policy
     scorer: GuardedEngine | None
     counter: LineTokenizer
+    rates: Rates
 
     def close(self) -> None:
         """Free the compiled rules and the engine's thread."""
@@ -44,16 +46,17 @@ def load_parts(settings: Settings) -> Parts:
     rules = load_rules(settings.rules_dir, FEATURES)
     policy = load_policy(settings.policy_path)
     # With the model off the timeline is still cut in the starter's tokens, so that it can be switched on any time.
-    release = release_directory("starter" if settings.model == "off" else settings.model)
-    return Parts(rules, policy, _load_engine(settings), LineTokenizer(release))
+    counter = LineTokenizer(open_release("starter" if settings.model == "off" else settings.model).base)
+    return Parts(rules, policy, load_engine(settings), counter, load_rates(settings.base_currency, settings.rates_path))
 
 
-def _load_engine(settings: Settings) -> GuardedEngine | None:
+def load_engine(settings: Settings) -> GuardedEngine | None:
+    """The configured model behind its guard; None when settings.model is "off". Raises BadModel."""
     if settings.model == "off":
         return None
     from fraudguard.engine.engine import Engine  # imports torch
 
-    engine = Engine.load(release_directory(settings.model), settings.precision, settings.engine_threads)
+    engine = Engine.load(settings.model, settings.precision, settings.engine_threads)
     return GuardedEngine(
         engine,
         timeout_s=settings.engine_timeout_ms / 1000,
@@ -68,7 +71,7 @@ async def open_pipeline(settings: Settings, parts: Parts, clock: Clock) -> Async
 
     Raises StoreUnavailable.
     """
-    async with open_repository(settings) as repository:
+    async with connect(settings.database_url.get_secret_value()) as repository:
         await save_documents(repository, parts)
         yield Pipeline(
             settings=settings,
@@ -77,18 +80,9 @@ async def open_pipeline(settings: Settings, parts: Parts, clock: Clock) -> Async
             policy=parts.policy,
             scorer=parts.scorer,
             counter=parts.counter,
+            rates=parts.rates,
             clock=clock,
         )
-
-
-@asynccontextmanager
-async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
-    """The decision store on a pool of connections of its own."""
-    engine = open_engine(settings.database_url.get_secret_value())
-    try:
-        yield Repository(engine)
-    finally:
-        await engine.dispose()
 
 
 async def save_documents(repository: Repository, parts: Parts) -> None:

@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     future_s: Annotated[int, Field(ge=0)] = 300  # an event further ahead of its append time is refused
     label_delay_days: Annotated[int, Field(ge=1)] = 7
     base_currency: str = "CNY"
+    rates_path: Path | None = None  # reference rates; None: the approximate ones that ship
     rates_path: Path | None = None  # None: the approximate reference rates that ship (features/rates.yaml)
     accounts_cached_max: Annotated[int, Field(ge=1)] = 50_000
 

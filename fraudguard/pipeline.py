@@ -32,7 +32,9 @@ from fraudguard.domain import (
     Transaction,
 )
 from fraudguard.errors import BadEvent, EngineUnavailable, StateConflict, Transient
-from fraudguard.features.feedback import WINDOWS_DAYS, FeedbackView, day_of, keys_of
+from fraudguard.features.feedback import FeedbackView, day_of, keys_of
+from fraudguard.features.money import Rates
+from fraudguard.features.registry import WINDOWS_DAYS
 from fraudguard.features.state import AccountState
 from fraudguard.features.timeline import TokenCounter, chat
 from fraudguard.rules.registry import RuleSet
@@ -87,7 +89,8 @@ class _Known:
     """What Postgres says about a batch before it is worked on."""
 
     earlier: dict[str, DecisionRecord]
-    labels: dict[str, list[Label]]
+    labels: dict[str, list[Label]]  # by target
+    label_ids: dict[str, Label]
     feedback: FeedbackView
 
 
@@ -115,9 +118,10 @@ class Pipeline:
         policy: Policy,
         scorer: Scorer | None,
         counter: TokenCounter,
+        rates: Rates,
         clock: Clock,
     ) -> None:
-        self._settings, self._repository, self._clock = settings, repository, clock
+        self._settings, self._repository, self._rates, self._clock = settings, repository, rates, clock
         self._rules, self._policy, self._scorer, self._counter = rules, policy, scorer, counter
         self._states: OrderedDict[str, tuple[int, AccountState]] = OrderedDict()
         self._bugs_in_a_row = 0
@@ -193,6 +197,7 @@ class Pipeline:
         ids = {item.event.event_id for item in batch} | {label.target_event_id for label in labels}
         earlier = await self._repository.earlier(ids)
         stored = await self._repository.labels(ids)
+        label_ids = await self._repository.labels_by_id([label.event_id for label in labels]) if labels else {}
         fresh = [
             item.event
             for item in batch
@@ -203,7 +208,7 @@ class Pipeline:
             delay = self._settings.label_delay_days
             first_day = min(day_of(event) for event in fresh) - delay - max(WINDOWS_DAYS)
             counts = await self._repository.entity_counts({k for event in fresh for k in keys_of(event)}, first_day)
-        return _Known(earlier, stored, FeedbackView(counts, self._settings.label_delay_days))
+        return _Known(earlier, stored, label_ids, FeedbackView(counts, self._settings.label_delay_days))
 
     async def _check_out(self, accounts: Collection[str]) -> dict[str, tuple[int, AccountState]]:
         """States by account as (version read, state). They leave the cache until the batch is committed."""
@@ -215,9 +220,9 @@ class Pipeline:
             state = AccountState(
                 account,
                 self._counter,
+                rates=self._rates,
                 tokens_max=settings.timeline_tokens_max,
                 lateness_s=settings.lateness_s,
-                base_currency=settings.base_currency,
             )
             version = 0
             if account in stored:
@@ -251,7 +256,7 @@ class Pipeline:
             first = known.earlier.get(event.event_id) or taken.get(event.event_id)
             if first is not None:
                 same = first.event.account_id == event.account_id
-                answers.append(None if same else Refused(_foreign(event.event_id)))
+                answers.append(None if same else Refused(_taken_id(event.event_id)))
                 continue
             snapshot = states[event.account_id][1].take(event, known.feedback)
             taken[event.event_id] = _Taken(item, event, snapshot)
@@ -264,9 +269,9 @@ class Pipeline:
 
     def _take_label(self, label: Label, known: _Known, taken: Mapping[str, _Taken]) -> tuple[Answer, bool]:
         """Answer and whether the label is new. Moves the feedback counters when the target's verdict changes."""
-        others = known.labels.setdefault(label.target_event_id, [])
-        if any(label.event_id == other.event_id for other in others):
-            return Labelled(label), False
+        if first := known.label_ids.get(label.event_id):
+            same = first.target_event_id == label.target_event_id
+            return (Labelled(first) if same else Refused(_taken_id(label.event_id))), False
         earlier, fresh = known.earlier.get(label.target_event_id), taken.get(label.target_event_id)
         target = earlier.event if earlier else fresh.event if fresh else None
         late = earlier.late if earlier else fresh.snapshot.late if fresh else False
@@ -275,8 +280,10 @@ class Pipeline:
             return Refused(
                 BadEvent(reason, path="target_event_id", hint="send the target's account_id", code="foreign_target")
             ), False
+        others = known.labels.setdefault(label.target_event_id, [])
         before = _is_fraud(others)
         others.append(label)
+        known.label_ids[label.event_id] = label
         if isinstance(target, Transaction) and not late and (delta := _is_fraud(others) - before):
             known.feedback.mark(target, delta)
         return Labelled(label), True
@@ -359,8 +366,8 @@ def _is_fraud(labels: Iterable[Label]) -> bool:
     return newest is not None and newest.verdict == "fraud"
 
 
-def _foreign(event_id: str) -> BadEvent:
-    reason = f"{event_id!r} was already used by an event of another account"
+def _taken_id(event_id: str) -> BadEvent:
+    reason = f"{event_id!r} was already used by another event"
     return BadEvent(reason, path="event_id", hint="event ids are unique over all accounts", code="duplicate_event_id")
 
 

@@ -7,8 +7,10 @@ Reads what the decision's row holds and the documents it names; the live rule se
 import json
 from dataclasses import dataclass
 
+from fraudguard.assembly import load_engine
+from fraudguard.config import Settings
 from fraudguard.decisions.policy import Policy
-from fraudguard.decisions.repository import Repository
+from fraudguard.decisions.repository import Repository, connect
 from fraudguard.domain import DecisionRecord, ScoreRequest, Timeline
 from fraudguard.features.registry import FEATURES
 from fraudguard.pipeline import Scorer, rule_inputs, wire_hits
@@ -20,7 +22,7 @@ RISK_TOLERANCE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """differences: what came out otherwise, empty when proven. rescored: today's risk, None if not asked or degraded."""
+    """differences: what came out otherwise; empty when proven. rescored: today's risk, if asked and not degraded."""
 
     record: DecisionRecord
     timeline: Timeline
@@ -40,8 +42,7 @@ class Replayer:
         """Raises NotFound for an unknown id or a document that is no longer stored."""
         record = await self._repository.record(decision_id)
         decision = record.decision
-        lines = await self._repository.lines(decision.account_id, record.timeline_start, decision.sequence)
-        timeline = Timeline(decision.account_id, record.timeline_start, tuple(lines))
+        timeline = await self._repository.timeline(record)
         rules = await self._rules_of(decision.rules_version)
         policy = await self._policy_of(record.policy_version)
         hits = tuple(rules.evaluate(rule_inputs(record.features, timeline, record.score)))
@@ -78,3 +79,16 @@ class Replayer:
         """Free the compiled rule sets."""
         for rules in self._rules.values():
             rules.close()
+
+
+async def replay_one(settings: Settings, decision_id: str, *, rescore: bool) -> Replay:
+    """Replay one decision of the configured database; `rescore` loads the configured model. Raises NotFound."""
+    scorer = load_engine(settings) if rescore else None
+    async with connect(settings.database_url.get_secret_value()) as repository:
+        replayer = Replayer(repository, scorer)
+        try:
+            return await replayer.replay(decision_id)
+        finally:
+            replayer.close()
+            if scorer:
+                scorer.close()

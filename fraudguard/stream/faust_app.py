@@ -80,7 +80,7 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]  # faust ships no types
         consumer = self._thread._consumer
         return consumer is not None and consumer._coordinator.generation >= 0
 
-    async def wait_first(self, *waits: Awaitable[Any], timeout: float | None = None) -> Any:
+    async def wait_first(self, *waits: Awaitable[Any], timeout: float | None = None) -> Any:  # noqa: ASYNC109  overrides
         """Like the original; skips the tasks when the message is delivered at the first step."""
         flowing = not (self.should_stop or self.suspend_flow.is_set())
         if len(waits) == 2 and timeout is None and flowing and isinstance(waits[0], Coroutine):

@@ -1,0 +1,294 @@
+"""`fraudguard demo`: a scripted day through the real parts, a summary, and the service left running to look at.
+
+Starts Kafka, PostgreSQL, a worker and the API as processes that end with this one; plays stories that the starter
+model never saw (split "heldout"); listens on the decisions topic as any consumer would.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import httpx
+from kafka import KafkaConsumer, KafkaProducer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fraudguard.assembly import open_repository
+from fraudguard.clock import Clock
+from fraudguard.config import Settings
+from fraudguard.decisions.migrate import upgrade
+from fraudguard.domain import Decision, Outcome, Role, Screenable
+from fraudguard.embedded import launch
+from fraudguard.embedded.kafka import EmbeddedKafka
+from fraudguard.embedded.postgres import EmbeddedPostgres
+from fraudguard.embedded.supervisor import free_port
+from fraudguard.errors import ServiceFailed
+from fraudguard.events.schema import encode
+from fraudguard.events.topics import DECISIONS, MESSAGES, TRANSACTIONS, ensure_topics
+from fraudguard.stories import Cast, Story, generate
+
+SEED, ACCOUNTS, FRAUDS = 20_261_121, 300, 14
+HISTORY_DAYS = 2  # ordinary days before the scripted one, so that profiles know what is usual
+IN_FLIGHT_MAX = 48  # events sent and not yet decided: a steady load, so that latency is not the queue's
+ALARM = (Outcome.REVIEW, Outcome.BLOCK)
+READY_S = 90.0
+SILENCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Caught:
+    """How one fraud story went. position: its event that raised the first alarm, from 1; None if none did."""
+
+    story: Story
+    position: int | None
+    before_payment: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the day came to. false_alarms: harmless events that were reviewed or blocked."""
+
+    decisions: Mapping[str, Decision]
+    seconds: float
+    caught: Sequence[Caught]
+    false_alarms: int
+    harmless_events: int
+    harmless_stories_alarmed: int
+    harmless_stories: int
+
+
+def run_demo(settings: Settings, console: Console, clock: Clock, *, once: bool) -> None:
+    """Play the day; then serve until Ctrl-C, or return when `once`. Raises ServiceFailed with the log to read."""
+    directory = settings.state_dir / "demo"
+    shutil.rmtree(directory, ignore_errors=True)  # the same day every time: yesterday's decisions are not today's
+    directory.mkdir(parents=True, mode=0o700)
+    with ExitStack() as stack:
+        settings = _start_services(stack, settings, directory, console)
+        keys = asyncio.run(_create_keys(settings, clock))
+        worker = stack.enter_context(_process("worker", settings, directory))
+        api = stack.enter_context(_process("api", settings, directory))
+        url = f"http://{settings.api_host}:{settings.api_port}"
+        console.print("starting the worker and the API ...")
+        midnight = clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
+        cast = generate(
+            SEED, ACCOUNTS, midnight - timedelta(days=HISTORY_DAYS + 1), HISTORY_DAYS + 1, FRAUDS, "heldout"
+        )
+        _await_api(url, api)
+        decisions, seconds = _play(settings, cast, console, worker)
+        _show(console, report(cast, decisions, seconds))
+        _show_next(console, settings, url, keys, decisions)
+        if not once:
+            console.print("serving until Ctrl-C")
+            _serve(worker, api)
+
+
+def report(cast: Cast, decisions: Mapping[str, Decision], seconds: float) -> Report:
+    """Compare decisions with the script. A story is caught when any of its events is reviewed or blocked."""
+    alarmed = {event_id for event_id, decision in decisions.items() if decision.outcome in ALARM}
+    frauds = [story for story in cast.stories if story.typology]
+    harmless = [story for story in cast.stories if not story.typology]
+    caught = []
+    for story in frauds:
+        positions = [i for i, event_id in enumerate(story.event_ids, 1) if event_id in alarmed]
+        first = positions[0] if positions else None
+        payments = [i for i, event_id in enumerate(story.event_ids, 1) if event_id in story.payment_event_ids]
+        # The alarm on the first fraudulent payment itself still stops that payment.
+        caught.append(Caught(story, first, first is not None and (not payments or first <= payments[0])))
+    in_fraud = {event_id for story in frauds for event_id in story.event_ids}
+    harmless_events = [item.event.event_id for item in cast.events if item.event.event_id not in in_fraud]
+    return Report(
+        decisions=decisions,
+        seconds=seconds,
+        caught=caught,
+        false_alarms=sum(event_id in alarmed for event_id in harmless_events),
+        harmless_events=len(harmless_events),
+        harmless_stories_alarmed=sum(any(e in alarmed for e in story.event_ids) for story in harmless),
+        harmless_stories=len(harmless),
+    )
+
+
+def _start_services(stack: ExitStack, settings: Settings, directory: Path, console: Console) -> Settings:
+    """Kafka and PostgreSQL on free ports, migrated and with topics; settings that point at them."""
+    console.print("starting Apache Kafka and PostgreSQL ...")
+    postgres = stack.enter_context(EmbeddedPostgres(directory / "postgres"))
+    kafka = stack.enter_context(EmbeddedKafka(directory / "kafka"))
+    for service in (kafka, postgres):
+        console.print(f"  {service.describe()}", highlight=False, soft_wrap=True)
+    upgrade(postgres.url)
+    settings = settings.model_copy(
+        update={
+            "kafka_bootstrap": kafka.bootstrap,
+            "database_url": type(settings.database_url)(postgres.url),
+            "api_port": settings.api_port if "api_port" in settings.model_fields_set else free_port(),
+        }
+    )
+    ensure_topics(settings)
+    return settings
+
+
+@contextmanager
+def _process(command: str, settings: Settings, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`fraudguard COMMAND` as a child that ends with us, even if we are killed; its log is COMMAND.log."""
+    environment = {
+        **os.environ,
+        "FRAUDGUARD_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
+        "FRAUDGUARD_DATABASE_URL": settings.database_url.get_secret_value(),
+        "FRAUDGUARD_API_PORT": str(settings.api_port),
+    }
+    line = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(int(signal.SIGTERM)), "-", "-"]
+    with (directory / f"{command}.log").open("wb") as log:
+        child = subprocess.Popen(  # noqa: S603  our own interpreter and module
+            [*line, sys.executable, "-m", "fraudguard", command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is ours; we end them in order
+        )
+    try:
+        yield child
+    finally:
+        child.terminate()
+        try:
+            child.wait(20)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+async def _create_keys(settings: Settings, clock: Clock) -> dict[Role, str]:
+    async with open_repository(settings) as repository:
+        return {role: await repository.create_key(role, f"demo {role}", clock.now()) for role in Role}
+
+
+def _await_api(url: str, api: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline:
+        if api.poll() is not None:
+            break
+        try:
+            if httpx.get(f"{url}/health/ready", timeout=2).status_code == httpx.codes.OK:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise ServiceFailed("the API did not become ready: see var/demo/api.log")
+
+
+def _play(
+    settings: Settings, cast: Cast, console: Console, worker: subprocess.Popen[bytes]
+) -> tuple[dict[str, Decision], float]:
+    """Send every event in event-time order, a bounded number ahead of the decisions; decisions by event id."""
+    decisions: dict[str, Decision] = {}
+    ahead = threading.Semaphore(IN_FLIGHT_MAX)
+    events = [item.event for item in cast.events]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    consumer = KafkaConsumer(
+        DECISIONS, bootstrap_servers=settings.kafka_bootstrap, auto_offset_reset="earliest", group_id=None
+    )
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as pool, Progress(*columns, console=console) as progress:
+        task = progress.add_task("deciding", total=len(events))
+        stop = threading.Event()
+        sending = pool.submit(_send, settings, events, ahead, stop)
+        heard_at = time.monotonic()
+        try:
+            while len(decisions) < len(events):
+                for records in consumer.poll(timeout_ms=200).values():
+                    for record in records:
+                        decision = Decision.model_validate_json(record.value)
+                        if decision.event_id not in decisions:
+                            ahead.release()
+                        decisions[decision.event_id] = decision
+                        heard_at = time.monotonic()
+                progress.update(task, completed=len(decisions))
+                if worker.poll() is not None or time.monotonic() - heard_at > SILENCE_S:
+                    raise ServiceFailed("the worker stopped deciding: see var/demo/worker.log")
+        finally:
+            stop.set()
+            consumer.close()
+        sending.result()
+    return decisions, time.monotonic() - began
+
+
+def _send(settings: Settings, events: Sequence[Screenable], ahead: threading.Semaphore, stop: threading.Event) -> None:
+    producer = KafkaProducer(bootstrap_servers=settings.kafka_bootstrap, acks="all", linger_ms=2)
+    try:
+        for event in events:
+            while not ahead.acquire(timeout=0.2):
+                if stop.is_set():
+                    return
+            topic = TRANSACTIONS if event.type == "transaction" else MESSAGES
+            producer.send(topic, key=event.account_id.encode(), value=encode(event))
+    finally:
+        producer.close()
+
+
+def _serve(*children: subprocess.Popen[bytes]) -> None:
+    """Until Ctrl-C or SIGTERM; a child that ends by itself is an error."""
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    while not stopped.wait(0.5):
+        if any(child.poll() is not None for child in children):
+            raise ServiceFailed("a part of the demo ended: see var/demo/worker.log and var/demo/api.log")
+
+
+def _percentile(values: Sequence[float], share: float) -> float:
+    """Nearest rank over sorted values."""
+    return values[min(len(values) - 1, int(share * len(values)))]
+
+
+def _show(console: Console, day: Report) -> None:
+    latencies = sorted(decision.latency_ms for decision in day.decisions.values())
+    table = Table(title="The scripted day", show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_row("events decided", f"{len(day.decisions):,} in {day.seconds:.1f} s")
+    for outcome in Outcome:
+        table.add_row(f"  {outcome}", f"{sum(d.outcome == outcome for d in day.decisions.values()):,}")
+    table.add_row("degraded", f"{sum(d.degraded for d in day.decisions.values()):,}")
+    shares = " / ".join(f"{_percentile(latencies, share):.0f}" for share in (0.50, 0.95, 0.99))
+    table.add_row("latency p50 / p95 / p99", f"{shares} ms")
+    table.add_row("fraud stories caught", f"{sum(c.position is not None for c in day.caught)} of {len(day.caught)}")
+    table.add_row("  before or at the first payment", f"{sum(c.before_payment for c in day.caught)}")
+    share = day.false_alarms / max(1, day.harmless_events)
+    table.add_row("false alarms", f"{day.false_alarms:,} of {day.harmless_events:,} harmless events ({share:.2%})")
+    table.add_row("hard harmless stories alarmed", f"{day.harmless_stories_alarmed} of {day.harmless_stories}")
+    console.print(table)
+    stories = Table(title="Fraud stories", title_justify="left")
+    for heading in ("typology", "story", "account", "first alarm", "money"):
+        stories.add_column(heading)
+    for item in day.caught:
+        alarm = f"event {item.position} of {len(item.story.event_ids)}" if item.position else "missed"
+        money = "no payment" if not item.story.payment_event_ids else "stopped" if item.before_payment else "lost"
+        stories.add_row(str(item.story.typology), item.story.title, item.story.account_id, alarm, money)
+    console.print(stories)
+
+
+def _show_next(
+    console: Console, settings: Settings, url: str, keys: Mapping[Role, str], decisions: Mapping[str, Decision]
+) -> None:
+    blocked = next((d for d in decisions.values() if d.outcome == Outcome.BLOCK), next(iter(decisions.values())))
+    database = settings.database_url.get_secret_value()
+    lines = [
+        "Where to look next",
+        f"  API and its documentation   {url}/docs",
+        *(f"  key, role {role:<18}{key}" for role, key in keys.items()),
+        f"  cases   curl -H 'X-API-Key: {keys[Role.ANALYST]}' {url}/v1/cases",
+        f"  proof   FRAUDGUARD_DATABASE_URL='{database}' fraudguard replay {blocked.decision_id}",
+        "  rules   rules/*.yaml, docs/rules.md; what the model reads: docs/concepts.md",
+    ]
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,70 @@
+"""The engine behind its thread, timeout and circuit breaker."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from fraudguard.domain import Score, ScoreRequest, Typology
+from fraudguard.engine.guard import GuardedEngine
+from fraudguard.errors import EngineUnavailable
+
+SCORE = Score(0.5, Typology.OTHER, "scripted")
+
+
+class Scripted:
+    """An engine that does what the test says; counts its calls."""
+
+    name = "scripted"
+
+    def __init__(self, behaviour: Callable[[], None]) -> None:
+        self.behaviour, self.calls = behaviour, 0
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        self.calls += 1
+        self.behaviour()
+        return [SCORE for _ in requests]
+
+
+def fails() -> None:
+    raise RuntimeError("CUDA out of memory")
+
+
+async def test_failures_open_the_circuit() -> None:
+    """After failures_max failures the engine is no longer called, and the caller is told at once."""
+    engine = Scripted(fails)
+    guarded = GuardedEngine(engine, timeout_s=5, failures_max=3, retry_s=60)
+    for _ in range(3):
+        with pytest.raises(EngineUnavailable, match="CUDA out of memory"):
+            await guarded.score([])
+    with pytest.raises(EngineUnavailable, match="OPEN"):
+        await guarded.score([])
+    assert engine.calls == 3
+    guarded.close()
+
+
+async def test_a_success_closes_the_circuit_again() -> None:
+    """Once the engine answers, single failures no longer add up to an open circuit."""
+    engine = Scripted(fails)
+    guarded = GuardedEngine(engine, timeout_s=5, failures_max=2, retry_s=60)
+    for _ in range(4):
+        engine.behaviour = fails
+        with pytest.raises(EngineUnavailable, match="CUDA"):
+            await guarded.score([])
+        engine.behaviour = lambda: None
+        assert await guarded.score([]) == []
+    guarded.close()
+
+
+async def test_a_stuck_engine_costs_the_timeout_and_no_more() -> None:
+    """A call that never returns is given up after timeout_s."""
+    release = threading.Event()
+    guarded = GuardedEngine(Scripted(lambda: release.wait(30)), timeout_s=0.05, failures_max=1, retry_s=60)
+    try:
+        with pytest.raises(EngineUnavailable, match=r"no score within 0.05 s"):
+            await guarded.score([])
+        with pytest.raises(EngineUnavailable, match="OPEN"):
+            await guarded.score([])
+    finally:
+        release.set()
+        guarded.close()
