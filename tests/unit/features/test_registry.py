@@ -1,0 +1,53 @@
+"""The registry says what the state gives, and docs/features.md says what the registry does."""
+
+from pathlib import Path
+
+from fraudguard.features.feedback import FeedbackView
+from fraudguard.features.registry import FEATURES, MODEL_FEATURES, render_markdown
+
+ROOT = Path(__file__).parents[3]
+TYPES = {"number": (int, float), "text": (str,), "boolean": (bool,)}
+
+
+def test_names_are_unique_and_everything_is_said():
+    """No two features share a name, and each has a meaning."""
+    assert len({feature.name for feature in FEATURES}) == len(FEATURES)
+    assert all(feature.meaning for feature in FEATURES)
+
+
+def test_model_features_are_numbers_or_booleans():
+    """The head reads no text, no id and no score of its own."""
+    declared = {feature.name: feature for feature in FEATURES}
+    assert 40 <= len(MODEL_FEATURES) <= 80
+    assert all(declared[name].type in ("number", "boolean") for name in MODEL_FEATURES)
+    assert all(declared[name].group not in ("conversation", "score") for name in MODEL_FEATURES)
+
+
+def test_document_is_current():
+    """docs/features.md is what render_markdown() gives; write it again with `fraudguard features --markdown`."""
+    assert (ROOT / "docs" / "features.md").read_text(encoding="utf-8") == render_markdown()
+
+
+def test_snapshot_holds_exactly_the_declared_features(account, payment, message):
+    """Every event gives every declared feature, of the declared type or missing, and nothing else."""
+    declared = {f.name: f.type for f in FEATURES if f.group not in ("conversation", "score")}
+    state, view = account(), FeedbackView([], 7)
+    for event in (
+        payment(0, counterparty_id="c", merchant_id="m", device_id="d", country="CN", ip="203.0.113.5", memo="x"),
+        message(1, language="zh"),
+        payment(2, counterparty_id="c", merchant_id="m", device_id="d", country="CN"),
+        payment(3),
+        payment(4, direction="credit", currency="XTS"),
+        message(-9999),
+    ):
+        features = state.take(event, view).features
+        assert features.keys() == declared.keys()
+        for name, value in features.items():
+            assert value is None or type(value) in TYPES[declared[name]], name
+
+
+def test_attributes_are_features(account, payment):
+    """An event's attributes stand under attributes.NAME."""
+    features = account().take(payment(attributes={"tier": "gold", "score": 3}), FeedbackView([], 7)).features
+    assert features["attributes.tier"] == "gold"
+    assert features["attributes.score"] == 3
