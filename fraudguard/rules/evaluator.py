@@ -1,0 +1,108 @@
+"""Compiled conditions in the durable_rules core: one immutable set of handles, one fact at a time.
+
+The only module that touches the C core. The core keeps the GIL, so a lock a set costs nothing and scaling is by
+processes. An answer is believed only if the sentinel of every shard fired too; anything else is an EngineFault.
+"""
+
+import threading
+import weakref
+from itertools import compress
+from typing import Final
+
+import durable_rules_engine as core
+
+from fraudguard.rules.compiler import SENTINEL, Kind, Program, encode_number, encode_text
+from fraudguard.rules.predicates import Predicates, SearchFault
+from fraudguard.rules.values import Value, Values
+
+_FACT: Final = f'{{"id":"e","sid":"0","{SENTINEL}":0.5'  # one id and one sid for ever: the core never frees others
+_RETRACT: Final = '{"id":"e","sid":"0"}'
+_TYPES: Final[dict[type, Kind]] = {float: "n", str: "s", bool: "b"}
+
+
+class EngineFault(Exception):
+    """The core's answer cannot be trusted; ask the reference evaluator."""
+
+
+class Evaluator:
+    """Conditions loaded into the core until `close`, or until nobody refers to this any more."""
+
+    def __init__(self, program: Program) -> None:
+        """Load the shards; raises EngineFault when the core refuses one."""
+        self._lock = threading.Lock()
+        self._natives = [(name, kind, key) for (name, kind), key in program.natives.items()]
+        self._predicates = Predicates(list(program.derived))
+        self._derived = list(program.derived.values())
+        self._shards: list[tuple[int, frozenset[str], dict[str, int]]] = []
+        # Whoever still evaluates holds a reference, so an old set is freed after its last use and never before.
+        self.close = weakref.finalize(self, _free, self._shards, self._lock)
+        self.close.atexit = False
+        for shard in program.shards:
+            try:
+                handle = core.create_ruleset("rules", shard.source)
+                _fire(handle, _FACT + "}")  # also initialises the state, without which deleting it would crash
+            except core.error as error:
+                raise EngineFault(f"the rules core refused a shard: {error}") from error
+            self._shards.append((handle, frozenset(shard.keys), shard.conditions))
+
+    def evaluate(self, values: Values) -> set[int]:
+        """Indexes of the conditions that hold; raises EngineFault, and RuntimeError once closed."""
+        facts = self._facts(values)
+        hits: set[int] = set()
+        with self._lock:
+            if not self.close.alive:
+                raise RuntimeError("these rules are closed")
+            for handle, keys, conditions in self._shards:
+                fact = _FACT + "".join(source for key, source in facts if key in keys) + "}"
+                try:
+                    names = _fire(handle, fact)
+                except core.error as error:
+                    raise EngineFault(str(error)) from error
+                hits.update(conditions[name] for name in names if name != SENTINEL)
+        return hits
+
+    def _facts(self, values: Values) -> list[tuple[str, str]]:
+        facts = []
+        for name, kind, key in self._natives:
+            value = values.get(name)
+            if value is not None and _TYPES[type(value)] == kind:
+                facts.append((key, f',"{key}":{_encode(value)}'))
+        try:
+            holding = self._predicates.evaluate(values)
+        except SearchFault as error:
+            raise EngineFault(f"text search gave up on {error}") from error
+        facts.extend((key, f',"{key}":true') for key in compress(self._derived, holding))
+        return facts
+
+
+def _encode(value: Value) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return encode_number(value) if isinstance(value, float) else encode_text(value)
+
+
+def _fire(handle: int, fact: str) -> list[str]:
+    """Names of the core's rules that match the fact, the sentinel's among them."""
+    names = []
+    try:
+        code, state = core.assert_fact(handle, fact)
+        if code != 0:
+            raise EngineFault(f"the rules core answered {code} to a fact")
+        started = core.start_action_for_state(handle, state)
+        match = started and started[1]
+        while match:
+            names.append(match[2 : match.index('"', 2)])
+            match = core.complete_and_start_action(handle, state)
+    finally:
+        core.retract_fact(handle, _RETRACT)
+    if SENTINEL not in names:
+        raise EngineFault("the rules core gave an evaluation up")
+    return names
+
+
+def _free(shards: list[tuple[int, frozenset[str], dict[str, int]]], lock: threading.Lock) -> None:
+    with lock:
+        for handle, _, _ in shards:
+            core.delete_state(handle, "0")
+            core.delete_ruleset(handle)
+        shards.clear()
