@@ -35,7 +35,12 @@ class BadInput(FraudguardError):
 
 
 class BadEvent(BadInput):
-    """An event that cannot be read or may not be used."""
+    """An event that cannot be read or may not be used; `code` is the machine's reason (see docs/events.md)."""
+
+    def __init__(self, reason: str, *, code: str, path: str = "", hint: str = "") -> None:
+        """code: a stable word such as `unknown_field`; no text here may quote what people wrote."""
+        super().__init__(reason, path=path, hint=hint)
+        self.code = code
 
 
 class BadRule(BadInput):
