@@ -27,7 +27,7 @@ _INVISIBLE: Final = re.compile(
     "\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f]"
 )
 _BRACKETS: Final = str.maketrans("[]［］", "()()")
-_SPEAKER: Final = re.compile(r"\b(customer|counterparty|agent|system)\s*[:：﹕∶꞉]", re.IGNORECASE)
+_SPEAKER: Final = re.compile(r"(customer|counterparty|agent|system)\s*[:：﹕∶꞉]", re.IGNORECASE)
 _LEFT_OUT: Final = " … "
 _CHARS_MIN: Final = 8  # of a text that is cut for its tokens
 
@@ -52,15 +52,15 @@ def clean(text: str, chars_max: int) -> str:
     if not text.isprintable():
         text = _BREAK.sub(" / ", _INVISIBLE.sub("", text).strip())
     text = _SPACES.sub(" ", text.translate(_BRACKETS)).strip()
-    text = _SPEAKER.sub(r"\1 -", text)
-    if len(text) <= chars_max:
-        return text
-    kept = max(chars_max - len(_LEFT_OUT), 2)
-    return text[: kept - kept // 2] + _LEFT_OUT + text[len(text) - kept // 2 :]
+    if len(text) > chars_max:
+        kept = max(chars_max - len(_LEFT_OUT), 2)
+        text = text[: kept - kept // 2].rstrip() + _LEFT_OUT + text[len(text) - kept // 2 :].lstrip()
+    return _SPEAKER.sub(r"\1-", text)  # never longer than before
 
 
 def _money(amount: Decimal, currency: str) -> str:
-    return f"{currency} {amount:,.0f}" if amount == amount.to_integral_value() else f"{currency} {amount:,f}"
+    digits = -int(amount.normalize().as_tuple().exponent)
+    return f"{currency} {amount:,.{max(digits, 2) if digits > 0 else 0}f}"
 
 
 def _payment(event: Transaction, facts: Mapping[str, Scalar], memo: str) -> str:

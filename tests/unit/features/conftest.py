@@ -56,7 +56,7 @@ def message() -> Callable[..., Message]:
 
 @pytest.fixture(scope="session")
 def account() -> Callable[..., AccountState]:
-    """account(**arguments): an empty state with the shipped rates, 256 tokens and an hour's lateness unless said otherwise."""
+    """account(**arguments): an empty state; shipped rates, 256 tokens, an hour's lateness unless said otherwise."""
     rates = load_rates("CNY")
 
     def make(**arguments: Any) -> AccountState:

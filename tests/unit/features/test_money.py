@@ -51,7 +51,8 @@ def test_shipped_rates_are_iso_currencies():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "rates: 3", "rates: {USD: x}", "rates: {USD: '-1'}", "rates: {USD: .nan}", "rates: {USD: '7'}", "{", "- 1"]
+    "text",
+    ["", "rates: 3", "rates: {USD: x}", "rates: {USD: '-1'}", "rates: {USD: .nan}", "rates: {USD: '7'}", "{", "- 1"],
 )
 def test_bad_rates_are_refused_with_their_file(tmp_path, text):
     """An unusable table is a setting to mend, whatever is wrong with it."""

@@ -72,7 +72,9 @@ def test_amounts_below_a_hundredth_are_no_error(screen, payment):
 
 def test_hour_share_counts_earlier_events_of_the_hour(screen, payment, message):
     """Three of four earlier events lay in this UTC hour, on whatever day."""
-    features = screen(message(0), payment(24 * HOUR), message(5 * HOUR + 48 * HOUR), payment(72 * HOUR), payment(96 * HOUR))
+    features = screen(
+        message(0), payment(24 * HOUR), message(5 * HOUR + 48 * HOUR), payment(72 * HOUR), payment(96 * HOUR)
+    )
     assert features["hour_share"] == 0.75
 
 
@@ -111,7 +113,12 @@ def test_memory_is_bounded_and_keeps_the_last_seen():
         profile.update(Facts("out", n, 1, counterparty=n, device=n, country=str(n)))
         profile.update(Facts("in", n, 1, counterparty=0, device=0, country="CN"))
     payees, payers, devices, countries = profile.dump()[7:11]
-    assert [len(known) for known in (payees, payers, devices, countries)] == [COUNTERPARTIES_MAX, 1, DEVICES_MAX, COUNTRIES_MAX]
+    assert [len(known) for known in (payees, payers, devices, countries)] == [
+        COUNTERPARTIES_MAX,
+        1,
+        DEVICES_MAX,
+        COUNTRIES_MAX,
+    ]
     assert profile.features(Facts("in", 0, device=0, country="CN"))["is_new_device"] is False
     assert profile.features(Facts("in", 0, device=1, country="1"))["is_new_device"] is True
 
