@@ -5,6 +5,7 @@ import itertools
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
@@ -64,10 +65,23 @@ def migrated_template(postgres: EmbeddedPostgres) -> str:
     return TEMPLATE
 
 
+@contextmanager
+def _database(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    _execute(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield postgres.url_of(name)
+    _execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
 def database_url(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
     """The URL of a fresh, migrated database of this test alone."""
-    name = f"test_{next(_numbers)}"
-    _execute(postgres, f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
-    yield postgres.url_of(name)
-    _execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+    with _database(postgres, migrated_template) as url:
+        yield url
+
+
+@pytest.fixture
+def second_database_url(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    """Another one, for a twin run."""
+    with _database(postgres, migrated_template) as url:
+        yield url

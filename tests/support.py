@@ -1,4 +1,4 @@
-"""What the tests that run real processes share: settings for them, workers to start and kill, topics to fill and read."""
+"""What the tests that run real processes share: settings, workers to start and kill, topics to fill and read."""
 
 import os
 import signal
@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from fraudguard.events.topics import DEAD_LETTERS, DECISIONS, LABELS, MESSAGES, TRANSACTIONS, ensure_topics
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from pydantic import SecretStr
 
 from fraudguard.config import Settings
 from fraudguard.domain import Decision, Event
 from fraudguard.events.schema import encode
-from fraudguard.events.topics import DEAD_LETTERS, DECISIONS, LABELS, MESSAGES, TRANSACTIONS, ensure_topics
 
 TOPIC_OF = {"transaction": TRANSACTIONS, "message": MESSAGES, "label": LABELS}
 ALL_TOPICS = (TRANSACTIONS, MESSAGES, LABELS, DECISIONS, DEAD_LETTERS)
