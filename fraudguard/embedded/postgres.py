@@ -17,6 +17,8 @@ import pwd
 import secrets
 import shutil
 import signal
+import socket
+import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -61,11 +63,17 @@ def wheel_binaries() -> Path:
     return Path(spec.origin).parent / "pginstall18"
 
 
-def _may(account: Account, test: str, path: Path) -> bool:
-    """Whether the account passes `test -r`, `-x`... on the path, asked as the account itself."""
-    command = ["test", test, str(path)]
-    done = subprocess.run(  # noqa: S603  fixed command
-        command, user=account.uid, group=account.gid, extra_groups=[], cwd="/", check=False
+def _as(account: Account, *command: str | Path) -> bool:
+    """Whether a command succeeds when the account runs it."""
+    done = subprocess.run(  # noqa: S603  commands are ours
+        list(map(str, command)),
+        user=account.uid,
+        group=account.gid,
+        extra_groups=[],
+        cwd="/",
+        env={"PATH": os.defpath},
+        capture_output=True,
+        check=False,
     )
     return done.returncode == 0
 
@@ -91,27 +99,49 @@ def account_for(data: Path | None) -> Account | None:
 def binaries_for(account: Account | None) -> Path:
     """An installation tree that the account can run: the wheel's own, else a copy made once, owned by root."""
     wheel = wheel_binaries()
-    if account is None or _may(account, "-x", wheel / "bin/postgres"):
+    if account is None or _runs(account, wheel):
         return wheel
     copy = SYSTEM_DIR / f"postgresql-{importlib.metadata.version(WHEEL)}"
     if not copy.exists():
         _system_dir()
-        part = Path(tempfile.mkdtemp(prefix="copying-", dir=SYSTEM_DIR))
-        unused = shutil.ignore_patterns("include", "*.a", "pkgconfig")
-        shutil.copytree(wheel, part, ignore=unused, symlinks=True, dirs_exist_ok=True)
-        part.chmod(0o755)
-        try:
-            part.rename(copy)
-        except OSError:  # another start was faster
-            shutil.rmtree(part)
-    if not _may(account, "-x", copy / "bin/postgres"):
-        raise ServiceFailed(f"the account {account.name} cannot run {copy}/bin/postgres: check the modes above it")
-    return copy
+        _copy_wheel(wheel, copy)
+    binaries = copy / wheel.relative_to(wheel.parents[1])
+    if not _runs(account, binaries):
+        raise ServiceFailed(f"the account {account.name} cannot run {binaries}/bin/postgres: check the modes above it")
+    return binaries
+
+
+def _runs(account: Account, binaries: Path) -> bool:
+    # `test` first: what cannot be reached would raise, and a program says more than its mode (its libraries).
+    postgres = binaries / "bin/postgres"
+    return _as(account, "test", "-x", postgres) and _as(account, postgres, "--version")
+
+
+def _copy_wheel(wheel: Path, copy: Path) -> None:
+    """Copy what a server needs, with the libraries that lie beside the package, and put it in place at once."""
+    site = wheel.parents[1]
+    part = Path(tempfile.mkdtemp(prefix="copying-", dir=SYSTEM_DIR))
+    unused = shutil.ignore_patterns("include", "*.a", "pkgconfig")
+    shutil.copytree(wheel, part / wheel.relative_to(site), ignore=unused, symlinks=True)
+    libraries = site / f"{wheel.parent.name}.libs"
+    if libraries.is_dir():
+        shutil.copytree(libraries, part / libraries.name)
+    for path in (part, *part.rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode  # whatever our umask is, others may read, and run what we may run
+            path.chmod(mode | (0o555 if mode & stat.S_IXUSR else 0o444))
+    try:
+        part.rename(copy)
+    except OSError:  # another start was faster
+        shutil.rmtree(part)
 
 
 def _system_dir() -> None:
+    if SYSTEM_DIR.is_dir():
+        return
     try:
-        SYSTEM_DIR.mkdir(parents=True, exist_ok=True, mode=0o755)
+        SYSTEM_DIR.mkdir(parents=True)
+        SYSTEM_DIR.chmod(0o755)  # made by us just now, whatever our umask
     except OSError as error:
         raise ServiceFailed(
             f"started by root, PostgreSQL needs a place that its account can reach, and {SYSTEM_DIR} cannot be made: "
@@ -165,7 +195,7 @@ class EmbeddedPostgres(Supervised):
     def _initialise(self) -> None:
         """Make the cluster aside and move it into place, so that a half-made one is never found."""
         home = self.directory
-        if self.account and not _may(self.account, "-x", self.directory):
+        if self.account and not _as(self.account, "test", "-x", self.directory):
             _system_dir()
             home = SYSTEM_DIR
         for stale in self.directory.glob("init-*"):
@@ -231,4 +261,8 @@ class EmbeddedPostgres(Supervised):
             return False
         if len(lines) < 8 or lines[7].strip() != "ready" or lines[3].strip() != str(self.port):
             return False
-        return int(lines[0]) == self.pid
+        if int(lines[0]) != self.pid:
+            return False
+        with contextlib.suppress(OSError), socket.create_connection((HOST, self.port), 1.0):
+            return True  # a killed server leaves its file behind, but does not listen
+        return False

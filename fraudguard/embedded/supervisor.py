@@ -80,6 +80,7 @@ class Supervised(ABC):
         self.directory = Path(directory).absolute()
         self.restarts = 0
         self.account: Account | None = None  # None: the server runs as we do
+        self._stop_s_max = STOP_S_MAX
         self._asked_port = port
         self._port = port or 0
         self._lock: IO[str] | None = None
@@ -102,7 +103,8 @@ class Supervised(ABC):
         self._thread.start()
         try:
             if not self._settled.wait(timeout_s):
-                self._failure = self._explain(f"did not answer within {timeout_s:.0f} s")
+                whose = "" if self.owner else f" ({self.directory / 'owner.lock'} is held by another process)"
+                self._failure = self._explain(f"did not answer within {timeout_s:.0f} s{whose}")
             self.check()
         except BaseException:
             self.stop()
@@ -114,7 +116,7 @@ class Supervised(ABC):
         if self._thread is None:
             return
         self._stopping.set()
-        self._thread.join(STOP_S_MAX + 10)
+        self._thread.join(self._stop_s_max + 10)
         if self._thread.is_alive():
             raise ServiceFailed(f"{self.product} in {self.directory} could not be stopped")
         self._thread = None
@@ -188,7 +190,9 @@ class Supervised(ABC):
                     self._follow()
         except ServiceFailed as error:
             self._failure = str(error)
-        except Exception as error:
+        except OSError as error:
+            self._failure = self._explain(f"cannot use its files: {error}")
+        except Exception as error:  # a bug; the caller, in another thread, must hear of it
             self._failure = self._explain(f"supervisor: {type(error).__name__}: {error}")
         finally:
             self._end_server()
@@ -283,7 +287,6 @@ class Supervised(ABC):
                 pass_fds=[self._lock.fileno()],
                 start_new_session=True,  # Ctrl-C reaches the owner, which stops the server in order
                 cwd="/",
-                env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},  # nothing of the user's may configure it
                 umask=0o077,
             )
 
@@ -293,12 +296,12 @@ class Supervised(ABC):
             text.write(stdin)
             text.seek(0)
             process = self._spawn(command, signal.SIGKILL, text)
-        try:
-            status = process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise self._failed(f"{Path(command[0]).name} did not end within {timeout_s:.0f} s") from None
+        end = time.monotonic() + timeout_s
+        while (status := process.poll()) is None:
+            if self._stopping.wait(POLL_S) or time.monotonic() > end:
+                process.kill()
+                process.wait()
+                raise self._failed(f"{Path(command[0]).name} was ended after at most {timeout_s:.0f} s")
         if status:
             raise self._failed(f"{Path(command[0]).name} ended with exit status {status}")
 
@@ -308,7 +311,7 @@ class Supervised(ABC):
         if self._process.poll() is None:
             self._process.send_signal(self.stop_signal)
             try:
-                self._process.wait(STOP_S_MAX)
+                self._process.wait(self._stop_s_max)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
