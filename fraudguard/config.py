@@ -41,7 +41,6 @@ class Settings(BaseSettings):
     future_s: Annotated[int, Field(ge=0)] = 300  # an event further ahead of its append time is refused
     label_delay_days: Annotated[int, Field(ge=1)] = 7
     base_currency: str = "CNY"
-    rates_path: Path | None = None  # reference rates; None: the approximate ones that ship
     rates_path: Path | None = None  # None: the approximate reference rates that ship (features/rates.yaml)
     accounts_cached_max: Annotated[int, Field(ge=1)] = 50_000
 
@@ -61,3 +60,9 @@ class Settings(BaseSettings):
 
     raw_text_key: SecretStr | None = None  # Fernet key; without it unmasked text is never kept
     state_dir: Path = Path("var")  # where the embedded services and the demo keep their data
+
+    def environment(self) -> dict[str, str]:
+        """The variables that give a child process these settings: those that differ from the defaults."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        revealed = {n: v.get_secret_value() if isinstance(v, SecretStr) else str(v) for n, v in given.items()}
+        return {f"FRAUDGUARD_{name.upper()}": value for name, value in revealed.items() if value != "None"}

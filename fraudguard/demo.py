@@ -5,19 +5,16 @@ model never saw (split "heldout"); listens on the decisions topic as any consume
 """
 
 import asyncio
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 
 import httpx
 from kafka import KafkaConsumer, KafkaProducer
@@ -25,18 +22,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from fraudguard.assembly import open_repository
+from fraudguard import local
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
-from fraudguard.decisions.migrate import upgrade
+from fraudguard.decisions.repository import connect
 from fraudguard.domain import Decision, Outcome, Role, Screenable
-from fraudguard.embedded import launch
-from fraudguard.embedded.kafka import EmbeddedKafka
-from fraudguard.embedded.postgres import EmbeddedPostgres
 from fraudguard.embedded.supervisor import free_port
 from fraudguard.errors import ServiceFailed
 from fraudguard.events.schema import encode
-from fraudguard.events.topics import DECISIONS, MESSAGES, TRANSACTIONS, ensure_topics
+from fraudguard.events.topics import DECISIONS, MESSAGES, TRANSACTIONS
 from fraudguard.stories import Cast, Story, generate
 
 SEED, ACCOUNTS, FRAUDS = 20_261_121, 300, 14
@@ -75,10 +69,16 @@ def run_demo(settings: Settings, console: Console, clock: Clock, *, once: bool) 
     shutil.rmtree(directory, ignore_errors=True)  # the same day every time: yesterday's decisions are not today's
     directory.mkdir(parents=True, mode=0o700)
     with ExitStack() as stack:
-        settings = _start_services(stack, settings, directory, console)
+        console.print("starting Apache Kafka and PostgreSQL ...")
+        settings, *servers = stack.enter_context(local.services(settings, directory))
+        for server in servers:
+            console.print(f"  {server.describe()}", highlight=False, soft_wrap=True)
         keys = asyncio.run(_create_keys(settings, clock))
-        worker = stack.enter_context(_process("worker", settings, directory))
-        api = stack.enter_context(_process("api", settings, directory))
+        if "api_port" not in settings.model_fields_set:
+            settings = settings.model_copy(update={"api_port": free_port()})
+        worker, api = (local.start(name, settings, directory / f"{name}.log") for name in ("worker", "api"))
+        for child in (worker, api):
+            stack.callback(local.stop, child)
         url = f"http://{settings.api_host}:{settings.api_port}"
         console.print("starting the worker and the API ...")
         midnight = clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
@@ -119,57 +119,8 @@ def report(cast: Cast, decisions: Mapping[str, Decision], seconds: float) -> Rep
     )
 
 
-def _start_services(stack: ExitStack, settings: Settings, directory: Path, console: Console) -> Settings:
-    """Kafka and PostgreSQL on free ports, migrated and with topics; settings that point at them."""
-    console.print("starting Apache Kafka and PostgreSQL ...")
-    postgres = stack.enter_context(EmbeddedPostgres(directory / "postgres"))
-    kafka = stack.enter_context(EmbeddedKafka(directory / "kafka"))
-    for service in (kafka, postgres):
-        console.print(f"  {service.describe()}", highlight=False, soft_wrap=True)
-    upgrade(postgres.url)
-    settings = settings.model_copy(
-        update={
-            "kafka_bootstrap": kafka.bootstrap,
-            "database_url": type(settings.database_url)(postgres.url),
-            "api_port": settings.api_port if "api_port" in settings.model_fields_set else free_port(),
-        }
-    )
-    ensure_topics(settings)
-    return settings
-
-
-@contextmanager
-def _process(command: str, settings: Settings, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`fraudguard COMMAND` as a child that ends with us, even if we are killed; its log is COMMAND.log."""
-    environment = {
-        **os.environ,
-        "FRAUDGUARD_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
-        "FRAUDGUARD_DATABASE_URL": settings.database_url.get_secret_value(),
-        "FRAUDGUARD_API_PORT": str(settings.api_port),
-    }
-    line = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(int(signal.SIGTERM)), "-", "-"]
-    with (directory / f"{command}.log").open("wb") as log:
-        child = subprocess.Popen(  # noqa: S603  our own interpreter and module
-            [*line, sys.executable, "-m", "fraudguard", command],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is ours; we end them in order
-        )
-    try:
-        yield child
-    finally:
-        child.terminate()
-        try:
-            child.wait(20)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
 async def _create_keys(settings: Settings, clock: Clock) -> dict[Role, str]:
-    async with open_repository(settings) as repository:
+    async with connect(settings.database_url.get_secret_value()) as repository:
         return {role: await repository.create_key(role, f"demo {role}", clock.now()) for role in Role}
 
 

@@ -24,8 +24,10 @@ from pydantic import (
     Field,
     PlainSerializer,
     StringConstraints,
+    WithJsonSchema,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 Scalar = float | int | str | bool | None
 
@@ -39,7 +41,8 @@ def format_time(value: datetime) -> str:
     return value.isoformat(timespec=spec).replace("+00:00", "Z")
 
 
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+# Fractions beyond microseconds are cut off: Java clocks write nine digits.
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def _rfc3339(value: Any) -> Any:
@@ -47,7 +50,10 @@ def _rfc3339(value: Any) -> Any:
         return value
     if not isinstance(value, str) or not _RFC3339.fullmatch(value):
         raise ValueError("must be an RFC 3339 time with zone, like 2026-11-21T10:00:00.000Z")
-    return datetime.fromisoformat(value.upper())
+    try:
+        return datetime.fromisoformat(value.upper())
+    except ValueError as error:
+        raise ValueError("must be a date and time that exist (leap seconds are not accepted)") from error
 
 
 def _to_utc(value: datetime) -> datetime:
@@ -79,16 +85,40 @@ def _no_nul(value: str) -> str:
     return value
 
 
+# Metals and test codes have no minor unit: they count in whole units.
+_MINOR_UNITS: dict[str, int] = {currency.value: currency.exponent or 0 for currency in iso4217.Currency}
+
+
 def _currency(value: str) -> str:
-    try:
-        iso4217.Currency(value)
-    except ValueError as error:
-        raise ValueError("must be an ISO 4217 code, like CNY") from error
+    if value not in _MINOR_UNITS:
+        raise ValueError("must be an ISO 4217 code, like CNY")
     return value
 
 
 def _ip(value: str) -> str:
-    ip_address(value)
+    try:
+        if "%" in value:  # a zone index means something on one machine only
+            raise ValueError
+        ip_address(value)
+    except ValueError as error:
+        raise ValueError("must be an IPv4 or IPv6 address, like 203.0.113.5") from error
+    return value
+
+
+def _integer(value: Any) -> Any:
+    if type(value) is not int:  # True == 1 == 1.0 in Python, but not on the wire
+        raise ValueError("must be the integer 1")
+    return value
+
+
+INTEGER_MAX = 2**53 - 1  # larger integers do not survive JavaScript, JSON libraries or the rules' core
+
+
+def _attribute(value: Any) -> Any:
+    if not isinstance(value, str | bool | int | float):
+        raise ValueError("must be a string, a number or a boolean")
+    if isinstance(value, int) and abs(value) > INTEGER_MAX:
+        raise ValueError(f"must lie within +-{INTEGER_MAX}; send longer numbers as strings")
     return value
 
 
@@ -99,14 +129,22 @@ Time = Annotated[
     AfterValidator(_to_utc),
     PlainSerializer(format_time, when_used="json"),
 ]
-Amount = Annotated[Decimal, BeforeValidator(_decimal_string), Field(gt=0, max_digits=18)]
+Amount = Annotated[
+    Decimal,
+    BeforeValidator(_decimal_string),
+    Field(gt=0, max_digits=18),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]{1,18}(\.[0-9]{1,6})?$", "examples": ["50000.00"]}),
+]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$"), AfterValidator(_currency)]
 Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
 Ip = Annotated[str, StringConstraints(max_length=45), AfterValidator(_ip)]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=8000), AfterValidator(_no_nul)]
-Memo = Annotated[str, StringConstraints(max_length=1000), AfterValidator(_no_nul)]
-AttributeText = Annotated[str, StringConstraints(max_length=1000), AfterValidator(_no_nul)]
-Attributes = Annotated[dict[Id, AttributeText | bool | int | float], Field(max_length=32)]
+TEXT_CHARS_MAX, MEMO_CHARS_MAX, ATTRIBUTE_CHARS_MAX = 8000, 1000, 1000
+Text = Annotated[str, StringConstraints(min_length=1, max_length=TEXT_CHARS_MAX), AfterValidator(_no_nul)]
+Memo = Annotated[str, StringConstraints(max_length=MEMO_CHARS_MAX), AfterValidator(_no_nul)]
+AttributeText = Annotated[str, StringConstraints(max_length=ATTRIBUTE_CHARS_MAX), AfterValidator(_no_nul)]
+AttributeValue = Annotated[AttributeText | bool | int | float, BeforeValidator(_attribute)]
+Attributes = Annotated[dict[Id, AttributeValue], Field(max_length=32)]
+Language = Annotated[str, StringConstraints(max_length=35, pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
 
 
 class Typology(StrEnum):
@@ -125,7 +163,7 @@ class _Wire(BaseModel):
 
 
 class _Event(_Wire):
-    version: Literal[1]
+    version: Annotated[Literal[1], BeforeValidator(_integer)]
     event_id: Id
     account_id: Id
     event_time: Time
@@ -150,10 +188,14 @@ class Transaction(_Event):
 
     @model_validator(mode="after")
     def _minor_units(self) -> Self:
-        exponent = iso4217.Currency(self.currency).exponent or 0
-        digits = -int(self.amount.as_tuple().exponent)
-        if digits > exponent:
-            raise ValueError(f"amount: {self.currency} has {exponent} decimal places, got {digits}")
+        allowed = _MINOR_UNITS[self.currency]
+        given = -int(self.amount.as_tuple().exponent)
+        if given > allowed:
+            raise PydanticCustomError(
+                "minor_units",
+                "must have at most {allowed} decimal places in {currency}, not {given}",
+                {"field": "amount", "allowed": allowed, "currency": self.currency, "given": given},
+            )
         return self
 
 
@@ -164,7 +206,7 @@ class Message(_Event):
     conversation_id: Id
     channel: Literal["chat", "call", "sms", "email", "service"]
     sender: Literal["customer", "counterparty", "agent", "system"]
-    language: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] | None = None
+    language: Language | None = None
     text: Text
     attributes: Attributes = Field(default_factory=dict)
 
@@ -369,3 +411,15 @@ class DecisionRecord:
     hits: tuple[Hit, ...]
     policy_version: str
     sealed_text: bytes | None = None
+
+
+# ---------------------------------------------------------------- people
+
+
+class Role(StrEnum):
+    """What an API key may do; every route names the roles it serves."""
+
+    SERVICE = "service"  # systems that send events and read decisions
+    ANALYST = "analyst"  # works cases
+    RISK_MANAGER = "risk_manager"  # owns rules and policy
+    ADMIN = "admin"  # keys, unmasked text, everything

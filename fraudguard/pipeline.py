@@ -199,9 +199,7 @@ class Pipeline:
         stored = await self._repository.labels(ids)
         label_ids = await self._repository.labels_by_id([label.event_id for label in labels]) if labels else {}
         fresh = [
-            item.event
-            for item in batch
-            if isinstance(item.event, Transaction) and item.event.event_id not in earlier
+            item.event for item in batch if isinstance(item.event, Transaction) and item.event.event_id not in earlier
         ]
         counts = []
         if fresh:

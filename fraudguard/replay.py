@@ -46,7 +46,9 @@ class Replayer:
         rules = await self._rules_of(decision.rules_version)
         policy = await self._policy_of(record.policy_version)
         hits = tuple(rules.evaluate(rule_inputs(record.features, timeline, record.score)))
-        reason = next((r for r in decision.reasons if r in policy.degraded_reasons), None) if decision.degraded else None
+        reason = (
+            next((r for r in decision.reasons if r in policy.degraded_reasons), None) if decision.degraded else None
+        )
         outcome, reasons = policy.decide(decision.event_type, record.score, hits, reason, record.late)
         rescored = None
         if self._scorer and record.score:

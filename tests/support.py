@@ -1,9 +1,5 @@
 """What the tests that run real processes share: settings, workers to start and kill, topics to fill and read."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +10,7 @@ from fraudguard.events.topics import DEAD_LETTERS, DECISIONS, LABELS, MESSAGES, 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from pydantic import SecretStr
 
+from fraudguard import local
 from fraudguard.config import Settings
 from fraudguard.domain import Decision, Event
 from fraudguard.events.schema import encode
@@ -58,33 +55,19 @@ def fresh_topics(settings: Settings) -> None:
 
 
 class Worker:
-    """`fraudguard worker` as a process."""
+    """`fraudguard worker` as a process; killed at the end if it still runs."""
 
     def __init__(self, settings: Settings, log: Path) -> None:
-        environment = {
-            **os.environ,
-            "FRAUDGUARD_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
-            "FRAUDGUARD_DATABASE_URL": settings.database_url.get_secret_value(),
-            "FRAUDGUARD_RULES_DIR": str(settings.rules_dir),
-            "FRAUDGUARD_POLICY_PATH": str(settings.policy_path),
-        }
-        plain = ("model", "session_timeout_s", "deadline_ms", "batch_events_max", "watchdog_s", "engine_timeout_ms")
-        environment |= {f"FRAUDGUARD_{name.upper()}": str(getattr(settings, name)) for name in plain}
-        self.log = log
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "fraudguard", "worker"], env=environment, stdout=output, stderr=output, cwd=ROOT
-            )
+        self.log, self.process = log, local.start("worker", settings, log)
 
     def kill(self) -> None:
         """kill -9, and wait."""
         self.process.kill()
         self.process.wait(10)
 
-    def stop(self, timeout_s: float = 30.0) -> int:
-        """Ask to stop as a supervisor would; the exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout_s)
+    def stop(self) -> int:
+        """Ask to stop as a service manager would; the exit code."""
+        return local.stop(self.process)
 
     def __enter__(self) -> "Worker":
         return self

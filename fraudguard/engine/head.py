@@ -134,7 +134,7 @@ class FusionHead(nn.Module):
         """Write head.json and head.safetensors."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "head.json").write_text(json.dumps(self.spec.model_dump(), indent=1) + "\n")
-        save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / "head.safetensors")
+        save_file(self.state_dict(), folder / "head.safetensors")
 
 
 def load_head(folder: Path) -> FusionHead:

@@ -137,7 +137,7 @@ def roughen(rng: Random, language: str, channel: str, text: str, sloppiness: flo
     """The same words as a person of this sloppiness (0 careful .. 1 careless) types or speaks them."""
     if channel == "call":
         return _speak(rng, language, text)
-    if channel == "email" or "http" in text or rng.random() > 0.35 + 0.6 * sloppiness:
+    if channel == "email" or "http" in text or text.startswith("【") or rng.random() > 0.35 + 0.6 * sloppiness:
         return text
     if language == "zh":
         return _type_zh(rng, text, sloppiness)

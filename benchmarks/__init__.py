@@ -1,0 +1,1 @@
+"""Speed, measured side by side; what it printed is in docs/benchmarks.md."""
