@@ -6,7 +6,8 @@
     |   |-- BadRule           a rule file is refused with file:line:column, a caret and a hint
     |   |-- BadPolicy         the policy file is refused
     |   |-- BadModel          a checkpoint, adapter or head does not fit together
-    |   `-- BadSettings       a setting is missing or contradicts another
+    |   |-- BadSettings       a setting is missing or contradicts another
+    |   `-- Conflict          what is asked contradicts what has been done: a closed case is not disposed of again
     |-- NotFound              an id that names nothing
     |-- Transient             may work if tried again; retried with a bound, then the worker stops unacked
     |   |-- StateConflict     another worker wrote this account's state first: reload and try again
@@ -57,6 +58,10 @@ class BadModel(BadInput):
 
 class BadSettings(BadInput):
     """A setting that is missing, malformed or contradicts another."""
+
+
+class Conflict(BadInput):
+    """What is asked contradicts what has been done already; asking again cannot help."""
 
 
 class NotFound(FraudguardError):

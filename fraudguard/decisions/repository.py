@@ -7,21 +7,26 @@ transaction. Knows no policy, no features and no Kafka.
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Text, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from fraudguard.decisions import batch
+from fraudguard.decisions import audit, batch
 from fraudguard.decisions.batch import StoredState
+from fraudguard.decisions.casebook import CaseBook
 from fraudguard.decisions.cases import join_cases
 from fraudguard.decisions.connection import any_of, open_engine, transaction
+from fraudguard.decisions.keys import KeyRing
+from fraudguard.decisions.listing import DecisionFilter, list_decisions
+from fraudguard.decisions.outbox import Outbox
+from fraudguard.decisions.pages import Page
 from fraudguard.decisions.records import load_record
 from fraudguard.decisions.tables import ACCOUNT_STATE, DECISIONS, DOCUMENTS, EVENT_IDS, LABELS
 from fraudguard.domain import DecisionRecord, EntityCount, Label, Line, Timeline, Typology
-from fraudguard.errors import NotFound, StateConflict
+from fraudguard.errors import BadInput, NotFound, StateConflict
 
 __all__ = ["Changes", "Repository", "StoredState", "connect"]
 
@@ -72,6 +77,7 @@ class Repository:
     def __init__(self, engine: AsyncEngine) -> None:
         """engine: see connection.open_engine."""
         self._engine = engine
+        self.cases, self.outbox, self.keys = CaseBook(engine), Outbox(engine), KeyRing(engine)
         self._months: set[date] = set()
 
     async def earlier(self, event_ids: Collection[str]) -> dict[str, DecisionRecord]:
@@ -112,6 +118,34 @@ class Repository:
             )
             row = found.one()
             return load_record(row.body, row.sealed_text)
+
+    async def list_decisions(
+        self, wanted: DecisionFilter, limit: int = 50, cursor: str | None = None
+    ) -> Page[DecisionRecord]:
+        """A page of decisions, newest event first, without sealed texts. Raises BadInput for a bad limit or cursor."""
+        async with transaction(self._engine) as connection:
+            return await list_decisions(connection, wanted, limit, cursor)
+
+    async def raw_text_of(self, decision_id: str, actor: str, reason: str, at: datetime) -> bytes:
+        """The event's sealed (encrypted) text; that it was read, by whom and why is written down first.
+
+        Raises NotFound if there is no such decision or it keeps no text, BadInput without a reason.
+        """
+        if not reason.strip():
+            raise BadInput("must say why the text is read", path="reason")
+        async with transaction(self._engine) as connection:
+            found = await connection.execute(
+                select(DECISIONS.c.sealed_text).where(
+                    DECISIONS.c.decision_id == EVENT_IDS.c.decision_id,
+                    DECISIONS.c.event_time == EVENT_IDS.c.event_time,
+                    EVENT_IDS.c.decision_id == decision_id,
+                )
+            )
+            sealed: bytes | None = found.scalar_one_or_none()
+            if sealed is None:
+                raise NotFound(f"no kept text of decision {decision_id!r}")
+            await audit.append(connection, at, actor, "text.read", decision_id, {"reason": reason.strip()})
+        return sealed
 
     async def timeline(self, record: DecisionRecord) -> Timeline:
         """The timeline the record was decided on, from the stored lines; its hash should equal record.timeline_hash."""

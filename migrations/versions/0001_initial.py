@@ -127,8 +127,7 @@ CREATE TABLE cases (
                                                          AND closed_at IS NOT NULL AND closed_by IS NOT NULL))
 );
 CREATE UNIQUE INDEX ux_cases_unclosed ON cases (account_id) WHERE state <> 'closed';
-CREATE INDEX ix_cases_queue ON cases (expected_loss, case_id) WHERE state <> 'closed';
-CREATE INDEX ix_cases_opened ON cases (opened_at, case_id);
+CREATE INDEX ix_cases_queue ON cases (expected_loss DESC, opened_at, case_id);
 CREATE INDEX ix_cases_account ON cases (account_id);
 CREATE TABLE alerts (
     decision_id text PRIMARY KEY,

@@ -1,0 +1,101 @@
+"""API keys: who calls, and in which role. Only a hash is kept; the key itself is shown once."""
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from fraudguard.decisions import audit
+from fraudguard.decisions.connection import transaction
+from fraudguard.decisions.tables import API_KEYS
+from fraudguard.domain import Role
+from fraudguard.errors import BadInput, NotFound
+
+OWNER_CHARACTERS_MAX = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a valid key speaks for."""
+
+    key_id: str
+    role: Role
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as lists show it."""
+
+    key_id: str
+    role: Role
+    owner: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+def _hash(secret: str) -> bytes:
+    # One round is enough: the secret is 256 random bits, which no dictionary holds.
+    return hashlib.sha256(secret.encode()).digest()
+
+
+class KeyRing:
+    """Creates, checks, revokes. Every method raises StoreUnavailable when PostgreSQL does not answer."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        """engine: see connection.open_engine."""
+        self._engine = engine
+
+    async def create(self, role: Role, owner: str, actor: str, at: datetime) -> str:
+        """A new key, `fg_<key id>_<secret>`, which cannot be read again. Audited. Raises BadInput for a bad owner."""
+        if not 1 <= len(owner) <= OWNER_CHARACTERS_MAX or not owner.isprintable() or owner != owner.strip():
+            raise BadInput(f"must be 1 to {OWNER_CHARACTERS_MAX} printable characters", path="owner")
+        key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+        async with transaction(self._engine) as connection:
+            await connection.execute(
+                insert(API_KEYS).values(
+                    key_id=key_id, secret_hash=_hash(secret), role=role.value, owner=owner, created_at=at
+                )
+            )
+            await audit.append(connection, at, actor, "key.create", key_id, {"role": role.value, "owner": owner})
+        return f"fg_{key_id}_{secret}"
+
+    async def verify(self, key: str) -> Principal | None:
+        """Whom the key speaks for; None for an unknown, altered or revoked key."""
+        prefix, _, rest = key.partition("_")
+        key_id, _, secret = rest.partition("_")
+        if prefix != "fg" or not key.isascii() or not key.isprintable():
+            return None
+        async with transaction(self._engine) as connection:
+            found = await connection.execute(
+                select(API_KEYS).where(API_KEYS.c.key_id == key_id, API_KEYS.c.revoked_at.is_(None))
+            )
+            row = found.one_or_none()
+        if row is None or not hmac.compare_digest(row.secret_hash, _hash(secret)):
+            return None
+        return Principal(row.key_id, Role(row.role), row.owner)
+
+    async def revoke(self, key_id: str, actor: str, at: datetime) -> None:
+        """End a key for good; again changes nothing. Audited. Raises NotFound."""
+        async with transaction(self._engine) as connection:
+            ended = await connection.execute(
+                update(API_KEYS)
+                .where(API_KEYS.c.key_id == key_id, API_KEYS.c.revoked_at.is_(None))
+                .values(revoked_at=at)
+            )
+            if ended.rowcount:
+                await audit.append(connection, at, actor, "key.revoke", key_id, {})
+                return
+            known = await connection.execute(select(API_KEYS.c.key_id).where(API_KEYS.c.key_id == key_id))
+            if known.one_or_none() is None:
+                raise NotFound(f"no API key {key_id!r}")
+
+    async def list(self) -> list[ApiKey]:
+        """Every key, oldest first."""
+        async with transaction(self._engine) as connection:
+            rows = await connection.execute(select(API_KEYS).order_by(API_KEYS.c.created_at, API_KEYS.c.key_id))
+            return [ApiKey(r.key_id, Role(r.role), r.owner, r.created_at, r.revoked_at) for r in rows]

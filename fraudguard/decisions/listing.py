@@ -1,0 +1,65 @@
+"""Lists of decisions for people: filters and keyset pages, newest event first."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from sqlalchemy import Text, literal, select, tuple_
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fraudguard.decisions.pages import Page, check_limit, decode_cursor, encode_cursor
+from fraudguard.decisions.records import load_record
+from fraudguard.decisions.tables import DECISIONS
+from fraudguard.domain import DecisionRecord, Outcome, Typology
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionFilter:
+    """What a listed decision must be; None asks nothing. Times are the event's: from inclusive, to exclusive."""
+
+    account_id: str | None = None
+    outcome: Outcome | None = None
+    event_type: Literal["transaction", "message"] | None = None
+    typology: Typology | None = None
+    risk_min: float | None = None
+    event_time_from: datetime | None = None
+    event_time_to: datetime | None = None
+    reason: str | None = None
+
+
+async def list_decisions(
+    connection: AsyncConnection, wanted: DecisionFilter, limit: int, cursor: str | None
+) -> Page[DecisionRecord]:
+    """One page, without sealed texts. Raises BadInput for a bad limit or cursor."""
+    d = DECISIONS.c
+    query = select(d.event_time, d.decision_id, d.body.cast(Text).label("body"))
+    for column, value in (
+        (d.account_id, wanted.account_id),
+        (d.outcome, wanted.outcome),
+        (d.event_type, wanted.event_type),
+        (d.typology, wanted.typology),
+    ):
+        if value is not None:
+            query = query.where(column == str(value))
+    if wanted.risk_min is not None:
+        query = query.where(d.risk >= wanted.risk_min)
+    if wanted.event_time_from is not None:
+        query = query.where(d.event_time >= wanted.event_time_from)
+    if wanted.event_time_to is not None:
+        query = query.where(d.event_time < wanted.event_time_to)
+    if wanted.reason is not None:
+        # The second condition lets PostgreSQL use the partial index.
+        none = literal([], ARRAY(Text))
+        query = query.where(d.reasons.contains(literal([wanted.reason], ARRAY(Text))), d.reasons != none)
+    if cursor is not None:
+        event_time, decision_id = decode_cursor(cursor, datetime, str)
+        # The first condition, implied by the second, is the one that prunes partitions.
+        query = query.where(
+            d.event_time <= event_time, tuple_(d.event_time, d.decision_id) < tuple_(event_time, decision_id)
+        )
+    query = query.order_by(d.event_time.desc(), d.decision_id.desc()).limit(check_limit(limit) + 1)
+    rows = (await connection.execute(query)).all()
+    shown = rows[:limit]
+    more = encode_cursor(shown[-1].event_time, shown[-1].decision_id) if len(rows) > limit else None
+    return Page(tuple(load_record(row.body, None) for row in shown), more)
