@@ -10,7 +10,6 @@ import os
 import sys
 
 PR_SET_PDEATHSIG = 1
-ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}  # nothing of the user's may configure a server
 
 
 def main(owner: int, death_signal: int, uid: str, gid: str, command: list[str]) -> None:
@@ -23,7 +22,7 @@ def main(owner: int, death_signal: int, uid: str, gid: str, command: list[str]) 
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, death_signal)
     if os.getppid() != owner:
         os._exit(1)
-    os.execve(command[0], command, ENVIRONMENT)  # noqa: S606  no shell is wanted: this becomes the server
+    os.execv(command[0], command)  # noqa: S606  no shell is wanted: this becomes the server
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import socket
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
@@ -266,3 +266,12 @@ class EmbeddedPostgres(Supervised):
         with contextlib.suppress(OSError), socket.create_connection((HOST, self.port), 1.0):
             return True  # a killed server leaves its file behind, but does not listen
         return False
+
+
+@contextlib.contextmanager
+def temporary_postgres() -> Iterator[EmbeddedPostgres]:
+    """A running PostgreSQL whose data goes when it ends. Raises ServiceFailed."""
+    with tempfile.TemporaryDirectory(prefix="fraudguard-") as name:
+        Path(name).chmod(0o711)  # the account that runs it for root must pass through
+        with EmbeddedPostgres(Path(name) / "postgres") as postgres:
+            yield postgres

@@ -37,6 +37,7 @@ RESTARTS_WINDOW_S = 60.0
 PORT_ATTEMPTS_MAX = 3
 LOG_BYTES_MAX = 5_000_000
 TAIL_LINES = 20
+KEPT_VARIABLES = ("LD_LIBRARY_PATH",)  # some Python installations, and so the launcher, do not run without it
 LAUNCHER = Path(__file__).with_name("launch.py")
 
 
@@ -278,6 +279,9 @@ class Supervised(ABC):
         assert self._lock is not None, "only the owner spawns"  # noqa: S101  an invariant
         who = (str(self.account.uid), str(self.account.gid)) if self.account else ("-", "-")
         launcher = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(int(death_signal)), *who]
+        # Nothing of the user's may configure a server (PGPORT, JDK_JAVA_OPTIONS).
+        environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
+        environment |= {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         with open(self.directory / self.logs[0], "ab") as log:
             return subprocess.Popen(  # noqa: S603  the command line is ours
                 [*launcher, *map(str, command)],
@@ -287,6 +291,7 @@ class Supervised(ABC):
                 pass_fds=[self._lock.fileno()],
                 start_new_session=True,  # Ctrl-C reaches the owner, which stops the server in order
                 cwd="/",
+                env=environment,
                 umask=0o077,
             )
 
