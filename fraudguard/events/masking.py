@@ -60,15 +60,16 @@ _CODE_REACH = 40
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,4}")
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d\d(?:[ -]?[A-Z0-9]){11,30}")
 # Length by country: the SWIFT IBAN registry.
-_IBAN_LENGTHS = dict(
-    (part[:2], int(part[2:]))
-    for part in (
+_IBAN_LENGTHS = {
+    country: int(length)
+    for country, length in re.findall(
+        r"([A-Z]{2})(\d\d)",
         "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DK18 DO28 EE20 EG29 ES24 FI18"
         " FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21 LT20"
         " LU20 LV21 LY25 MC27 MD24 ME22 MK19 MR27 MT31 MU30 NL18 NO15 PK24 PL28 PS29 PT25 QA29 RO24 RS22 RU33 SA24 SC31"
-        " SE24 SI19 SK24 SM27 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20"
-    ).split()
-)
+        " SE24 SI19 SK24 SM27 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20",
+    )
+}
 
 # Tried in this order at each number; whatever matches is consumed whole, so no pattern starts inside a number.
 _NUMBER = re.compile(
@@ -89,11 +90,13 @@ _NUMBER = re.compile(
     r"|(?P<mobile>(?:\(?86\)?[ -]?)?(?:1[3-9]\d{9}|1[3-9]\d[ .-]\d{4}[ .-]\d{4}|1[3-9]\d\d[ .-]\d{3}[ .-]\d{4}"
     r"|1[3-9]\d[ .-]\d{3}[ .-]\d{5})(?!\d))"
     # Chinese landline and service lines, an extension perhaps
-    r"|(?P<landline>\(?0(?:10|2\d|[3-9]\d\d)\)?[ -]?\d{3,4}[ -]?\d{4}(?:-\d{1,5})?(?!\d)|[48]00[ -]?\d{3}[ -]?\d{4}(?!\d))"
+    r"|(?P<landline>\(?0(?:10|2\d|[3-9]\d\d)\)?[ -]?\d{3,4}[ -]?\d{4}(?:-\d{1,5})?(?!\d)"
+    r"|[48]00[ -]?\d{3}[ -]?\d{4}(?!\d))"
     # North American, the area code perhaps missing
     r"|(?P<nanp>(?:1[ .-]?)?(?:\([2-9]\d\d\)[ ]?|[2-9]\d\d[ .-])\d{3}[ .-]\d{4}(?!\d)|[2-9]\d\d-\d{4}(?![\d-]))"
     # a card in groups: 4-4-4-4(-3), 4-6-5
-    r"|(?P<card>\d{4}(?P<c>[ -])\d{4}(?P=c)\d{4}(?:(?P=c)\d{4}){0,1}(?:(?P=c)\d{1,3})?(?!\d)|\d{4}[ -]\d{6}[ -]\d{5}(?!\d))"
+    r"|(?P<card>\d{4}(?P<c>[ -])\d{4}(?P=c)\d{4}(?:(?P=c)\d{4})?(?:(?P=c)\d{1,3})?(?!\d)"
+    r"|\d{4}[ -]\d{6}[ -]\d{5}(?!\d))"
     # digits spelled out one by one: 6 2 1 7...
     r"|(?P<spelled>\d(?:[ ._*/-]{1,2}\d){7,}(?!\d))"
     # any long run, and parts joined by hyphens
@@ -212,7 +215,9 @@ def _replace(text: str, shadow: str, found: list[tuple[int, int, str]]) -> tuple
     """Text and shadow with the spans replaced. Spans are in order and apart."""
     if not found:
         return text, shadow
-    texts, shadows, done = [], [], 0
+    texts: list[str] = []
+    shadows: list[str] = []
+    done = 0
     for start, end, token in found:
         texts += (text[done:start], token)
         shadows += (shadow[done:start], token)
