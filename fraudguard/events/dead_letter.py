@@ -23,7 +23,7 @@ from fraudguard.config import Settings
 from fraudguard.domain import format_time
 from fraudguard.errors import BadEvent, BadInput, BrokerUnavailable, NotFound
 from fraudguard.events.masking import mask_text
-from fraudguard.events.topics import DEAD_LETTER_BYTES_MAX, DEAD_LETTERS, INPUTS
+from fraudguard.events.topics import CONNECT_MS, DEAD_LETTER_BYTES_MAX, DEAD_LETTERS, INPUTS
 
 # A compressed batch may hide a record of any size. A larger one is not copied: it stays where the letter points.
 RAW_BYTES_MAX = 8 << 20
@@ -186,7 +186,7 @@ class Selection:
 class Replayed:
     """sent: republished and acknowledged. before: passed over, for they had been sent again before.
 
-    refused: cannot be sent again: the record was too large to be kept, or its source is none of our topics.
+    refused: cannot be sent again: the record was too large to be kept, was empty, or its source is none of our topics.
     """
 
     sent: int
@@ -237,7 +237,7 @@ def replay_dead_letters(settings: Settings, selection: Selection) -> Replayed:
                 continue
             if place in replayed and not selection.again:
                 before += 1
-            elif letter.topic not in INPUTS or (letter.raw is None and letter.size):
+            elif letter.topic not in INPUTS or (letter.raw is None and (letter.size or letter.key is None)):
                 refused += 1
             else:
                 chunk.append((record, letter))
@@ -255,6 +255,7 @@ class _Reader:
         try:
             self._consumer = KafkaConsumer(
                 bootstrap_servers=settings.kafka_bootstrap,
+                bootstrap_timeout_ms=CONNECT_MS,
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
@@ -299,6 +300,7 @@ def _producer(settings: Settings) -> KafkaProducer:
     try:
         return KafkaProducer(
             bootstrap_servers=settings.kafka_bootstrap,
+            bootstrap_timeout_ms=CONNECT_MS,
             acks="all",
             enable_idempotence=True,
             max_request_size=DEAD_LETTER_BYTES_MAX,

@@ -30,6 +30,7 @@ INPUTS = (TRANSACTIONS, MESSAGES, LABELS)
 DEAD_LETTER_BYTES_MAX = 16 << 20
 DEAD_LETTER_DAYS = 30
 _TIMEOUT_MS = 30_000
+_CONNECT_MS = 10_000
 _APPEND_TIME = {"message.timestamp.type": "LogAppendTime"}
 
 
@@ -41,7 +42,7 @@ def ensure_topics(settings: Settings) -> list[str]:
     """
     try:
         with KafkaAdminClient(
-            bootstrap_servers=settings.kafka_bootstrap, request_timeout_ms=_TIMEOUT_MS, bootstrap_timeout_ms=_TIMEOUT_MS
+            bootstrap_servers=settings.kafka_bootstrap, request_timeout_ms=_TIMEOUT_MS, bootstrap_timeout_ms=CONNECT_MS
         ) as admin:
             existing = _partitions(admin)
             _check(existing, settings)
