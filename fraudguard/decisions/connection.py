@@ -12,12 +12,13 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from fraudguard.errors import BadSettings, FraudguardError, StateConflict, StoreUnavailable
+from fraudguard.errors import BadInput, BadSettings, FraudguardError, StateConflict, StoreUnavailable
 
 # https://www.postgresql.org/docs/18/errcodes-appendix.html
 _CONFLICT = ("23505", "40001", "40P01")  # unique violation, serialization failure, deadlock
-# connection, resources, read-only standby, lock not available, operator (shutdown, cancel), system
-_PASSING = ("08", "53", "25006", "55P03", "57", "58")
+# connection, a cached plan older than a migration, resources, read-only standby, lock not available, operator
+# (shutdown, cancel), system
+_PASSING = ("08", "0A000", "53", "25006", "55P03", "57", "58")
 _REFUSED = ("28", "3D000")  # authorization, no such database
 _UNMIGRATED = ("42P01", "42883")  # undefined table, undefined function
 
@@ -75,6 +76,8 @@ def _meaning(code: str, error: Exception) -> FraudguardError | None:
         return BadSettings(str(error), path="database_url", hint="PostgreSQL refused this user or database")
     if code.startswith(_UNMIGRATED):
         return BadSettings("the database has no current schema", path="database_url", hint="run `fraudguard migrate`")
+    if code == "22021":
+        return BadInput("holds a character that cannot be stored", hint="remove U+0000")
     if not code or code.startswith(_PASSING):
         return StoreUnavailable(str(error))
     return None
@@ -85,7 +88,8 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """One transaction: committed at the end, rolled back on any error.
 
     Raises StateConflict (a row written by someone else), StoreUnavailable (unreachable, shut down, timed out; whether
-    a commit in flight took effect is then unknown), BadSettings. Anything else is a bug and passes unchanged.
+    a commit in flight took effect is then unknown), BadSettings, BadInput (U+0000). Anything else is a bug and passes
+    unchanged.
     """
     try:
         async with engine.begin() as connection:
