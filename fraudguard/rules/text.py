@@ -15,14 +15,14 @@ _BETWEEN_CJK = re.compile(rf"(?<=[{_CJK}])(?:[^\w\n]|_)+(?=[{_CJK}])")
 _INVISIBLE = re.compile("[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
                         "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
                         "\ud800-\udfff\U000e0000-\U000e0fff]")  # fmt: skip
-_BLANKS = re.compile(r"\s+")
 
 
 @lru_cache(maxsize=8192)  # the lines of a conversation come again with each of its events
 def _fold_line(line: str) -> str:
-    line = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", _INVISIBLE.sub("", line)).casefold())
-    line = _BETWEEN_CJK.sub("", line)
-    return _BLANKS.sub(" ", line).strip()
+    if not line.isascii():
+        line = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", _INVISIBLE.sub("", line)).casefold())
+        line = _BETWEEN_CJK.sub("", line)
+    return " ".join(line.casefold().split())
 
 
 def fold(text: str) -> str:

@@ -126,10 +126,11 @@ class _Agents:
     def progress(self) -> Progress:
         """Called from the watchdog's thread: reads plain attributes only."""
         consumer = self._app.consumer
-        committed = {tp: offset for tp, offset in dict(consumer._committed_offset).items() if offset is not None}
+        known = dict(consumer._committed_offset)
+        committed: dict[Any, int] = {tp: offset for tp, offset in known.items() if offset is not None}
         assigned = set(consumer._active_partitions or ())
         read = dict(consumer._read_offset)  # where a partition without any commit was taken up
-        ends = {tp: consumer.highwater(tp) or 0 for tp in assigned}
+        ends: dict[Any, int] = {tp: consumer.highwater(tp) or 0 for tp in assigned}
         lag = sum(max(0, end - committed.get(tp, read.get(tp) or end)) for tp, end in ends.items())
         return Progress(
             loop_beats=self._beats,

@@ -8,7 +8,8 @@ Knows Faust and aiokafka internals; knows nothing of fraud.
 """
 
 from collections.abc import Awaitable, Coroutine, Generator
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import aiokafka
 import faust
@@ -30,11 +31,11 @@ class _Resumed:
             try:
                 value = yield yielded
             except BaseException as error:
-                step, argument = self._coroutine.throw, error
+                step = partial(self._coroutine.throw, error)
             else:
-                step, argument = self._coroutine.send, value
+                step = partial(self._coroutine.send, value)
             try:
-                yielded = step(argument)
+                yielded = step()
             except StopIteration as stop:
                 return stop.value
 
@@ -83,12 +84,12 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]  # faust ships no types
     async def wait_first(self, *waits: Awaitable[Any], timeout: float | None = None) -> Any:  # noqa: ASYNC109  overrides
         """Like the original; skips the tasks when the message is delivered at the first step."""
         flowing = not (self.should_stop or self.suspend_flow.is_set())
-        if len(waits) == 2 and timeout is None and flowing and isinstance(waits[0], Coroutine):
-            delivery, suspended = waits
+        if len(waits) == 2 and timeout is None and flowing and all(isinstance(wait, Coroutine) for wait in waits):
+            delivery, suspended = cast(tuple[Coroutine[Any, Any, Any], ...], waits)
             try:
                 first = delivery.send(None)
             except StopIteration:
-                suspended.close()  # type: ignore[attr-defined]  # a coroutine, in the one caller with two waits
+                suspended.close()
                 return None
             return await super().wait_first(_Resumed(delivery, first), suspended)
         return await super().wait_first(*waits, timeout=timeout)

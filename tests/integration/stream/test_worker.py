@@ -7,15 +7,15 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from fraudguard.events.dead_letter import decode
-from fraudguard.events.topics import DEAD_LETTERS, TRANSACTIONS
 from support import Worker, fresh_topics, produce, read_decisions, reading, send_raw, settings_for, wait_until
 
 from fraudguard.config import Settings
 from fraudguard.decisions.repository import connect
 from fraudguard.domain import DecisionRecord, Label, Message, Outcome, Transaction
 from fraudguard.embedded.kafka import EmbeddedKafka
+from fraudguard.events.dead_letter import DeadLetter
 from fraudguard.events.schema import encode
+from fraudguard.events.topics import DEAD_LETTERS, TRANSACTIONS
 
 # Long enough ago that a label delay later is still no event of the future.
 NOON = datetime(2026, 10, 20, 12, tzinfo=UTC)
@@ -103,7 +103,7 @@ def test_what_cannot_be_read_goes_to_the_dead_letters_and_stops_nothing(settings
 
             def all_there() -> bool:
                 for batch in consumer.poll(timeout_ms=100).values():
-                    letters.extend(decode(record.value) for record in batch)
+                    letters.extend(DeadLetter.decode(record.value) for record in batch)
                 return len(letters) == len(bad)
 
             wait_until(all_there, "every bad record is in the dead letters")
