@@ -39,7 +39,7 @@ class Listener:
 
     def __init__(self, bootstrap: str) -> None:
         self.arrived: dict[str, float] = {}
-        self.sequences: dict[str, int] = {}
+        self.decisions: dict[str, Decision] = {}
         self._consumer = KafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="latest", fetch_max_wait_ms=20)
         partitions = [TopicPartition(DECISIONS, p) for p in self._consumer.partitions_for_topic(DECISIONS)]
         self._consumer.assign(partitions)
@@ -57,7 +57,7 @@ class Listener:
                 for record in records:
                     decision = Decision.model_validate_json(record.value)
                     self.arrived.setdefault(decision.event_id, now)
-                    self.sequences[decision.event_id] = decision.sequence
+                    self.decisions[decision.event_id] = decision
 
     def await_all(self, events: Sequence[Screenable]) -> None:
         """Until each event has a decision; an error when nothing arrives for STALL_S."""
@@ -141,7 +141,7 @@ def measure(
             listener.await_all(part)
             waits = [listener.arrived[e.event_id] - due[e.event_id] for e in part]
             figures[f"latency_ms_at_{rate:g}_per_s"] = percentiles(waits)
-        figures["sequences"] = {e.event_id: listener.sequences[e.event_id] for e in (*warm, *backlog)}
+        figures["sequences"] = {e.event_id: listener.decisions[e.event_id].sequence for e in (*warm, *backlog)}
         return figures
     finally:
         listener.close()
