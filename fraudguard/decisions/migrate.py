@@ -5,6 +5,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from fraudguard.decisions.connection import open_engine, transaction
@@ -21,6 +22,13 @@ def upgrade(url: str) -> None:
     if not (MIGRATIONS / "env.py").is_file():
         raise BadSettings(f"no migrations at {MIGRATIONS}", hint="run from a checkout, or install with pip -e")
     asyncio.run(_upgrade(url))
+
+
+def is_current(revision: str | None) -> bool:
+    """Whether a database at this revision has all that this build needs: its newest one, or one from a later build."""
+    script = ScriptDirectory(str(MIGRATIONS))
+    older = {known.revision for known in script.walk_revisions()} - {script.get_current_head()}
+    return revision is not None and revision not in older
 
 
 async def _upgrade(url: str) -> None:

@@ -225,6 +225,12 @@ class Repository:
                 await connection.execute(text("SELECT decisions_ensure_month(:month)"), {"month": month})
             self._months.add(month)
 
+    async def schema_revision(self) -> str | None:
+        """The newest migration that the database has had; None if it had none. Raises BadSettings without a schema."""
+        async with transaction(self._engine) as connection:
+            revision: str | None = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+            return revision
+
     async def save_document(self, kind: str, version: str, body: str) -> None:
         """Keep a rule set's or policy's source under its content version; the same version again changes nothing."""
         async with transaction(self._engine) as connection:

@@ -1,0 +1,90 @@
+"""Cases: the queue, one with its alerts, and its disposition, whose labels go to Kafka."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Depends, Path, Query
+
+from fraudguard.api import examples
+from fraudguard.api.auth import Serves, actor
+from fraudguard.api.decisions import Cursor, Limit
+from fraudguard.api.openapi import refusals, shown
+from fraudguard.api.schemas import AlertLine, CaseBrief, CaseDetail, CasePage, Verdict
+from fraudguard.api.services import Use
+from fraudguard.decisions.casebook import CaseFilter, CaseState
+from fraudguard.decisions.keys import Principal
+from fraudguard.domain import Outcome, Role, Typology
+
+router = APIRouter(tags=["cases"])
+
+READERS = Serves(Role.ANALYST, Role.RISK_MANAGER)
+_CASE_ID = Path(max_length=64, examples=[examples.CASE_ID])
+_VERDICT = {"disposition": examples.CLOSED["disposition"], "reason": examples.CLOSED["reason"]}
+
+
+@router.get(
+    "/v1/cases",
+    summary="Cases, the greatest expected loss first",
+    responses=shown({"items": [examples.CASE], "next": None}) | refusals(401, 403, 422, 503),
+    dependencies=[Depends(READERS)],
+)
+async def list_cases(
+    services: Use,
+    state: Annotated[CaseState | None, Query(examples=["open"])] = None,
+    account_id: Annotated[str | None, Query(max_length=128, examples=[examples.ACCOUNT_ID])] = None,
+    typology: Typology | None = None,
+    outcome: Annotated[Outcome | None, Query(examples=["block"])] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> CasePage:
+    """Filters are joined by "and". A case whose loss grows while you page may show twice, or not at all."""
+    wanted = CaseFilter(state=state, account_id=account_id, typology=typology, outcome=outcome)
+    page = await services.repository.cases.list_cases(wanted, limit, cursor)
+    return CasePage(items=tuple(map(CaseBrief.model_validate, page.items)), next=page.next)
+
+
+@router.get(
+    "/v1/cases/{case_id}",
+    summary="One case with its alerts",
+    responses=shown({"case": examples.CASE, "alerts": [examples.ALERT]}) | refusals(401, 403, 404, 422, 503),
+    dependencies=[Depends(READERS)],
+)
+async def get_case(services: Use, case_id: Annotated[str, _CASE_ID]) -> CaseDetail:
+    """The newest 1,000 alerts in the account's order, each with its risk and the line that the model read."""
+    case, alerts = await services.repository.cases.get_case(case_id)
+    records = await services.repository.earlier([alert.event_id for alert in alerts])
+    lines = [
+        AlertLine(
+            decision_id=alert.decision_id,
+            event_id=alert.event_id,
+            event_type=alert.event_type,
+            event_time=alert.event_time,
+            sequence=alert.sequence,
+            outcome=alert.outcome,
+            risk=alert.risk,
+            typology=alert.typology,
+            amount_base=alert.amount_base,
+            reasons=records[alert.event_id].decision.reasons,
+            line=records[alert.event_id].line,
+        )
+        for alert in alerts
+    ]
+    return CaseDetail(case=CaseBrief.model_validate(case), alerts=tuple(lines))
+
+
+@router.post(
+    "/v1/cases/{case_id}/dispose",
+    summary="Close a case with a verdict",
+    responses=shown(examples.CLOSED) | refusals(401, 403, 404, 409, 413, 422, 503),
+)
+async def dispose(
+    services: Use,
+    caller: Annotated[Principal, Depends(Serves(Role.ANALYST))],
+    case_id: Annotated[str, _CASE_ID],
+    verdict: Annotated[Verdict, Body(examples=[_VERDICT])],
+) -> CaseBrief:
+    """`confirmed_fraud` and `false_positive` label every alert; `suspicious` labels none. A second time: 409."""
+    case = await services.repository.cases.dispose(
+        case_id, verdict.disposition, verdict.reason, actor(caller), services.clock.now()
+    )
+    services.labels.wake()
+    return CaseBrief.model_validate(case)

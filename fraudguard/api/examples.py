@@ -1,0 +1,125 @@
+"""One story for the OpenAPI examples: a stranger urges account a-1 to pay, the payment follows, an analyst decides.
+
+Decision and case ids are functions of the event ids, so these are the ids that the events really get.
+"""
+
+from typing import Any
+
+EVENT_ID, MESSAGE_ID, ACCOUNT_ID = "t-1", "m-1", "a-1"
+DECISION_ID = "527938da-69cb-568a-a05a-a84e2bfda1df"
+CASE_ID = "3b6ec6fa-0a96-5a5b-ae91-8a097eddc726"
+
+MESSAGE: dict[str, Any] = {
+    "type": "message",
+    "version": 1,
+    "event_id": MESSAGE_ID,
+    "account_id": ACCOUNT_ID,
+    "event_time": "2026-11-21T09:58:00.000Z",
+    "conversation_id": "k-1",
+    "channel": "chat",
+    "sender": "counterparty",
+    "language": "zh",
+    "text": "急用钱，先转到安全账户",
+    "attributes": {},
+}
+TRANSACTION: dict[str, Any] = {
+    "type": "transaction",
+    "version": 1,
+    "event_id": EVENT_ID,
+    "account_id": ACCOUNT_ID,
+    "event_time": "2026-11-21T10:00:00.000Z",
+    "direction": "debit",
+    "kind": "transfer",
+    "channel": "app",
+    "amount": "50000.00",
+    "currency": "CNY",
+    "counterparty_id": "c-9",
+    "merchant_id": None,
+    "device_id": "d-1",
+    "ip": "203.0.113.5",
+    "country": "CN",
+    "memo": "货款",
+    "attributes": {},
+}
+LABEL: dict[str, Any] = {
+    "type": "label",
+    "version": 1,
+    "event_id": "l-1",
+    "account_id": ACCOUNT_ID,
+    "event_time": "2026-11-21T11:00:00.000Z",
+    "target_event_id": EVENT_ID,
+    "source": "chargeback",
+    "verdict": "fraud",
+    "typology": "scam",
+}
+DECISION: dict[str, Any] = {
+    "decision_id": DECISION_ID,
+    "event_id": EVENT_ID,
+    "event_type": "transaction",
+    "account_id": ACCOUNT_ID,
+    "sequence": 2,
+    "outcome": "block",
+    "risk": 0.9731,
+    "typology": "scam",
+    "reasons": ["URGENT_MONEY_NEW_PAYEE"],
+    "hits": [{"rule": "urgent-money-new-payee", "version": 1, "outcome": "block"}],
+    "degraded": False,
+    "model": "starter@1.0.0+int8",
+    "rules_version": "3f1c0a9be2d7",
+    "decided_at": "2026-11-21T10:00:00.035Z",
+    "latency_ms": 14.2,
+}
+CASE: dict[str, Any] = {
+    "case_id": CASE_ID,
+    "account_id": ACCOUNT_ID,
+    "state": "open",
+    "opened_at": "2026-11-21T10:00:00.035Z",
+    "updated_at": "2026-11-21T10:00:00.035Z",
+    "expected_loss": 48655.0,
+    "top_risk": 0.9731,
+    "typology": "scam",
+    "outcome": "block",
+    "alerts": 1,
+    "claimed_by": None,
+    "disposition": None,
+    "reason": None,
+    "closed_at": None,
+    "closed_by": None,
+}
+CLOSED: dict[str, Any] = CASE | {
+    "state": "closed",
+    "updated_at": "2026-11-21T10:20:00.000Z",
+    "disposition": "confirmed_fraud",
+    "reason": "the customer confirms on the phone that the payee is a stranger",
+    "closed_at": "2026-11-21T10:20:00.000Z",
+    "closed_by": "Wang (51f0c2d9a7be4416)",
+}
+ALERT: dict[str, Any] = {
+    "decision_id": DECISION_ID,
+    "event_id": EVENT_ID,
+    "event_type": "transaction",
+    "event_time": "2026-11-21T10:00:00.000Z",
+    "sequence": 2,
+    "outcome": "block",
+    "risk": 0.9731,
+    "typology": "scam",
+    "amount_base": 50000.0,
+    "reasons": ["URGENT_MONEY_NEW_PAYEE"],
+    "line": "[pay out CNY 50,000 new payee memo: 货款]",
+}
+RULES: dict[str, Any] = {
+    "rules_version": "3f1c0a9be2d7",
+    "seen_at": "2026-11-21T10:00:00.035Z",
+    "rules": [
+        {
+            "id": "urgent-money-burst",
+            "version": 3,
+            "state": "live",
+            "outcome": "block",
+            "reason": "TRANSFERS_1D_AND_URGENT_MONEY",
+            "owner": "payments-fraud",
+            "description": "Many transfers in one day while somebody urges for money.",
+            "when": 'transfers_1d > 10 and chat mentions ["急用钱", "urgent money"]',
+        }
+    ],
+}

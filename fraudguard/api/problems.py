@@ -1,0 +1,168 @@
+"""Errors as RFC 9457 problem documents: what went wrong, where, and how to mend it.
+
+Knows which error of the house means which HTTP status. Nothing here repeats what somebody sent, and nothing of an
+internal error gets out but that it happened.
+"""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from fraudguard.errors import (
+    BadEvent,
+    BadInput,
+    BadSettings,
+    BrokerUnavailable,
+    Conflict,
+    NotFound,
+    StateConflict,
+    StoreUnavailable,
+)
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 1
+
+
+class Problem(BaseModel):
+    """The body of every answer that is not 2xx (RFC 9457), with the house's `code`, `path` and `hint`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str = Field(description="urn:fraudguard:problem:CODE", examples=["urn:fraudguard:problem:unknown_field"])
+    title: str = Field(description="What the HTTP status means")
+    status: int = Field(ge=400, le=599)
+    detail: str = Field(description="What is wrong, for people")
+    code: str = Field(description="What is wrong, for programs: a stable word", examples=["unknown_field"])
+    path: str | None = Field(default=None, description="The field that is wrong, like `amount` or `attributes.x`")
+    hint: str | None = Field(default=None, description="How to mend it")
+
+
+class ProblemError(Exception):
+    """Ends a request with this problem."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        path: str = "",
+        hint: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.headers = dict(headers or {})
+        self.problem = Problem(
+            type=f"urn:fraudguard:problem:{code}",
+            title=HTTPStatus(status).phrase,
+            status=status,
+            detail=detail,
+            code=code,
+            path=path or None,
+            hint=hint or None,
+        )
+
+    def response(self) -> Response:
+        """The answer on the wire."""
+        body = self.problem.model_dump_json(exclude_none=True).encode()
+        return Response(body, self.problem.status, self.headers, MEDIA_TYPE)
+
+
+def unavailable(code: str, detail: str, hint: str = "try again; nothing was changed") -> ProblemError:
+    """503 with Retry-After."""
+    return ProblemError(503, code, detail, hint=hint, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the house and of the framework with a problem document."""
+    app.add_exception_handler(ProblemError, _problem)
+    app.add_exception_handler(BadEvent, _bad_event)
+    app.add_exception_handler(BadInput, _bad_input)
+    app.add_exception_handler(Conflict, _conflict)
+    app.add_exception_handler(NotFound, _not_found)
+    app.add_exception_handler(StateConflict, _overtaken)
+    app.add_exception_handler(StoreUnavailable, _store)
+    app.add_exception_handler(BadSettings, _settings)
+    app.add_exception_handler(BrokerUnavailable, _broker)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _bug)
+
+
+def _problem(_: Request, error: Any) -> Response:
+    response: Response = error.response()
+    return response
+
+
+def _bad_event(_: Request, error: Any) -> Response:
+    """422 with the event error's own code, path and fix."""
+    return ProblemError(422, error.code, error.reason, path=error.path, hint=error.hint).response()
+
+
+def _not_found(_: Request, error: Any) -> Response:
+    return ProblemError(404, "not_found", str(error)).response()
+
+
+def _bad_input(_: Request, error: Any) -> Response:
+    return ProblemError(422, "bad_field", error.reason, path=error.path, hint=error.hint).response()
+
+
+def _conflict(_: Request, error: Any) -> Response:
+    return ProblemError(409, "conflict", error.reason, path=error.path, hint=error.hint).response()
+
+
+def _overtaken(_: Request, error: Any) -> Response:
+    hint = "read it again, then decide whether to repeat the request"
+    return ProblemError(409, "conflict", "somebody else changed this first", hint=hint).response()
+
+
+def _store(_: Request, error: Any) -> Response:
+    log.warning("PostgreSQL is not available: %s", error)
+    return unavailable("store_unavailable", "the decision store does not answer").response()
+
+
+def _settings(_: Request, error: Any) -> Response:
+    log.error("this service is not set up: %s", error)
+    hint = "the operator finds the reason in the log"
+    return unavailable("not_set_up", "this service is not set up", hint).response()
+
+
+def _broker(_: Request, error: Any) -> Response:
+    hint = "send it again with the same event_id: an event counts once, however often it is sent"
+    return unavailable("broker_unavailable", str(error), hint).response()
+
+
+def _validation(_: Request, error: Any) -> Response:
+    """The first thing wrong with a parameter or body; pydantic's messages name no values but ours."""
+    first, *others = error.errors()
+    place = [str(part) for part in first["loc"][1:]] or [str(first["loc"][0])]
+    if first["type"] == "json_invalid":
+        return ProblemError(422, "bad_json", "the body is not JSON", hint="send one JSON object in UTF-8").response()
+    code = {"missing": "missing_field", "extra_forbidden": "unknown_field"}.get(first["type"], "bad_field")
+    wrong = list(dict.fromkeys(".".join(map(str, other["loc"][1:])) for other in others))[:5]
+    hint = f"also wrong: {', '.join(wrong)}" if wrong else "see /openapi.json"
+    return ProblemError(422, code, first["msg"], path=".".join(place), hint=hint).response()
+
+
+def _http(_: Request, error: Any) -> Response:
+    """What the framework itself refuses: no such route, wrong method."""
+    code = {404: "no_such_route", 405: "method_not_allowed"}.get(error.status_code, "refused")
+    detail = {404: "nothing is served here", 405: "this route does not take this method"}.get(error.status_code)
+    hint = "see /openapi.json"
+    return ProblemError(
+        error.status_code, code, detail or HTTPStatus(error.status_code).phrase, hint=hint, headers=error.headers
+    ).response()
+
+
+def _bug(_: Request, error: Exception) -> Response:
+    """The server logs the traceback; the caller learns only that it was not his fault."""
+    return ProblemError(500, "internal_error", "an internal error", hint="report it with the time").response()

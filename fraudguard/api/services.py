@@ -1,0 +1,66 @@
+"""What one API process holds open, and how a route gets at it. Knows the parts, not what they do."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from fraudguard.api.auth import KeyCache
+from fraudguard.api.kafka import DecisionListener, EventProducer
+from fraudguard.api.outbox import LabelPublisher
+from fraudguard.clock import Clock
+from fraudguard.config import Settings
+from fraudguard.decisions.repository import Repository, connect
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything a route may use."""
+
+    settings: Settings
+    clock: Clock
+    repository: Repository
+    keys: KeyCache
+    producer: EventProducer
+    listener: DecisionListener
+    labels: LabelPublisher
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Services]:
+    """Open the store and start the background parts, which connect by themselves; what is missing shows in readiness.
+
+    Raises BadSettings for a malformed database URL.
+    """
+    async with connect(settings.database_url.get_secret_value()) as repository:
+        producer, listener = EventProducer(settings), DecisionListener(settings)
+        labels = LabelPublisher(repository.outbox, producer, clock)
+        running = [asyncio.create_task(part.run(), name=type(part).__name__) for part in (producer, listener, labels)]
+        for task in running:
+            task.add_done_callback(_report)
+        try:
+            yield Services(settings, clock, repository, KeyCache(repository.keys, clock), producer, listener, labels)
+        finally:
+            for task in reversed(running):  # the publisher first, for it uses the producer
+                task.cancel()
+                await asyncio.wait([task])
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    """A background part only ends when it is cancelled: anything else is a bug, and readiness shows the gap."""
+    if not task.cancelled() and (error := task.exception()):
+        log.critical("%s ended", task.get_name(), exc_info=error)
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+Use = Annotated[Services, Depends(_services)]
