@@ -127,14 +127,12 @@ def cache_dir() -> Path:
     return Path(os.environ.get("FRAUDGUARD_KAFKA_CACHE") or Path.home() / ".cache/fraudguard/kafka").absolute()
 
 
-def missing_jars(cache: Path) -> list[Jar]:
-    """Locked jars that the cache does not hold."""
-    return [jar for jar in locked_jars() if not (cache / jar.path).exists()]
-
-
 def damaged_jars(cache: Path) -> list[Jar]:
-    """Locked jars that the cache does not hold with their content."""
-    return [jar for jar in locked_jars() if not (cache / jar.path).exists() or not jar.intact(cache / jar.path)]
+    """Locked jars that the cache does not hold with their content, missing ones included."""
+    jars = locked_jars()
+    with ThreadPoolExecutor(4) as pool:  # 45 MB; hashing leaves the interpreter's lock alone
+        intact = list(pool.map(lambda jar: (cache / jar.path).exists() and jar.intact(cache / jar.path), jars))
+    return [jar for jar, good in zip(jars, intact, strict=True) if not good]
 
 
 def java() -> Path:
@@ -148,16 +146,11 @@ def java() -> Path:
 def class_path(cache: Path) -> list[Path]:
     """Every locked jar, its content verified. Raises ServiceFailed naming the first that is missing or differs."""
     jars = locked_jars()
-    if missing := missing_jars(cache):
-        raise ServiceFailed(f"{len(missing)} of {len(jars)} Kafka jars are missing from {cache}: {PREPARE}")
-
-    def verified(jar: Jar) -> Path:
-        if not jar.intact(cache / jar.path):
-            raise ServiceFailed(f"{cache / jar.path} is damaged (its SHA-256 differs from {LOCK_FILE.name}): {PREPARE}")
-        return cache / jar.path
-
-    with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(verified, jars))
+    if bad := damaged_jars(cache):
+        first = cache / bad[0].path
+        what = f"{len(bad)} of {len(jars)} Kafka jars are missing or differ from {LOCK_FILE.name}"
+        raise ServiceFailed(f"{what}, first {first}: {PREPARE}")
+    return [cache / jar.path for jar in jars]
 
 
 def aot_file(cache: Path) -> Path:
@@ -248,7 +241,9 @@ def cluster_at(port: int, host: str = HOST) -> str | None:
             stream.sendall(struct.pack(">i", len(request)) + request)
             (size,) = struct.unpack(">i", _exactly(stream, 4))
             body = _exactly(stream, min(size, 4096))
-        (brokers,) = struct.unpack_from(">i", body, 8)  # after correlation id and throttle time
+        correlation, _throttle_ms, brokers = struct.unpack_from(">iii", body)
+        if correlation != 1 or brokers < 1:
+            return None
         at = 12
         for _ in range(brokers):
             (host_size,) = struct.unpack_from(">h", body, at + 4)
@@ -259,7 +254,7 @@ def cluster_at(port: int, host: str = HOST) -> str | None:
         cluster = body[at + 2 : at + 2 + id_size].decode()
     except (OSError, struct.error, UnicodeDecodeError):
         return None
-    return cluster if brokers else None
+    return cluster
 
 
 class EmbeddedKafka(Supervised):
