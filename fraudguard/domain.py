@@ -218,7 +218,7 @@ class Label(_Event):
     target_event_id: Id
     source: Literal["chargeback", "analyst", "customer", "law_enforcement", "other"]
     verdict: Literal["fraud", "legitimate"]
-    typology: Typology | None = None
+    typology: Annotated[Typology, Field(strict=False)] | None = None  # strict would want the enum, not its string
 
 
 Screenable = Transaction | Message
