@@ -5,9 +5,11 @@ Knows the driver, its timeouts and its error codes; knows no table.
 
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
-from sqlalchemy import ARRAY, URL, CollectionAggregate, Text, any_, literal, make_url
+from sqlalchemy import ARRAY, URL, CollectionAggregate, Text, any_, event, literal, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -21,6 +23,8 @@ _CONFLICT = ("23505", "40001", "40P01")  # unique violation, serialization failu
 _PASSING = ("08", "0A000", "53", "25006", "55P03", "57", "58")
 _REFUSED = ("28", "3D000")  # authorization, no such database
 _UNMIGRATED = ("42P01", "42883")  # undefined table, undefined function
+
+_EPOCH, _MICROSECOND = datetime(2000, 1, 1, tzinfo=UTC), timedelta(microseconds=1)  # PostgreSQL's own
 
 
 def driver_url(url: str) -> URL:
@@ -47,7 +51,7 @@ def open_engine(
     server that is gone without a word. Dispose of the engine with `await engine.dispose()`.
     """
     milliseconds = str(int(statement_timeout_s * 1000))
-    return create_async_engine(
+    engine = create_async_engine(
         driver_url(url),
         pool_size=pool_size,
         max_overflow=0,
@@ -66,6 +70,21 @@ def open_engine(
                 "jit": "off",  # every statement here is short
             },
         },
+    )
+    event.listen(engine.sync_engine, "connect", _plain_times)
+    return engine
+
+
+def _plain_times(driver: Any, _record: object) -> None:
+    """Send times as microseconds: asyncpg alone makes the first and the last time of datetime infinite."""
+    driver.run_async(
+        lambda connection: connection.set_type_codec(
+            "timestamptz",
+            schema="pg_catalog",
+            encoder=lambda time: ((time - _EPOCH) // _MICROSECOND,),
+            decoder=lambda parts: _EPOCH + parts[0] * _MICROSECOND,
+            format="tuple",
+        )
     )
 
 

@@ -101,13 +101,13 @@ def make() -> Callable[..., DecisionRecord]:
             degraded=risk is None,
             model="starter@1.0.0+int8",
             rules_version="r-1",
-            decided_at=event.event_time + timedelta(milliseconds=15),
+            decided_at=START + timedelta(milliseconds=number),
             latency_ms=14.2,
         )
         return DecisionRecord(
             decision=decision,
             event=event,
-            received_at=event.event_time + timedelta(microseconds=801),
+            received_at=START + timedelta(microseconds=number),
             late=False,
             line=f"[line {number}]",
             timeline_start=1,
