@@ -5,7 +5,7 @@ Does not know accounts or time: playing a plot is teller.py, ordinary days are l
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -16,6 +16,7 @@ import yaml
 from fraudguard.domain import Typology
 from fraudguard.errors import BadInput
 from fraudguard.stories.phrase import Phrase, parse, share_out
+from fraudguard.stories.voice import COMPUTED
 
 Split = Literal["train", "heldout"]
 LANGUAGES = ("zh", "en")
@@ -244,7 +245,35 @@ def load(split: Split) -> Bank:
                 continue
             plot = _at(f"{name}:{raw.get('name')}", reader.plot, raw.get("kind", document.get("kind")), raw)
             plots.setdefault((plot.kind, plot.language), []).append(plot)
-    return Bank({key: tuple(found) for key, found in plots.items()}, fragments, slots, profiles)
+    bank = Bank({key: tuple(found) for key, found in plots.items()}, fragments, slots, profiles)
+    for plot in (plot for found in bank.plots.values() for plot in found):
+        _at(plot.name, _check, bank, plot)
+    return bank
+
+
+def _check(bank: Bank, plot: Plot) -> None:
+    """Raises ValueError for a slot, sum or fragment that nothing defines."""
+    aside = bank.fragments[plot.language, "aside"]
+    for beat in _every(bank, plot.language, (*plot.beats, *aside)):
+        if isinstance(beat, Pay) and beat.sum not in plot.sums:
+            raise ValueError(f"pay names the unknown sum {beat.sum!r}")
+        phrases = beat.phrases if isinstance(beat, Say) else beat.memos if isinstance(beat, Pay) else ()
+        for slot in {slot for phrase in phrases for slot in phrase.slots()} - set(plot.sums):
+            base = slot.rstrip("0123456789")
+            if base not in COMPUTED and (plot.language, base) not in bank.slots:
+                raise ValueError(f"nothing fills ${slot}")
+
+
+def _every(bank: Bank, language: str, beats: Sequence[Beat]) -> Iterator[Beat]:
+    for beat in beats:
+        match beat:
+            case Use(fragment):
+                yield from _every(bank, language, bank.fragments[language, fragment])
+            case Some(groups) | Either(groups):
+                for group in groups:
+                    yield from _every(bank, language, group)
+            case _:
+                yield beat
 
 
 def _at(path: str, read: Any, *arguments: Any) -> Any:

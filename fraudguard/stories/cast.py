@@ -239,9 +239,11 @@ class _Days:
         )
 
     def _country(self, abroad: bool) -> str:
+        """Home, or the one country this account's owner (or thief) is in."""
         if not abroad:
             return self.person.country
-        return self.rng.choice([c for c in ("TH", "MY", "PH", "KH", "JP", "GB", "US") if c != self.person.country])
+        places = [c for c in ("TH", "MY", "PH", "KH", "JP", "GB", "US") if c != self.person.country]
+        return places[self.person.number % len(places)]
 
     def _habit(self, habit: life.Habit, when: datetime) -> Transaction:
         device, ip = self._place(when)

@@ -16,7 +16,7 @@ from fraudguard.stories.people import Person, address
 
 # Median seconds before the next message of a channel.
 _PACE = {"chat": 35.0, "call": 7.0, "sms": 60.0, "email": 900.0, "service": 25.0}
-_DROPPED, _ASIDE, _CUT_SHORT = 0.05, 0.05, 0.12
+_DROPPED, _OPTIONAL, _ASIDE, _CUT_SHORT = 0.05, 0.6, 0.05, 0.1
 _SUM = re.compile(r"(?:([a-z_]+)\*)?([\d.]+)-([\d.]+)( exact)?")
 
 
@@ -53,6 +53,7 @@ class Teller:
         self._values: dict[str, str] = {}
         self._sums: dict[str, float] = {}
         self._drafts: list[Draft] = []
+        self._said: set[int] = set()
         self._pause = 0.0
         self._fraud = False
         self._fresh = 0
@@ -99,10 +100,13 @@ class Teller:
 
     def _say(self, beat: Say) -> None:
         rng = self._rng
-        if self._drafts and rng.random() < (0.5 if beat.optional else _DROPPED):
+        if self._drafts and rng.random() < (1 - _OPTIONAL if beat.optional else _DROPPED):
             return
         channel = beat.channel or self._plot.channel
-        text = rng.choice(beat.phrases).say(rng, self.value)
+        # Nobody says the same thing twice while there is another way to say it.
+        phrase = rng.choice([p for p in beat.phrases if id(p) not in self._said] or beat.phrases)
+        self._said.add(id(phrase))
+        text = phrase.say(rng, self.value)
         if beat.sender in ("customer", "counterparty"):
             sloppiness = self._person.sloppiness if beat.sender == "customer" else self._their_sloppiness
         else:
