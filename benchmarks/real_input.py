@@ -3,8 +3,8 @@
 DIRECTORY holds handbook/raw.parquet (card transactions), zh_teleantifraud/ and en_bothbosu_calls/ (calls, turn by
 turn); finetune/README.md says where they come from. Conversion:
 - a card transaction: customer -> account_id, terminal -> merchant_id, amount in EUR, its own time (UTC);
-- a turn of a call: a message of channel `call` to an account of that call alone, 8 s after the turn before it. Only calls
-  that the starter model was not trained on are used.
+- a turn of a call: a message of channel `call` to an account of that call alone, 8 s after the turn before it. Only
+  calls that the starter model was not trained on are used.
 Prints how many decisions of each outcome, and the ROC AUC of the risk: at every card transaction, at each call's end.
 """
 
@@ -54,7 +54,8 @@ def calls(data: Path, count: int) -> Iterator[tuple[list[Message], Dialogue]]:
         yield [
             Message.model_validate(
                 {
-                    "type": "message", "version": 1, "event_id": f"call-{number}-{turn}", "account_id": f"call-{number}",
+                    "type": "message", "version": 1, "event_id": f"call-{number}-{turn}",
+                    "account_id": f"call-{number}",
                     "event_time": began + timedelta(seconds=8 * turn), "conversation_id": f"k-{number}",
                     "channel": "call", "sender": sender, "language": dialogue.language, "text": text,
                 }
