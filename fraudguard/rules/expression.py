@@ -369,6 +369,8 @@ def _explain_token(error: UnexpectedToken, source: str) -> Fault:
         return Fault(at - 1, f"{before[-1]}{word} is not a comparison", "write ==, !=, <, <=, > or >=")
     if token.type in {"MENTIONS", "CONTAINS", "MATCHES", "STARTS", "ENDS"} and before.lower().endswith("not"):
         return Fault(at, f"`not {word}` is not used", f"put not in front: not chat {word} ...")
+    if token.type == "NAME" and before and source[at - 1] in "\"'":
+        return Fault(at, f"{word} stands right behind a text in quotes", "a quote before it is missing or one too many")
     if token.type == "NAME":
         known = _OTHER_WORDS.get(word.lower())
         close = get_close_matches(word.lower().replace("_", " "), _WORDS, n=1, cutoff=0.7)

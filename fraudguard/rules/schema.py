@@ -93,7 +93,7 @@ def read_rules(sources: Mapping[str, str], fields: Sequence[Feature]) -> tuple[l
                 reader.problem(at, f"the id {rule.id} is taken", f"by {earlier.file}:{earlier.line}; ids are unique")
             first.setdefault(rule.id, rule)
             rules.append(rule)
-        problems += reader.problems
+        problems += sorted(reader.problems, key=lambda problem: (problem.line, problem.column))
     if len(rules) > RULES_MAX:
         problems.append(Problem(rules[-1].file, rules[-1].line, 1, f"{len(rules)} rules", f"at most {RULES_MAX}", ""))
     return rules, problems
@@ -291,7 +291,7 @@ class _Reader:
                 try:
                     given[name] = _typed(text, kind, value)
                 except ValueError as error:
-                    self.problem(value.start_mark.index, f"{name} is {error}", "null stands for missing")
+                    self.problem(value.start_mark.index, f"{name} must be {error}", "null stands for missing")
         return given
 
 

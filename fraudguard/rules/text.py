@@ -26,13 +26,13 @@ def _fold_line(line: str) -> str:
 
 
 def fold(text: str) -> str:
-    """The text with look and spelling evened out, line by line.
+    """The text with look and spelling evened out, line by line; lines that show nothing are dropped.
 
     NFKC (full-width to half-width), case folded, invisible characters dropped, everything but letters, digits and
     line breaks dropped between two Chinese or Japanese characters (急-用-钱 reads 急用钱), blanks run together.
     A line break stays a boundary, because the lines of a conversation are different people.
     """
-    return "\n".join(map(_fold_line, text.splitlines()))
+    return "\n".join(filter(None, map(_fold_line, text.splitlines())))
 
 
 def mentions(folded: str, term: str) -> bool:
