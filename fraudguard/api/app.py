@@ -3,7 +3,8 @@
 Holds nothing between requests but connections and a short memory of keys, so any number of replicas serve side by side.
 """
 
-import logging
+import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,8 +16,7 @@ from fraudguard.api.middleware import BodyLimit, Meter
 from fraudguard.api.services import open_services
 from fraudguard.clock import Clock, SystemClock
 from fraudguard.config import Settings
-
-log = logging.getLogger(__name__)
+from fraudguard.decisions.connection import driver_url
 
 SHUTDOWN_S = 15  # for requests in flight
 
@@ -31,21 +31,26 @@ def create_app(settings: Settings, clock: Clock) -> FastAPI:
             yield
 
     app = FastAPI(lifespan=lifespan, redirect_slashes=False)
-    for resource in (health, events, decisions, cases, rules):
-        app.include_router(resource.router)
+    routers = [resource.router for resource in (health, events, decisions, cases, rules)]
+    for router in routers:
+        app.include_router(router)
     problems.install(app)
-    openapi.install(app)
+    openapi.install(app, routers)
     app.add_middleware(BodyLimit)
     app.add_middleware(Meter, clock=clock)  # added last, so it is the outermost and measures refusals too
     return app
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM, then let requests in flight finish. Raises SystemExit when it cannot start."""
-    app = create_app(settings, SystemClock())
-    log.info("serving on http://%s:%d", settings.api_host, settings.api_port)
+    """Serve until SIGINT or SIGTERM, then let requests in flight finish, for SHUTDOWN_S at most; ends with SystemExit.
+
+    Raises BadSettings for a malformed database URL.
+    """
+    driver_url(settings.database_url.get_secret_value())
+    # uvicorn raises the signal again when it has shut down: a stop that was asked for is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
-        app,
+        create_app(settings, SystemClock()),
         host=settings.api_host,
         port=settings.api_port,
         log_config=None,  # the process's own logging; the access log would hold account ids

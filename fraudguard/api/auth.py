@@ -57,8 +57,7 @@ class Serves:
 
     async def __call__(self, request: Request, key: Annotated[str | None, Security(_header)]) -> Principal:
         """The caller. 401 without a valid key, 403 for one of another role."""
-        cache: KeyCache = request.app.state.services.keys
-        principal = await cache.verify(key) if key else None
+        principal: Principal | None = await request.app.state.services.keys.verify(key) if key else None
         if principal is None:
             detail = "the API key is not valid" if key else "there is no API key"
             challenge = {"WWW-Authenticate": f'ApiKey header="{HEADER}"'}

@@ -7,7 +7,7 @@ from typing import Any
 
 EVENT_ID, MESSAGE_ID, ACCOUNT_ID = "t-1", "m-1", "a-1"
 DECISION_ID = "527938da-69cb-568a-a05a-a84e2bfda1df"
-CASE_ID = "3b6ec6fa-0a96-5a5b-ae91-8a097eddc726"
+CASE_ID = "25299e5a-8397-55b0-875b-0c539f222aca"
 
 MESSAGE: dict[str, Any] = {
     "type": "message",
@@ -61,11 +61,11 @@ DECISION: dict[str, Any] = {
     "outcome": "block",
     "risk": 0.9731,
     "typology": "scam",
-    "reasons": ["URGENT_MONEY_NEW_PAYEE"],
-    "hits": [{"rule": "urgent-money-new-payee", "version": 1, "outcome": "block"}],
+    "reasons": ["SAFE_ACCOUNT_TALK_AND_NEW_PAYEE"],
+    "hits": [{"rule": "safe-account-payment", "version": 1, "outcome": "block"}],
     "degraded": False,
     "model": "starter@1.0.0+int8",
-    "rules_version": "3f1c0a9be2d7",
+    "rules_version": "4ed9e0179765",
     "decided_at": "2026-11-21T10:00:00.035Z",
     "latency_ms": 14.2,
 }
@@ -73,13 +73,13 @@ CASE: dict[str, Any] = {
     "case_id": CASE_ID,
     "account_id": ACCOUNT_ID,
     "state": "open",
-    "opened_at": "2026-11-21T10:00:00.035Z",
+    "opened_at": "2026-11-21T09:58:00.021Z",
     "updated_at": "2026-11-21T10:00:00.035Z",
     "expected_loss": 48655.0,
     "top_risk": 0.9731,
     "typology": "scam",
     "outcome": "block",
-    "alerts": 1,
+    "alerts": 2,
     "claimed_by": None,
     "disposition": None,
     "reason": None,
@@ -104,11 +104,11 @@ ALERT: dict[str, Any] = {
     "risk": 0.9731,
     "typology": "scam",
     "amount_base": 50000.0,
-    "reasons": ["URGENT_MONEY_NEW_PAYEE"],
+    "reasons": ["SAFE_ACCOUNT_TALK_AND_NEW_PAYEE"],
     "line": "[pay out CNY 50,000 new payee memo: 货款]",
 }
 RULES: dict[str, Any] = {
-    "rules_version": "3f1c0a9be2d7",
+    "rules_version": "4ed9e0179765",
     "seen_at": "2026-11-21T10:00:00.035Z",
     "rules": [
         {

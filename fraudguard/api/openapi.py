@@ -3,12 +3,13 @@
 The examples are one story, told in examples.py; the tests take them out of the document and send them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
 from fraudguard import __version__
@@ -86,22 +87,31 @@ def event_body(examples: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "examples": named}}}}
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, routers: Sequence[APIRouter]) -> None:
     """Serve the document with the schemas that only requests read by hand and problems refer to."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            made = get_openapi(
-                title="fraudguard",
-                version=__version__,
-                description=_DESCRIPTION,
-                routes=app.routes,
-                tags=app.openapi_tags,
-            )
+            made = get_openapi(title="fraudguard", version=__version__, description=_DESCRIPTION, routes=app.routes)
             models = [(model, "validation") for model in (Transaction, Message, Label, Problem)]
             _, definitions = models_json_schema(models, ref_template=_REFS)  # type: ignore[arg-type]  # its mode is a Literal
             made["components"]["schemas"] |= definitions["$defs"]
+            for router in routers:
+                for route in router.routes:
+                    if isinstance(route, APIRoute):
+                        _restore_nulls(made["paths"][route.path_format], route)
             app.openapi_schema = made
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+
+
+def _restore_nulls(item: dict[str, Any], route: APIRoute) -> None:
+    """FastAPI drops every null of the document, those of the examples too: put the examples back as written."""
+    for method in route.methods or ():
+        operation = item[method.lower()]
+        for status, answer in route.responses.items():
+            for media, content in answer["content"].items():
+                operation["responses"][str(status)]["content"][media]["example"] = content["example"]
+        if route.openapi_extra:
+            operation |= route.openapi_extra

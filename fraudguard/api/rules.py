@@ -5,6 +5,7 @@ The API's own rules directory plays no part: it may be older or newer than what 
 
 import asyncio
 import json
+from functools import lru_cache
 
 from fastapi import APIRouter, Depends
 
@@ -47,6 +48,7 @@ async def rules_in_force(services: Use) -> RulesInForce:
     return RulesInForce(rules_version=seen.version, seen_at=seen.at, rules=rules)
 
 
+@lru_cache(maxsize=4)  # a set of rules takes half a second to read, and is asked for again and again
 def _read(source: str) -> tuple[RuleBrief, ...]:
     rules, problems = read_rules(json.loads(source), FEATURES)
     if problems:  # the workers' build accepted what this one cannot read
