@@ -80,8 +80,9 @@ _NUMBER = re.compile(
     r"|(?:[12]\d|3[01]|0?[1-9])[/-](?:[12]\d|3[01]|0?[1-9])[/-](?:19|20)\d\d(?![-/]?\d))"
     # 12,000.50 with its groups, kept
     r"|(?P<grouped>\d{1,3}(?:,\d{3}){1,3}(?:\.\d{1,4})?(?![\d,]\d|\d))"
-    # a Chinese resident id, its parts perhaps apart: GB 11643-1999
-    r"|(?P<resident>[1-9]\d{5}[ -]?(?:18|19|20)\d{6}[ -]?\d{3}[ -]?[\dXx](?![\dA-Za-z])|\d{17}[Xx](?![A-Za-z0-9]))"
+    # a Chinese resident id, its parts perhaps apart (GB 11643-1999): by its birthday, for people mistype check digits
+    r"|(?P<resident>[1-9]\d{5}[ -]?(?:18|19|20)\d\d(?:1[0-2]|0[1-9])(?:3[01]|[12]\d|0[1-9])[ -]?\d{3}[ -]?[\dXx]"
+    r"(?![\dA-Za-z])|\d{17}[Xx](?![A-Za-z0-9]))"
     # US social security number
     r"|(?P<ssn>\d{3}(?P<s>[ -])\d\d(?P=s)\d{4}(?!\d))"
     # E.164 with its plus or 00, parts apart
@@ -260,7 +261,7 @@ def _token(match: re.Match[str], shadow: str, has_code: bool) -> str | None:
         return "<CODE>"
     if kind in ("world", "mobile", "landline", "nanp"):
         return "<PHONE>"
-    if kind == "ssn" or match[0][-1] in "Xx" or (len(digits) == 18 and _is_resident_id(digits)):
+    if kind in ("ssn", "resident"):
         return "<ID>"
     return "<CARD>" if 13 <= len(digits) <= 19 and _passes_luhn(digits) else "<ACCOUNT>"
 
@@ -293,12 +294,6 @@ def _is_code(match: re.Match[str], shadow: str) -> bool:
         return False
     before = shadow[max(0, start - _CODE_REACH) : start]
     return bool(_CODE_BEFORE.search(before) or (end - start >= 4 and _CODE_AFTER.match(shadow, end)))
-
-
-def _is_resident_id(digits: str) -> bool:
-    """ISO 7064 MOD 11-2, as GB 11643-1999 prescribes; a final X never gets here."""
-    weighed = sum(int(digit) * pow(2, 17 - place, 11) for place, digit in enumerate(digits))
-    return weighed % 11 == 1
 
 
 def _passes_luhn(digits: str) -> bool:
