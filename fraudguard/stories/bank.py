@@ -86,7 +86,7 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Some:
-    """Play at least half of these groups, in any order."""
+    """Play at least two thirds of these groups, in any order."""
 
     groups: "tuple[tuple[Beat, ...], ...]"
 
@@ -241,9 +241,7 @@ def load(split: Split) -> Bank:
             for fragment, beats in document.get("fragments", {}).get(language, {}).items():
                 fragments[language, fragment] = _at(f"{name}:{fragment}", reader.beats, beats)
         for raw in document.get("plots", []):
-            if raw.get("only", split) != split:
-                continue
-            plot = _at(f"{name}:{raw.get('name')}", reader.plot, raw.get("kind", document.get("kind")), raw)
+            plot = _at(f"{name}:{raw.get('name')}", reader.plot, document["kind"], raw)
             plots.setdefault((plot.kind, plot.language), []).append(plot)
     bank = Bank({key: tuple(found) for key, found in plots.items()}, fragments, slots, profiles)
     for plot in (plot for found in bank.plots.values() for plot in found):

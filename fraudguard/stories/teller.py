@@ -16,7 +16,7 @@ from fraudguard.stories.people import Person, address
 
 # Median seconds before the next message of a channel.
 _PACE = {"chat": 35.0, "call": 7.0, "sms": 60.0, "email": 900.0, "service": 25.0}
-_DROPPED, _OPTIONAL, _ASIDE, _CUT_SHORT = 0.05, 0.6, 0.05, 0.1
+_DROPPED, _OPTIONAL, _ACK, _ASIDE, _CUT_SHORT = 0.04, 0.65, 0.25, 0.05, 0.1
 _SUM = re.compile(r"(?:([a-z_]+)\*)?([\d.]+)-([\d.]+)( exact)?")
 
 
@@ -91,7 +91,7 @@ class Teller:
                 case Use(fragment):
                     self._play(self._bank.fragments[self._plot.language, fragment])
                 case Some(groups):
-                    for group in self._rng.sample(groups, self._rng.randint((len(groups) + 1) // 2, len(groups))):
+                    for group in self._rng.sample(groups, self._rng.randint((2 * len(groups) + 2) // 3, len(groups))):
                         self._play(group)
                 case Either(groups):
                     self._play(self._rng.choice(groups))
@@ -115,6 +115,8 @@ class Teller:
             if sloppiness is not None:
                 piece = voice.roughen(rng, self._plot.language, channel, piece, sloppiness)
             self._put(_PACE[channel], channel=channel, sender=beat.sender, text=piece)
+        if beat.sender != "customer" and channel != "email" and self._plot.kind != "everyday" and rng.random() < _ACK:
+            self._play(self._bank.fragments[self._plot.language, "ack"])
         if self._asides and rng.random() < _ASIDE:
             self._asides = False  # once a story
             self._play(self._bank.fragments[self._plot.language, "aside"])
