@@ -2,43 +2,33 @@
 
 import asyncio
 import itertools
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import asyncpg
 import pytest
 
 from fraudguard.embedded.kafka import EmbeddedKafka
 from fraudguard.embedded.kafka import prepare as prepare_kafka
-from fraudguard.embedded.postgres import EmbeddedPostgres
+from fraudguard.embedded.postgres import EmbeddedPostgres, temporary_postgres
 
 TEMPLATE = "template_migrated"
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def services_dir() -> Iterator[Path]:
-    """A temporary directory that another account may pass through (PostgreSQL does not run as root)."""
-    with tempfile.TemporaryDirectory(prefix="fraudguard-", ignore_cleanup_errors=True) as name:
-        Path(name).chmod(0o711)
-        yield Path(name)
-
-
-@pytest.fixture(scope="session")
-def postgres(services_dir: Path) -> Iterator[EmbeddedPostgres]:
+def postgres() -> Iterator[EmbeddedPostgres]:
     """A running PostgreSQL."""
-    with EmbeddedPostgres(services_dir / "postgres") as service:
+    with temporary_postgres() as service:
         yield service
 
 
 @pytest.fixture(scope="session")
-def kafka(services_dir: Path) -> Iterator[EmbeddedKafka]:
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
     """A running Apache Kafka; `.bootstrap` is its address."""
     prepare_kafka()
-    with EmbeddedKafka(services_dir / "kafka") as service:
+    with EmbeddedKafka(tmp_path_factory.mktemp("kafka")) as service:
         yield service
 
 

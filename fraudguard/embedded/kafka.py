@@ -29,6 +29,7 @@ PREPARE = "run `python -m fraudguard.embedded prepare`"
 DOWNLOADS_AT_ONCE = 8
 DOWNLOAD_S_MAX = 60
 PROBE_S_MAX = 1.0
+AOT_FILES_MAX = 3  # 68 MB each; one for every environment that shares the cache
 
 JVM = (
     "-Xms32m",
@@ -215,9 +216,9 @@ def _complete(cache: Path, say: Callable[[str], None]) -> None:
             say("the JVM wrote no AOT cache: starts stay slower")
             return
         part.chmod(0o644)  # like the jars, for whoever shares the cache
-        for stale in cache.glob("*.aot"):
-            stale.unlink()
         os.replace(part, aot)
+    for old in sorted(cache.glob("*.aot"), key=lambda file: file.stat().st_mtime)[:-AOT_FILES_MAX]:
+        old.unlink()
 
 
 def _exactly(stream: socket.socket, size: int) -> bytes:
