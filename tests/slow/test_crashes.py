@@ -27,6 +27,7 @@ from fraudguard.decisions.repository import Repository, connect
 from fraudguard.domain import Decision, DecisionRecord, Received, Screenable
 from fraudguard.embedded.kafka import EmbeddedKafka
 from fraudguard.embedded.postgres import EmbeddedPostgres
+from fraudguard.errors import StoreUnavailable
 from fraudguard.pipeline import Decided
 from fraudguard.replay import Replayer
 from fraudguard.stories import generate
@@ -76,6 +77,19 @@ async def decided(database_url: str) -> int:
         return int(await connection.fetchval("SELECT count(*) FROM event_ids"))
     finally:
         await connection.close()
+
+
+async def answers(repository: Repository) -> None:
+    """Until the database, which may have been killed a moment ago, is back."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            await repository.earlier(["any"])
+        except StoreUnavailable:
+            assert time.monotonic() < deadline, "the database does not come back"
+            await asyncio.sleep(0.05)
+        else:
+            return
 
 
 async def all_records(repository: Repository, events: Sequence[Screenable]) -> dict[str, DecisionRecord]:
@@ -201,6 +215,7 @@ async def _survives(settings: Settings, pid: Callable[[], int | None], tmp_path:
                 await asyncio.to_thread(sender.join, 240)
                 assert not sender.is_alive(), "the producer never got through"
             published = await asyncio.to_thread(read_decisions, settings, {e.event_id for e in events}, 600.0)
+            await answers(repository)
             records = await all_records(repository, events)
             assert len(records) == len(events)
             check_published(dict(published), records)
