@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import Text, literal, select, tuple_
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import Text, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fraudguard.decisions.pages import Page, check_limit, decode_cursor, encode_cursor
@@ -50,8 +49,7 @@ async def list_decisions(
         query = query.where(d.event_time < wanted.event_time_to)
     if wanted.reason is not None:
         # The second condition lets PostgreSQL use the partial index.
-        none = literal([], ARRAY(Text))
-        query = query.where(d.reasons.contains(literal([wanted.reason], ARRAY(Text))), d.reasons != none)
+        query = query.where(d.reasons.contains([wanted.reason]), text("reasons <> '{}'"))
     if cursor is not None:
         event_time, decision_id = decode_cursor(cursor, datetime, str)
         # The first condition, implied by the second, is the one that prunes partitions.
