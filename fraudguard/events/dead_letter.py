@@ -11,7 +11,7 @@ import base64
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -27,7 +27,7 @@ from fraudguard.events.topics import CONNECT_MS, DEAD_LETTER_BYTES_MAX, DEAD_LET
 
 # A compressed batch may hide a record of any size. A larger one is not copied: it stays where the letter points.
 RAW_BYTES_MAX = 8 << 20
-PREVIEW_CHARS = 160
+PREVIEW_CHARS, PREVIEW_BYTES = 160, 2560
 
 CODE_HEADER = "fraudguard-code"  # on a letter: its reason code
 REPLAYS_HEADER = "fraudguard-replays"  # on a record sent again: how often by now
@@ -208,12 +208,13 @@ def list_dead_letters(settings: Settings, limit: int, reason: str | None = None)
             if letter is None or (reason is not None and letter.code != reason):
                 continue
             counts[letter.code] += 1
-            newest.append((letter.time, record.partition, record.offset, letter))
+            shown = replace(letter, raw=(letter.raw or b"")[:PREVIEW_BYTES])  # not 2 x limit x 8 MiB in memory
+            newest.append((letter.time, record.partition, record.offset, shown))
             if len(newest) > 2 * limit:
                 newest = sorted(newest, key=lambda entry: entry[:3])[-limit:] if limit else []
     newest.sort(key=lambda entry: entry[:3], reverse=True)
-    shown = (_show(letter, partition, offset, replayed) for _, partition, offset, letter in newest[:limit])
-    return Listing(tuple(shown), dict(counts))
+    listed = (_show(letter, partition, offset, replayed) for _, partition, offset, letter in newest[:limit])
+    return Listing(tuple(listed), dict(counts))
 
 
 def replay_dead_letters(settings: Settings, selection: Selection) -> Replayed:
@@ -381,7 +382,7 @@ def _show(letter: DeadLetter, partition: int, offset: int, replayed: set[tuple[i
 
 def preview(raw: bytes) -> str:
     """The beginning of anybody's bytes for people's eyes: masked, on one line, printable, at most PREVIEW_CHARS."""
-    text = raw[: 16 * PREVIEW_CHARS].decode(errors="replace")
+    text = raw[:PREVIEW_BYTES].decode(errors="replace")
     text = mask_text(_ESCAPE.sub(lambda match: chr(int(match[1], 16)), text))  # an escape must not hide a number
     text = "".join(char if char.isprintable() else " " for char in text)
     return text if len(text) <= PREVIEW_CHARS else text[: PREVIEW_CHARS - 1] + "…"
