@@ -54,13 +54,13 @@ def test_events_come_in_order_inside_the_days(train: stories.Cast) -> None:
     """Event-time order over all accounts, unique ids, nothing outside the days asked for."""
     times = [e.event.event_time for e in train.events]
     assert times == sorted(times)
-    assert START <= times[0]
+    assert times[0] >= START
     assert times[-1] < START + timedelta(days=3)
     assert len({e.event.event_id for e in train.events}) == len(train.events)
 
 
 def test_stories_name_their_own_events(train: stories.Cast) -> None:
-    """A story's ids are its events in order on its account; fraud only in fraud stories, after its first fraud event."""
+    """A story's ids are its events in order on its account; fraud only in fraud stories, from one event on."""
     by_id = {e.event.event_id: e for e in train.events}
     for story in train.stories:
         told = [by_id[event_id] for event_id in story.event_ids]
