@@ -1,0 +1,98 @@
+"""The recipe's settings, as starter.yaml writes them."""
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TokenizerRun(_Settings):
+    """token_chars_max: bytes of the longest token."""
+
+    vocabulary: int
+    token_chars_max: int
+
+
+class BaseShape(_Settings):
+    """A Qwen2's shape; the head's dimension is hidden_size / heads."""
+
+    hidden_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    intermediate_size: int
+    positions: int
+
+
+class CastSize(_Settings):
+    """How large a cast of stories is."""
+
+    accounts: int
+    frauds: int
+
+
+class StoriesRun(_Settings):
+    """ordinary_share: of the training passages without a plot, how many are kept."""
+
+    train: CastSize
+    dev: CastSize
+    test: CastSize
+    ordinary_share: float
+
+
+class LanguageModelRun(_Settings):
+    """tokens: seen in all. batch: blocks a step. block: tokens. candidates: random rivals of the next token."""
+
+    tokens: int
+    batch: int
+    block: int
+    rate: float
+    candidates: int
+
+
+class AdapterRun(_Settings):
+    """batch_tokens: padded tokens a step. ordinary_weight: of readings outside every plot and dialogue."""
+
+    rank: int
+    alpha: int
+    dropout: float
+    epochs: int
+    batch_tokens: int
+    rate: float
+    tokens_max: int
+    ordinary_weight: float
+
+
+class HeadRun(_Settings):
+    """bins: of each feature's encoding. number_dropout: how often a feature is hidden in training."""
+
+    width: int
+    bins: int
+    dropout: float
+    number_dropout: float
+    rate: float
+
+
+class Recipe(_Settings):
+    """The whole of starter.yaml."""
+
+    name: str
+    version: str
+    seed: int
+    threads: int
+    tokenizer: TokenizerRun
+    base: BaseShape
+    stories: StoriesRun
+    dialogues_max: dict[str, int]
+    language_model: LanguageModelRun
+    adapter: AdapterRun
+    head: HeadRun
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in the file. Raises pydantic's ValidationError."""
+    return Recipe.model_validate(yaml.safe_load(path.read_text()))

@@ -1,0 +1,141 @@
+"""The starter's recipe, start to end: tokenizer, base, adapter and head, calibration, release.
+
+    python -m finetune.train_starter finetune/starter.yaml --data DATA --out OUT
+
+Deterministic for one machine and one version of torch. Sets that DATA lacks are left out, and said so.
+"""
+
+import argparse
+import json
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+
+from finetune import adapt, data
+from finetune.data import Dialogue, Life, Part
+from finetune.language_model import new_base, pretrain, save_tokenizer, train_tokenizer
+from finetune.passages import Passage, passages, rough_lines
+from finetune.recipe import Recipe, read_recipe
+from fraudguard.engine.loader import load_base
+from fraudguard.engine.tokenizer import LineTokenizer
+
+log = logging.getLogger(__name__)
+
+
+def gather(recipe: Recipe, folder: Path, part: Part) -> list[Life]:
+    """All lives of a part: stories, dialogues inside ordinary lives, and single sentences for training."""
+    size = {"train": recipe.stories.train, "dev": recipe.stories.dev, "test": recipe.stories.test}[part]
+    lives = data.story_lives(part, recipe.seed, size.accounts, size.frauds)
+    spoken: list[Dialogue] = []
+    by_source: dict[str, list[Dialogue]] = {}
+    for dialogue in data.dialogues(folder, part):
+        by_source.setdefault(dialogue.source, []).append(dialogue)
+    for source, all_of_it in by_source.items():
+        most = recipe.dialogues_max.get(source, len(all_of_it))
+        if part != "train":
+            most = min(most, 250)
+        spoken += Random(f"{recipe.seed} {source}").sample(all_of_it, min(len(all_of_it), most))
+    if part == "train":
+        spoken += data.utterances(folder)
+    if not spoken:
+        log.warning("%s has none of the public sets: training on own stories alone", folder)
+    return lives + data.dialogue_lives(spoken, recipe.seed)
+
+
+def thinned(made: Sequence[Passage], recipe: Recipe) -> list[Passage]:
+    """Every passage with a plot or dialogue in it, and a share of the others."""
+    rng = Random(recipe.seed)
+    return [
+        passage
+        for passage in made
+        if any(reading.story for reading in passage.readings) or rng.random() < recipe.stories.ordinary_share
+    ]
+
+
+def make_base(recipe: Recipe, folder: Path, lives: Sequence[Life], base: Path) -> None:
+    """Tokenizer and language model, stored as a float16 checkpoint."""
+    lines = list(rough_lines(lives))
+    harmless = list(data.texts(folder))
+    tokenizer = train_tokenizer(chain(lines, harmless), recipe.tokenizer)
+    save_tokenizer(tokenizer, base)
+    encoder = LineTokenizer(base)
+    made = thinned(passages(lives, encoder, recipe.adapter.tokens_max), recipe)
+    documents = [[token for line in passage.lines for token in encoder.encode(line)] for passage in made]
+    documents += [list(encoder.encode(text)) for text in harmless]
+    log.info("language model: %d documents, %d tokens", len(documents), sum(map(len, documents)))
+    model = new_base(recipe.base, encoder.vocabulary)
+    loss = pretrain(model, documents, recipe.language_model, recipe.seed)
+    log.info("language model: final loss %.3f", loss)
+    model.to(torch.float16).save_pretrained(base)
+
+
+def make_adapter(recipe: Recipe, folder: Path, lives: Sequence[Life], out: Path) -> None:
+    """Adapter and head, trained and calibrated, beside the base in `out`."""
+    encoder = LineTokenizer(out / "base")
+    tokens_max = recipe.adapter.tokens_max
+    train = thinned(passages(lives, encoder, tokens_max), recipe)
+    dev = passages(gather(recipe, folder, "dev"), encoder, tokens_max)
+    weight = recipe.adapter.ordinary_weight
+    train_samples, dev_samples = adapt.samples(train, encoder, weight), adapt.samples(dev, encoder, 1.0)
+    log.info(
+        "adapter: %d passages, %d tokens, %d readings; dev: %d passages", len(train),
+        sum(len(sample.ids) for sample in train_samples), sum(len(sample.ends) for sample in train_samples), len(dev),
+    )  # fmt: skip
+    # What is trained on top is what will be loaded: the base as rounded to float16.
+    adapted = adapt.new_adapter(load_base(out / "base"), recipe.adapter)
+    head = adapt.new_head(train_samples, recipe.base.hidden_size, recipe.head, tokens_max)
+    adapt.train(adapted, head, train_samples, dev_samples, recipe.adapter, recipe.head, recipe.seed)
+    truth = np.concatenate([sample.truth.numpy() for sample in dev_samples]) == 1.0
+    adapt.calibrate(head, adapt.read(adapted, head, dev_samples), truth)
+    adapted.save_pretrained(out / "adapter")
+    (out / "adapter" / "README.md").unlink(missing_ok=True)  # peft's empty model card; ours is docs/model-card.md
+    head.save(out / "head")
+
+
+def write_manifest(recipe: Recipe, out: Path) -> None:
+    """release.json, last of all: without it the folder is no release."""
+    manifest = {
+        "format": 1, "name": recipe.name, "version": recipe.version,
+        "description": "Made by finetune/train_starter.py; see docs/model-card.md.",
+        "base": "base", "adapter": "adapter", "head": "head",
+    }  # fmt: skip
+    (out / "release.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the public sets")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the release; what it holds is replaced")
+    parser.add_argument("--base", type=Path, help="take tokenizer and base from this folder instead of training them")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    recipe = read_recipe(options.recipe)
+    torch.set_num_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    started = time.process_time()
+    lives = gather(recipe, options.data, "train")
+    staging: Path = options.out.with_name(options.out.name + ".new")
+    shutil.rmtree(staging, ignore_errors=True)
+    if options.base:
+        shutil.copytree(options.base, staging / "base")
+    else:
+        make_base(recipe, options.data, lives, staging / "base")
+    log.info("base after %.0f CPU seconds", time.process_time() - started)
+    make_adapter(recipe, options.data, lives, staging)
+    write_manifest(recipe, staging)
+    shutil.rmtree(options.out, ignore_errors=True)
+    staging.rename(options.out)
+    log.info("%s after %.0f CPU seconds", options.out, time.process_time() - started)
+
+
+if __name__ == "__main__":
+    main()

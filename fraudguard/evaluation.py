@@ -1,0 +1,101 @@
+"""Measures of a risk score against the truth, exact, on numpy arrays.
+
+Knows labels and scores only. Average precision and ROC match scikit-learn's, ties included (tests compare them).
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+def _curve(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """Frauds and others at or above each distinct score, highest score first. Raises ValueError on bad input."""
+    truth, score = np.asarray(labels, dtype=bool), np.asarray(scores, dtype=np.float64)
+    if truth.shape != score.shape or truth.ndim != 1 or np.isnan(score).any():
+        raise ValueError("labels and scores must be two arrays [n] without NaN")
+    order = np.argsort(-score, kind="stable")
+    if not len(score):
+        return np.empty(0), np.empty(0)
+    last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
+    frauds = np.cumsum(truth[order], dtype=np.float64)[last]
+    return frauds, last + 1.0 - frauds
+
+
+def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """Mean precision over the steps of recall: sum of (recall_n - recall_n-1) * precision_n. Raises without a fraud."""
+    frauds, others = _curve(labels, scores)
+    if not len(frauds) or frauds[-1] == 0:
+        raise ValueError("average precision needs a fraud")
+    steps = np.diff(frauds, prepend=0.0) / frauds[-1]
+    return float(np.sum(steps * frauds / (frauds + others)))
+
+
+def roc_auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """P(a fraud scores above another event), ties half. Raises ValueError unless both occur."""
+    frauds, others = _curve(labels, scores)
+    if not len(frauds) or frauds[-1] == 0 or others[-1] == 0:
+        raise ValueError("the area under the ROC needs frauds and others")
+    return float(np.trapezoid(np.append(0.0, frauds), np.append(0.0, others)) / (frauds[-1] * others[-1]))
+
+
+def recall_at_fpr(labels: npt.ArrayLike, scores: npt.ArrayLike, fpr: float) -> float:
+    """The largest share of frauds caught by a threshold that alarms on at most the share `fpr` of the others."""
+    frauds, others = _curve(labels, scores)
+    if not len(frauds) or frauds[-1] == 0 or others[-1] == 0:
+        raise ValueError("recall at a false-positive rate needs frauds and others")
+    allowed = others / others[-1] <= fpr
+    return float(frauds[allowed].max(initial=0.0) / frauds[-1])
+
+
+def threshold_at_fpr(labels: npt.ArrayLike, scores: npt.ArrayLike, fpr: float) -> float:
+    """The lowest score t such that at most the share `fpr` of the others scores t or more; inf if there is none."""
+    _, others = _curve(labels, scores)
+    if not len(others) or others[-1] == 0:
+        raise ValueError("a false-positive rate needs others")
+    distinct = np.unique(np.asarray(scores, dtype=np.float64))[::-1]
+    allowed = distinct[others / others[-1] <= fpr]
+    return float(allowed.min()) if len(allowed) else float("inf")
+
+
+def card_precision_at_k(
+    days: npt.ArrayLike, cards: npt.ArrayLike, labels: npt.ArrayLike, scores: npt.ArrayLike, k: int
+) -> float:
+    """Mean over days of the share of compromised cards among the k cards with the day's highest scores.
+
+    Cards that were caught on an earlier day (in the k, and compromised) are left out, as in the Fraud Detection
+    Handbook (Le Borgne et al., chapter 4). All arrays [n], one row a transaction; days sort in time.
+    """
+    day, card = np.asarray(days), np.asarray(cards)
+    truth, score = np.asarray(labels, dtype=bool), np.asarray(scores, dtype=np.float64)
+    if k < 1 or not len(day):
+        raise ValueError("card precision needs transactions and k of at least 1")
+    caught: set[object] = set()
+    shares = []
+    for today in np.unique(day):
+        rows = np.flatnonzero(day == today)
+        top: dict[object, float] = {}
+        bad: set[object] = set()
+        for row in rows:
+            name = card[row]
+            if name in caught:
+                continue
+            top[name] = max(top.get(name, -np.inf), float(score[row]))
+            if truth[row]:
+                bad.add(name)
+        # Equal scores: in the cards' own order, so that the value does not depend on the order of rows.
+        chosen = sorted(top, key=lambda name: (-top[name], name))[:k]
+        found = [name for name in chosen if name in bad]
+        caught.update(found)
+        shares.append(len(found) / k)
+    return float(np.mean(shares))
+
+
+def calibration_error(labels: npt.ArrayLike, risks: npt.ArrayLike, bins: int = 15) -> float:
+    """Expected calibration error: mean |mean risk - share of frauds| over equally filled bins, weighted by size."""
+    truth, risk = np.asarray(labels, dtype=np.float64), np.asarray(risks, dtype=np.float64)
+    if not len(risk):
+        raise ValueError("calibration error needs scores")
+    order = np.argsort(risk, kind="stable")
+    parts = np.array_split(order, min(bins, len(order)))
+    return float(sum(abs(risk[part].mean() - truth[part].mean()) * len(part) for part in parts) / len(risk))
