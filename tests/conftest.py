@@ -5,30 +5,38 @@ import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import asyncpg
 import pytest
 
 from fraudguard.embedded.kafka import EmbeddedKafka
 from fraudguard.embedded.kafka import prepare as prepare_kafka
-from fraudguard.embedded.postgres import EmbeddedPostgres, temporary_postgres
+from fraudguard.embedded.postgres import EmbeddedPostgres, temporary_directory
 
 TEMPLATE = "template_migrated"
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[EmbeddedPostgres]:
+def services_dir() -> Iterator[Path]:
+    """A temporary directory for services of one's own; other accounts may pass through (pytest's are 0700)."""
+    with temporary_directory() as directory:
+        yield directory
+
+
+@pytest.fixture(scope="session")
+def postgres(services_dir: Path) -> Iterator[EmbeddedPostgres]:
     """A running PostgreSQL."""
-    with temporary_postgres() as service:
+    with EmbeddedPostgres(services_dir / "postgres") as service:
         yield service
 
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+def kafka(services_dir: Path) -> Iterator[EmbeddedKafka]:
     """A running Apache Kafka; `.bootstrap` is its address."""
     prepare_kafka()
-    with EmbeddedKafka(tmp_path_factory.mktemp("kafka")) as service:
+    with EmbeddedKafka(services_dir / "kafka") as service:
         yield service
 
 

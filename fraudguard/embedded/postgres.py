@@ -149,6 +149,17 @@ def _system_dir() -> None:
         ) from error
 
 
+@contextlib.contextmanager
+def temporary_directory() -> Iterator[Path]:
+    """A directory that goes at the end, with the data of servers that ran in it.
+
+    tempfile's own are closed to the account that runs PostgreSQL for root: its data would go, and stay, elsewhere.
+    """
+    with tempfile.TemporaryDirectory(prefix="fraudguard-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
 def prepare(say: Callable[[str], None] = lambda line: None) -> None:
     """Make the binaries usable by whoever will run the server. Nothing is downloaded. Raises ServiceFailed."""
     account = account_for(None)
@@ -266,12 +277,3 @@ class EmbeddedPostgres(Supervised):
         with contextlib.suppress(OSError), socket.create_connection((HOST, self.port), 1.0):
             return True  # a killed server leaves its file behind, but does not listen
         return False
-
-
-@contextlib.contextmanager
-def temporary_postgres() -> Iterator[EmbeddedPostgres]:
-    """A running PostgreSQL whose data goes when it ends. Raises ServiceFailed."""
-    with tempfile.TemporaryDirectory(prefix="fraudguard-") as name:
-        Path(name).chmod(0o711)  # the account that runs it for root must pass through
-        with EmbeddedPostgres(Path(name) / "postgres") as postgres:
-            yield postgres

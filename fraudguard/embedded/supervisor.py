@@ -69,6 +69,11 @@ def free_port() -> int:
         return port
 
 
+def alive(pid: int) -> bool:
+    """Whether there is such a process, whoever's it is."""
+    return pid > 0 and Path(f"/proc/{pid}").exists()
+
+
 class Supervised(ABC):
     """A server on a directory, as a context manager: `with EmbeddedKafka(directory) as kafka: ...`."""
 
@@ -204,8 +209,10 @@ class Supervised(ABC):
 
     def _follow(self) -> None:
         """As a guest: learn where the owner's server is, look again for the lock soon."""
-        self._port = self._saved().get("port") or 0
-        if self._port and not self._settled.is_set() and self._answers():
+        saved = self._saved()
+        self._port = saved.get("port") or 0
+        # A server whose owner is dead is about to end, though it may still answer.
+        if not self._settled.is_set() and alive(saved.get("owner") or 0) and self._answers():
             self._settled.set()
         self._stopping.wait(POLL_S)
 
@@ -338,7 +345,7 @@ class Supervised(ABC):
         return True
 
     def _saved(self) -> dict[str, int]:
-        """Port and pid of the last server here; empty when unknown."""
+        """Port and pid of the last server here, and its owner's pid; empty when unknown."""
         with contextlib.suppress(OSError, ValueError):
             saved = json.loads((self.directory / "address.json").read_text())
             if isinstance(saved, dict):
@@ -347,7 +354,7 @@ class Supervised(ABC):
 
     def _save(self) -> None:
         new = self.directory / "address.json.new"
-        new.write_text(json.dumps({"port": self._port, "pid": self.pid}))
+        new.write_text(json.dumps({"port": self._port, "pid": self.pid, "owner": os.getpid()}))
         new.replace(self.directory / "address.json")
 
     def _failed(self, what: str) -> ServiceFailed:

@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+
+from fraudguard.embedded.postgres import temporary_directory
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -83,9 +84,8 @@ def owners() -> Iterator[Callable[[str, Path], OwnerProcess]]:
 @pytest.fixture
 def room() -> Iterator[Path]:
     """A temporary directory that other accounts may pass through (pytest's own are 0700)."""
-    with tempfile.TemporaryDirectory(prefix="fraudguard-room-", ignore_cleanup_errors=True) as name:
-        Path(name).chmod(0o711)
-        yield Path(name)
+    with temporary_directory() as directory:
+        yield directory
 
 
 @pytest.fixture

