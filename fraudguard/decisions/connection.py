@@ -31,7 +31,7 @@ def driver_url(url: str) -> URL:
     """`postgresql://` or `postgres://`, with libpq's sslmode, as SQLAlchemy and asyncpg want it. Raises BadSettings."""
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
         raise BadSettings("is not a database URL", path="database_url", hint="postgresql://user@host/name") from error
     if parsed.get_backend_name() not in ("postgresql", "postgres"):
         raise BadSettings("must name a PostgreSQL", path="database_url", hint="postgresql://user@host/name")

@@ -30,7 +30,7 @@ def encode_cursor(*key: float | str | datetime) -> str:
 def decode_cursor(cursor: str, *types: type) -> list[float | str | datetime]:
     """The key of encode_cursor, whose parts had these types. Raises BadInput."""
     try:
-        parts = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        parts = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), parse_constant=_refuse)
         key = [datetime.fromisoformat(p) if t is datetime else p for p, t in zip(parts, types, strict=True)]
         right = all(isinstance(part, kind) for part, kind in zip(key, types, strict=True))
     except (binascii.Error, ValueError, TypeError) as error:
@@ -38,6 +38,10 @@ def decode_cursor(cursor: str, *types: type) -> list[float | str | datetime]:
     if not right or any(isinstance(part, datetime) and part.tzinfo is None for part in key):
         raise BadInput("is not a cursor of this list", path="cursor", hint="send `next` of the page before")
     return key
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} has no place in an order")
 
 
 def check_limit(limit: int) -> int:
