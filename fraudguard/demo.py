@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import httpx
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -33,9 +33,9 @@ from fraudguard.events.schema import encode
 from fraudguard.events.topics import DECISIONS, MESSAGES, TRANSACTIONS
 from fraudguard.stories import Cast, Story, generate
 
-SEED, ACCOUNTS, FRAUDS = 20_261_121, 300, 14
+SEED, ACCOUNTS, FRAUDS = 7, 300, 14
 HISTORY_DAYS = 2  # ordinary days before the scripted one, so that profiles know what is usual
-IN_FLIGHT_MAX = 48  # events sent and not yet decided: a steady load, so that latency is not the queue's
+IN_FLIGHT_MAX = 16  # events sent and not yet decided: a steady load, so that latency is not the queue's
 ALARM = (Outcome.REVIEW, Outcome.BLOCK)
 READY_S = 90.0
 SILENCE_S = 60.0
@@ -81,11 +81,11 @@ def run_demo(settings: Settings, console: Console, clock: Clock, *, once: bool) 
             stack.callback(local.stop, child)
         url = f"http://{settings.api_host}:{settings.api_port}"
         console.print("starting the worker and the API ...")
-        midnight = clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
-        cast = generate(
-            SEED, ACCOUNTS, midnight - timedelta(days=HISTORY_DAYS + 1), HISTORY_DAYS + 1, FRAUDS, "heldout"
-        )
-        _await_api(url, api)
+        days = HISTORY_DAYS + 1
+        # The cast lives by Chinese time, whose midnight is 16:00 UTC.
+        today = clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
+        cast = generate(SEED, ACCOUNTS, today - timedelta(days=days, hours=8), days, FRAUDS, "heldout")
+        _await_ready(settings, url, worker, api)
         decisions, seconds = _play(settings, cast, console, worker)
         _show(console, report(cast, decisions, seconds))
         _show_next(console, settings, url, keys, decisions)
@@ -124,18 +124,29 @@ async def _create_keys(settings: Settings, clock: Clock) -> dict[Role, str]:
         return {role: await keys.create(role, f"demo {role}", "demo", clock.now()) for role in Role}
 
 
-def _await_api(url: str, api: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline:
-        if api.poll() is not None:
-            break
-        try:
-            if httpx.get(f"{url}/health/ready", timeout=2).status_code == httpx.codes.OK:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise ServiceFailed("the API did not become ready: see var/demo/api.log")
+def _await_ready(settings: Settings, url: str, *children: subprocess.Popen[bytes]) -> None:
+    """Until the worker has its partitions and the API says it is ready."""
+    admin = KafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    try:
+        deadline = time.monotonic() + READY_S
+        while not (_worker_consumes(admin, settings) and _api_is_ready(url)):
+            if time.monotonic() > deadline or any(child.poll() is not None for child in children):
+                raise ServiceFailed("a part did not become ready: see var/demo/worker.log and var/demo/api.log")
+            time.sleep(0.1)
+    finally:
+        admin.close()
+
+
+def _worker_consumes(admin: KafkaAdminClient, settings: Settings) -> bool:
+    group = admin.describe_groups([settings.consumer_group])[settings.consumer_group]
+    return bool(group["group_state"] == "Stable" and group["members"])
+
+
+def _api_is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health/ready", timeout=2).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
 
 
 def _play(
@@ -221,9 +232,9 @@ def _show(console: Console, day: Report) -> None:
     console.print(table)
     stories = Table(title="Fraud stories", title_justify="left")
     for heading in ("typology", "story", "account", "first alarm", "money"):
-        stories.add_column(heading)
+        stories.add_column(heading, no_wrap=heading in ("typology", "account"))
     for item in day.caught:
-        alarm = f"event {item.position} of {len(item.story.event_ids)}" if item.position else "missed"
+        alarm = f"{item.position} of {len(item.story.event_ids)}" if item.position else "missed"
         money = "no payment" if not item.story.payment_event_ids else "stopped" if item.before_payment else "lost"
         stories.add_row(str(item.story.typology), item.story.title, item.story.account_id, alarm, money)
     console.print(stories)

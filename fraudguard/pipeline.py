@@ -254,7 +254,7 @@ class Pipeline:
             first = known.earlier.get(event.event_id) or taken.get(event.event_id)
             if first is not None:
                 same = first.event.account_id == event.account_id
-                answers.append(None if same else Refused(_taken_id(event.event_id)))
+                answers.append(None if same else Refused(_taken_id()))
                 continue
             snapshot = states[event.account_id][1].take(event, known.feedback)
             taken[event.event_id] = _Taken(item, event, snapshot)
@@ -269,12 +269,12 @@ class Pipeline:
         """Answer and whether the label is new. Moves the feedback counters when the target's verdict changes."""
         if first := known.label_ids.get(label.event_id):
             same = first.target_event_id == label.target_event_id
-            return (Labelled(first) if same else Refused(_taken_id(label.event_id))), False
+            return (Labelled(first) if same else Refused(_taken_id())), False
         earlier, fresh = known.earlier.get(label.target_event_id), taken.get(label.target_event_id)
         target = earlier.event if earlier else fresh.event if fresh else None
         late = earlier.late if earlier else fresh.snapshot.late if fresh else False
         if target is not None and target.account_id != label.account_id:
-            reason = f"{label.target_event_id!r} is not an event of this account"
+            reason = "names an event of another account"
             return Refused(
                 BadEvent(reason, path="target_event_id", hint="send the target's account_id", code="foreign_target")
             ), False
@@ -364,9 +364,13 @@ def _is_fraud(labels: Iterable[Label]) -> bool:
     return newest is not None and newest.verdict == "fraud"
 
 
-def _taken_id(event_id: str) -> BadEvent:
-    reason = f"{event_id!r} was already used by another event"
-    return BadEvent(reason, path="event_id", hint="event ids are unique over all accounts", code="duplicate_event_id")
+def _taken_id() -> BadEvent:
+    return BadEvent(
+        "was already used by another event",
+        path="event_id",
+        hint="event ids are unique over all accounts",
+        code="duplicate_event_id",
+    )
 
 
 def _finish(
