@@ -5,7 +5,7 @@ place when the engine faults. The meaning is two-valued: a comparison or a text 
 """
 
 import math
-from functools import cache
+from functools import lru_cache
 
 from fraudguard.rules.expression import (
     And,
@@ -29,7 +29,7 @@ from fraudguard.rules.text import fold, mentions
 from fraudguard.rules.validators import compile_pattern
 from fraudguard.rules.values import Value, Values
 
-_pattern = cache(compile_pattern)
+_pattern = lru_cache(maxsize=4096)(compile_pattern)
 
 
 def holds(condition: Node, values: Values) -> bool:
