@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from fraudguard import __version__
 from fraudguard.clock import SystemClock
@@ -155,10 +154,9 @@ def features(markdown: Annotated[bool, typer.Option(help="As docs/features.md.")
     if markdown:
         print(render_markdown(), end="")
         return
-    table = Table("name", "type", "unit", "window", "meaning")
     for feature in FEATURES:
-        table.add_row(feature.name, feature.type, feature.unit, feature.window, feature.meaning)
-    out.print(table)
+        facts = ", ".join(filter(None, (feature.type, feature.unit, feature.window)))
+        print(f"{feature.name} ({facts})\n    {feature.meaning}")
 
 
 @app.command()
@@ -184,6 +182,20 @@ def rules_check(directory: Annotated[Path | None, typer.Argument()] = None) -> N
     rules.close()
 
 
+@rules_app.command("test")
+def rules_test(directory: Annotated[Path | None, typer.Argument()] = None) -> None:
+    """Run every rule's own cases; exits with 1 if one fails."""
+    from fraudguard.features.registry import FEATURES
+    from fraudguard.rules.registry import test_directory
+
+    outcomes = test_directory(directory or Settings().rules_dir, FEATURES)
+    failed = [outcome for outcome in outcomes if outcome.problem]
+    for outcome in failed:
+        print(outcome.problem)
+    print(f"{len(outcomes) - len(failed)} cases passed, {len(failed)} failed")
+    raise typer.Exit(bool(failed))
+
+
 @rules_app.command("list")
 def rules_list() -> None:
     """The rules in force."""
@@ -191,10 +203,9 @@ def rules_list() -> None:
     from fraudguard.rules.registry import load_rules
 
     rules = load_rules(Settings().rules_dir, FEATURES)
-    table = Table("id", "version", "state", "outcome", "reason", "owner")
     for rule in rules.rules:
-        table.add_row(rule.id, str(rule.version), rule.state, rule.outcome, rule.reason, rule.owner)
-    out.print(table)
+        name = f"{rule.id} v{rule.version}"
+        print(f"{name:<36} {rule.state:<8} {rule.outcome:<8} {rule.reason:<36} {rule.owner}")
     rules.close()
 
 
@@ -242,11 +253,9 @@ def keys_create(role: Role, owner: Annotated[str, typer.Argument(help="Who uses 
 @keys_app.command("list")
 def keys_list() -> None:
     """Every key, without its secret."""
-    table = Table("id", "role", "owner", "created", "revoked")
     for key in _run(_with_keys(lambda keys: keys.list())):
-        revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else ""
-        table.add_row(key.key_id, key.role, key.owner, f"{key.created_at:%Y-%m-%d %H:%M}", revoked)
-    out.print(table)
+        revoked = f"  revoked {key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else ""
+        print(f"{key.key_id}  {key.role:<13} {key.created_at:%Y-%m-%d %H:%M}  {key.owner}{revoked}")
 
 
 @keys_app.command("revoke")
