@@ -144,13 +144,13 @@ def _broker(_: Request, error: Any) -> Response:
 def _validation(_: Request, error: Any) -> Response:
     """The first thing wrong with a parameter or body; pydantic's messages name no values but ours."""
     first, *others = error.errors()
-    place = [str(part) for part in first["loc"][1:]] or [str(first["loc"][0])]
-    if first["type"] == "json_invalid":
-        return ProblemError(422, "bad_json", "the body is not JSON", hint="send one JSON object in UTF-8").response()
+    if first["loc"] == ("body",) or first["type"] == "json_invalid":
+        hint = "send one JSON object in UTF-8, with Content-Type: application/json"
+        return ProblemError(422, "bad_json", "the body is not a JSON object", hint=hint).response()
     code = {"missing": "missing_field", "extra_forbidden": "unknown_field"}.get(first["type"], "bad_field")
     wrong = list(dict.fromkeys(".".join(map(str, other["loc"][1:])) for other in others))[:5]
     hint = f"also wrong: {', '.join(wrong)}" if wrong else "see /openapi.json"
-    return ProblemError(422, code, first["msg"], path=".".join(place), hint=hint).response()
+    return ProblemError(422, code, first["msg"], path=".".join(map(str, first["loc"][1:])), hint=hint).response()
 
 
 def _http(_: Request, error: Any) -> Response:

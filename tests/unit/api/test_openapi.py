@@ -1,8 +1,11 @@
 """The OpenAPI document: complete, and every example in it fits its own schema."""
 
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import jsonschema
 import pytest
 from fastapi import FastAPI
@@ -67,9 +70,17 @@ def test_the_routes_under_v1_name_their_problems_and_their_key(app: FastAPI) -> 
             assert operation["security"] == [{"APIKeyHeader": []}], name
 
 
+async def test_the_documentation_page_loads_nothing_from_elsewhere(http: httpx.AsyncClient) -> None:
+    """Every script and style of /docs comes from this server."""
+    page = (await http.get("/docs")).text
+    places = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(places) >= 3
+    for place in places:
+        assert place.startswith("/docs/static/"), place
+        assert (await http.get(place)).status_code == 200
+
+
 @pytest.mark.parametrize("event", [examples.TRANSACTION, examples.MESSAGE, examples.LABEL])
 def test_the_example_events_are_events(event: dict[str, Any]) -> None:
     """The strict parser takes them, and writes the same again."""
-    import json
-
     assert json.loads(encode(parse_event(json.dumps(event).encode()))) == event

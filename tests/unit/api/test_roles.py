@@ -47,5 +47,5 @@ def test_every_route_declares_its_roles(app: FastAPI) -> None:
 def test_nothing_else_is_open_but_health_and_the_documentation(app: FastAPI) -> None:
     """A route outside /v1 needs no key, so the list is short and fixed."""
     others = {path for path, _ in routes_of(app) if not path.startswith("/v1/")}
-    documentation = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
+    documentation = {"/openapi.json", "/docs", "/docs/static", "/docs/oauth2-redirect"}
     assert others == {"/health/live", "/health/ready", "/metrics"} | documentation

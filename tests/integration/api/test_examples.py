@@ -1,0 +1,91 @@
+"""Every example of the OpenAPI document is sent to the API, and what comes back fits the document."""
+
+import re
+from typing import Any
+from urllib.parse import quote
+
+import jsonschema
+import pytest
+from api_support import Api
+
+from fraudguard.domain import Role
+
+# The story's order: what a step reads, an earlier one has written. Steps not named here fail the test.
+ORDER = [
+    "POST /v1/screen",
+    "POST /v1/events",
+    "GET /v1/events/{event_id}/decision",
+    "GET /v1/decisions",
+    "GET /v1/decisions/{decision_id}",
+    "GET /v1/decisions/{decision_id}/text",
+    "GET /v1/cases",
+    "GET /v1/cases/{case_id}",
+    "GET /v1/rules",
+    "POST /v1/cases/{case_id}/dispose",
+    "GET /health/live",
+    "GET /health/ready",
+    "GET /metrics",
+]
+EMPTY_LIST = {"items": [], "next": None}
+
+
+def parameters(operation: dict[str, Any], place: str) -> dict[str, Any]:
+    """The first example of each parameter that has one; every required parameter must."""
+    found = {}
+    for parameter in operation.get("parameters", []):
+        if parameter["in"] == place:
+            shown = parameter["schema"].get("examples") or parameter.get("examples")
+            assert shown or not parameter["required"], f"{parameter['name']} has no example"
+            if shown:
+                found[parameter["name"]] = shown[0]
+    return found
+
+
+def bodies(operation: dict[str, Any], document: dict[str, Any]) -> list[Any]:
+    """The examples of the request's body; [None] for none."""
+    if "requestBody" not in operation:
+        return [None]
+    content = operation["requestBody"]["content"]["application/json"]
+    schema = content["schema"]
+    if "$ref" in schema:
+        schema = schema | document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+    return [example["value"] for example in content.get("examples", {}).values()] or schema["examples"]
+
+
+async def test_every_example_works(api: Api) -> None:
+    """In the story's order: each request succeeds, each answer fits its schema, and the lists find the story."""
+    document = (await api.http.get("/openapi.json")).json()
+    named = {f"{m.upper()} {path}": op for path, item in document["paths"].items() for m, op in item.items()}
+    named = {re.sub(r":path}", "}", name): operation for name, operation in named.items()}
+    assert sorted(named) == sorted(ORDER)
+    for name in ORDER:
+        operation = named[name]
+        method, path = name.split(" ")
+        for key, value in parameters(operation, "path").items():
+            path = path.replace(f"{{{key}}}", quote(str(value), safe=""))
+        for body in bodies(operation, document):
+            options = {"params": parameters(operation, "query")} | ({} if body is None else {"json": body})
+            response = await api.send(Role.ADMIN, method, path, **options)
+            (status,) = [code for code in operation["responses"] if code.startswith("2")]
+            assert str(response.status_code) == status, f"{name}: {response.text}"
+            (media,) = operation["responses"][status]["content"]
+            assert response.headers["content-type"].startswith(media), name
+            if media == "application/json":
+                schema = operation["responses"][status]["content"][media]["schema"]
+                validator = jsonschema.Draft202012Validator({**schema, "components": document["components"]})
+                validator.validate(response.json())
+                assert response.json() != EMPTY_LIST, f"{name} found nothing"
+
+
+@pytest.mark.parametrize("status", ["401", "404", "422"])
+async def test_refusals_look_as_documented(api: Api, status: str) -> None:
+    """A real refusal has the fields of its example's schema."""
+    document = (await api.http.get("/openapi.json")).json()
+    refused = {
+        "401": await api.http.get("/v1/decisions/none"),
+        "404": await api.send(Role.ADMIN, "GET", "/v1/decisions/none"),
+        "422": await api.send(Role.ADMIN, "GET", "/v1/decisions", params={"limit": 0}),
+    }[status]
+    assert str(refused.status_code) == status
+    schema = document["components"]["schemas"]["Problem"]
+    jsonschema.Draft202012Validator(schema).validate(refused.json())
