@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     model: str = "starter"  # "starter", "off", or a release directory (see engine/loader.py)
     precision: Literal["fp32", "int8"] = "int8"
     engine_threads: Annotated[int, Field(ge=0)] = 0  # 0: what torch picks
-    engine_timeout_ms: Annotated[int, Field(ge=1)] = 2_000
+    engine_timeout_ms: Annotated[int, Field(ge=1)] = 5_000  # of one batch
     engine_failures_max: Annotated[int, Field(ge=1)] = 5  # consecutive, then the circuit opens
     engine_retry_ms: Annotated[int, Field(ge=1)] = 10_000  # how long the circuit stays open
 
