@@ -205,11 +205,16 @@ async def test_case_filters(repository: Repository, make: Make) -> None:
 
 
 async def test_cases_of_two_workers(repository: Repository, other: Repository, make: Make) -> None:
-    """Two workers that alert on the same accounts in different order neither deadlock nor open a second case."""
-    for n in range(8):
-        one, two = [make(f"a-{i}") for i in range(10)], [make(f"a-{i}") for i in reversed(range(10))]
+    """Workers that alert on the same accounts in any order neither deadlock nor open a second case."""
+    accounts = [f"a-{n}" for n in range(80)]
+    orders = [accounts, accounts[::-1]] * 3
+    for n in range(1, 4):
+        batches = [[make(account) for account in order] for order in orders]
         await asyncio.gather(
-            repository.commit(Changes(records=one, alerts=one)), other.commit(Changes(records=two, alerts=two))
+            *(
+                store.commit(Changes(records=batch, alerts=batch))
+                for batch, store in zip(batches, [repository, other] * 3, strict=True)
+            )
         )
-        cases = (await repository.cases.list_cases(CaseFilter())).items
-        assert [case.alerts for case in cases] == [2 * (n + 1)] * 10
+        cases = (await repository.cases.list_cases(CaseFilter(), 100)).items
+        assert [case.alerts for case in cases] == [len(orders) * n] * len(accounts)
