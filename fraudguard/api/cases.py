@@ -6,13 +6,12 @@ from fastapi import APIRouter, Body, Depends, Path, Query
 
 from fraudguard.api import examples
 from fraudguard.api.auth import Serves, actor
-from fraudguard.api.decisions import Cursor, Limit
 from fraudguard.api.openapi import refusals, shown
-from fraudguard.api.schemas import AlertLine, CaseBrief, CaseDetail, CasePage, Verdict
+from fraudguard.api.schemas import AlertLine, CaseBrief, CaseDetail, CasePage, CaseQuery, Verdict
 from fraudguard.api.services import Use
-from fraudguard.decisions.casebook import CaseFilter, CaseState
+from fraudguard.decisions.casebook import CaseFilter
 from fraudguard.decisions.keys import Principal
-from fraudguard.domain import Outcome, Role, Typology
+from fraudguard.domain import Role
 
 router = APIRouter(tags=["cases"])
 
@@ -27,18 +26,10 @@ _VERDICT = {"disposition": examples.CLOSED["disposition"], "reason": examples.CL
     responses=shown({"items": [examples.CASE], "next": None}) | refusals(401, 403, 422, 503),
     dependencies=[Depends(READERS)],
 )
-async def list_cases(
-    services: Use,
-    state: Annotated[CaseState | None, Query(examples=["open"])] = None,
-    account_id: Annotated[str | None, Query(max_length=128, examples=[examples.ACCOUNT_ID])] = None,
-    typology: Typology | None = None,
-    outcome: Annotated[Outcome | None, Query(examples=["block"])] = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-) -> CasePage:
+async def list_cases(services: Use, query: Annotated[CaseQuery, Query()]) -> CasePage:
     """Filters are joined by "and". A case whose loss grows while you page may show twice, or not at all."""
-    wanted = CaseFilter(state=state, account_id=account_id, typology=typology, outcome=outcome)
-    page = await services.repository.cases.list_cases(wanted, limit, cursor)
+    wanted = CaseFilter(state=query.state, account_id=query.account_id, typology=query.typology, outcome=query.outcome)
+    page = await services.repository.cases.list_cases(wanted, query.limit, query.cursor)
     return CasePage(items=tuple(map(CaseBrief.model_validate, page.items)), next=page.next)
 
 

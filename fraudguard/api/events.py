@@ -13,7 +13,7 @@ from fraudguard.api import examples
 from fraudguard.api.auth import Serves
 from fraudguard.api.openapi import Responses, event_body, refusals, shown
 from fraudguard.api.problems import RETRY_AFTER_S, ProblemError, unavailable
-from fraudguard.api.schemas import Accepted
+from fraudguard.api.schemas import Accepted, ScreenQuery
 from fraudguard.api.services import Services, Use
 from fraudguard.decisions.keys import Principal
 from fraudguard.domain import Decision, Event, Label, Role, Screenable
@@ -23,7 +23,6 @@ from fraudguard.events.topics import LABELS, MESSAGES, TRANSACTIONS
 
 router = APIRouter(tags=["events"])
 
-DEADLINE_MS_MAX = 60_000
 TOPICS = {"transaction": TRANSACTIONS, "message": MESSAGES, "label": LABELS}
 
 _MESSAGE_AND_TRANSACTION = {"message": examples.MESSAGE, "transaction": examples.TRANSACTION}
@@ -40,14 +39,7 @@ _ACCEPTED[202]["headers"] = {
     responses=shown(examples.DECISION) | refusals(401, 403, 409, 413, 422, 503, 504),
     dependencies=[Depends(Serves(Role.SERVICE))],
 )
-async def screen(
-    request: Request,
-    services: Use,
-    deadline_ms: Annotated[
-        int | None,
-        Query(ge=1, le=DEADLINE_MS_MAX, description="How long to wait; FRAUDGUARD_SCREEN_DEADLINE_MS by default"),
-    ] = None,
-) -> Decision:
+async def screen(request: Request, services: Use, query: Annotated[ScreenQuery, Query()]) -> Decision:
     """The decision of this event; of an event that was decided before, the decision it got then.
 
     At the deadline 504: the event is on Kafka and will be decided; `Location` says where to look.
@@ -61,7 +53,7 @@ async def screen(
     earlier = (await services.repository.earlier([event.event_id])).get(event.event_id)
     if earlier:
         return _own(earlier.decision, event)
-    return _own(await _decide(services, event, raw, deadline_ms or services.settings.screen_deadline_ms), event)
+    return _own(await _decide(services, event, raw, query.deadline_ms or services.settings.screen_deadline_ms), event)
 
 
 async def _decide(services: Services, event: Screenable, raw: bytes, deadline_ms: int) -> Decision:

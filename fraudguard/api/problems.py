@@ -77,7 +77,7 @@ class ProblemError(Exception):
         return Response(body, self.problem.status, self.headers, MEDIA_TYPE)
 
 
-def unavailable(code: str, detail: str, hint: str = "try again; nothing was changed") -> ProblemError:
+def unavailable(code: str, detail: str, hint: str = "try again in a moment") -> ProblemError:
     """503 with Retry-After."""
     return ProblemError(503, code, detail, hint=hint, headers={"Retry-After": str(RETRY_AFTER_S)})
 

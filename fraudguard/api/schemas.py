@@ -1,10 +1,12 @@
-"""The bodies that are not wire types of `domain`: pages, cases, rules, receipts. Shapes only."""
+"""What is not a wire type of `domain`: queries, pages, cases, rules, receipts. Shapes only."""
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fraudguard.api import examples
 from fraudguard.decisions.casebook import REASON_CHARACTERS_MAX, CaseState, Disposition
+from fraudguard.decisions.pages import PAGE_MAX
 from fraudguard.domain import Decision, Id, Outcome, Time, Typology
 
 EventType = Literal["transaction", "message"]
@@ -12,6 +14,59 @@ EventType = Literal["transaction", "message"]
 
 class _Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True)
+
+
+class _Query(BaseModel):
+    """A misspelt filter is refused: ignored, it would quietly show everything."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _PageQuery(_Query):
+    limit: int = Field(default=50, ge=1, le=PAGE_MAX)
+    cursor: str | None = Field(default=None, max_length=512, description="`next` of the page before")
+
+
+class ScreenQuery(_Query):
+    """How long to wait."""
+
+    deadline_ms: int | None = Field(
+        default=None, ge=1, le=60_000, description="How long to wait; FRAUDGUARD_SCREEN_DEADLINE_MS by default"
+    )
+
+
+class DecisionQuery(_PageQuery):
+    """Which decisions to list."""
+
+    account_id: str | None = Field(default=None, max_length=128, examples=[examples.ACCOUNT_ID])
+    outcome: Outcome | None = Field(default=None, examples=["block"])
+    event_type: EventType | None = Field(default=None, examples=["transaction"])
+    typology: Typology | None = None
+    min_risk: float | None = Field(default=None, ge=0, le=1)
+    reason: str | None = Field(default=None, max_length=100, description="A reason code")
+    time_from: Time | None = Field(
+        default=None, alias="from", description="Event time, inclusive", examples=["2026-11-21T00:00:00Z"]
+    )
+    time_to: Time | None = Field(
+        default=None, alias="to", description="Event time, exclusive", examples=["2026-11-22T00:00:00Z"]
+    )
+
+
+class TextQuery(_Query):
+    """Why the text is read."""
+
+    reason: str = Field(
+        min_length=1, max_length=500, description="Goes to the audit trail", examples=["complaint 4711"]
+    )
+
+
+class CaseQuery(_PageQuery):
+    """Which cases to list."""
+
+    state: CaseState | None = Field(default=None, examples=["open"])
+    account_id: str | None = Field(default=None, max_length=128, examples=[examples.ACCOUNT_ID])
+    typology: Typology | None = None
+    outcome: Outcome | None = Field(default=None, examples=["block"])
 
 
 class Accepted(_Body):

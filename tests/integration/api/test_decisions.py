@@ -65,7 +65,14 @@ async def test_lists_are_filtered_and_paged(api: Api) -> None:
 
 async def test_bad_filters_say_which(api: Api) -> None:
     """A problem names the parameter."""
-    for name, value in {"outcome": "deny", "limit": 0, "from": "yesterday", "cursor": "x", "min_risk": 2}.items():
+    for name, value in {
+        "outcome": "deny",
+        "limit": 0,
+        "from": "yesterday",
+        "cursor": "x",
+        "min_risk": 2,
+        "acount_id": 1,
+    }.items():
         response = await api.send(Role.ANALYST, "GET", "/v1/decisions", params={name: value})
         assert (response.status_code, response.json()["path"]) == (422, name)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from api_support import CLOCK, Api, until
+from api_support import CLOCK, Api, serving, until
 from support import ROOT, settings_for
 
 from fraudguard.api import examples
@@ -110,6 +110,23 @@ async def test_screening_and_labels_survive_the_death_of_kafka(api: Api, kafka: 
         return not await api.repository.outbox.pending(10) and len(await api.repository.labels(["m-1", "t-1"])) == 2
 
     await until(published, "the labels arrive", 60)
+
+
+async def test_the_store_comes_back_after_the_death_of_postgres(settings: Settings, postgres: EmbeddedPostgres) -> None:
+    """kill -9 of the server: nothing but 503 while it is away, then the same answers as before."""
+    async with serving(settings) as api:
+        event = examples.TRANSACTION
+        dead = postgres.pid
+        assert dead is not None
+        os.kill(dead, signal.SIGKILL)
+
+        async def answers() -> bool:
+            response = await api.send(Role.SERVICE, "GET", "/v1/events/t-1/decision")
+            assert response.status_code in (404, 503), response.text
+            return response.status_code == 404
+
+        await until(answers, "the store answers again", 60)
+        assert (await api.send(Role.SERVICE, "POST", "/v1/events", json=event)).status_code == 202
 
 
 @pytest.fixture
