@@ -7,6 +7,7 @@ between fork and exec.
 
 import ctypes
 import os
+import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
@@ -18,6 +19,9 @@ def main(owner: int, death_signal: int, uid: str, gid: str, command: list[str]) 
         os.setgroups([])
         os.setgid(int(gid))
         os.setuid(int(uid))
+    # Python's own handler would only note a signal, and exec would forget it; the caller may even have ignored it.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_DFL)
     # After setuid, which clears it. It follows the owner's *thread* that forked us.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, death_signal)
     if os.getppid() != owner:

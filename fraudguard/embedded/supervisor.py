@@ -320,13 +320,12 @@ class Supervised(ABC):
     def _end_server(self) -> None:
         if self._process is None:
             return
-        if self._process.poll() is None:
-            self._process.send_signal(self.stop_signal)
-            try:
-                self._process.wait(self._stop_s_max)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        end = time.monotonic() + self._stop_s_max
+        while self._process.poll() is None:
+            # Again and again: one that still starts may lose the first. Both servers take a repetition calmly.
+            self._process.send_signal(self.stop_signal if time.monotonic() < end else signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.5)
         self._process = None
 
     def _exit_status(self) -> int | None:
