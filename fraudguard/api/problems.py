@@ -25,11 +25,13 @@ from fraudguard.errors import (
     StateConflict,
     StoreUnavailable,
 )
+from fraudguard.events.masking import mask_text
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
+PLACES_NAMED_MAX, PLACE_LENGTH_MAX = 5, 64
 
 
 class Problem(BaseModel):
@@ -148,9 +150,14 @@ def _validation(_: Request, error: Any) -> Response:
         hint = "send one JSON object in UTF-8, with Content-Type: application/json"
         return ProblemError(422, "bad_json", "the body is not a JSON object", hint=hint).response()
     code = {"missing": "missing_field", "extra_forbidden": "unknown_field"}.get(first["type"], "bad_field")
-    wrong = list(dict.fromkeys(".".join(map(str, other["loc"][1:])) for other in others))[:5]
+    wrong = list(dict.fromkeys(map(_place, others)))[:PLACES_NAMED_MAX]
     hint = f"also wrong: {', '.join(wrong)}" if wrong else "see /openapi.json"
-    return ProblemError(422, code, first["msg"], path=".".join(map(str, first["loc"][1:])), hint=hint).response()
+    return ProblemError(422, code, first["msg"].removeprefix("Value error, "), path=_place(first), hint=hint).response()
+
+
+def _place(error: Mapping[str, Any]) -> str:
+    """Where it is wrong. An unknown name is the sender's own word: masked and bounded."""
+    return mask_text(".".join(map(str, error["loc"][1:]))[:PLACE_LENGTH_MAX])
 
 
 def _http(_: Request, error: Any) -> Response:

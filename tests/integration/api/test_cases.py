@@ -103,6 +103,7 @@ async def test_a_bad_verdict_changes_nothing(api: Api) -> None:
         ({"disposition": "suspicious", "reason": "   "}, "reason"),
         ({"disposition": "suspicious"}, "reason"),
         ({"disposition": "suspicious", "reason": "x", "by": "me"}, "by"),
+        ({"disposition": "suspicious", "reason": "x", "4111111111111111": "me"}, "<CARD>"),
     ]
     for body, wrong in bad:
         response = await api.send(Role.ANALYST, "POST", path, json=body)

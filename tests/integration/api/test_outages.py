@@ -1,5 +1,6 @@
 """What is missing shows in readiness, is answered with 503, and heals by itself."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -55,6 +56,31 @@ async def test_without_kafka_it_lives_is_not_ready_and_still_reads(database_url:
             assert (response.status_code, response.json()["code"]) == (503, "broker_unavailable")
             assert response.headers["retry-after"]
         assert (await http.get("/v1/decisions", headers=key)).status_code == 200
+
+
+async def test_it_connects_to_a_kafka_that_starts_later(database_url: str, services_dir: Path, port: int) -> None:
+    """Started first, the API becomes ready by itself and takes events."""
+    settings = settings_for(f"127.0.0.1:{port}", database_url)
+    async with connect(database_url) as repository, client(settings) as http:
+        key = {"X-API-Key": await repository.keys.create(Role.SERVICE, "test", "test", CLOCK.now())}
+        assert (await http.get("/health/ready")).json()["path"] == "kafka, listener"
+        late = EmbeddedKafka(services_dir / "late-kafka", port=port)
+        await asyncio.to_thread(late.start)
+        try:
+
+            async def without_topics() -> bool:
+                return "fraudguard topics" in (await http.get("/health/ready")).json()["detail"]
+
+            await until(without_topics, "Kafka is connected")
+            await asyncio.to_thread(ensure_topics, settings)
+
+            async def ready() -> bool:
+                return (await http.get("/health/ready")).status_code == 200
+
+            await until(ready, "the API is ready")
+            assert (await http.post("/v1/events", json=examples.TRANSACTION, headers=key)).status_code == 202
+        finally:
+            await asyncio.to_thread(late.stop)
 
 
 async def test_without_postgres_it_lives_and_is_not_ready(kafka: EmbeddedKafka) -> None:
