@@ -265,10 +265,10 @@ def keys_revoke(key_id: str) -> None:
 
 
 async def _with_keys(work: Callable[[Any], Awaitable[Any]]) -> Any:
-    from fraudguard.assembly import open_keys
+    from fraudguard.decisions.repository import connect
 
-    async with open_keys(Settings()) as keys:
-        return await work(keys)
+    async with connect(Settings().database_url.get_secret_value()) as repository:
+        return await work(repository.keys)
 
 
 def _operator() -> str:

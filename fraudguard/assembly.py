@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
-from fraudguard.decisions.connection import open_engine
-from fraudguard.decisions.keys import KeyRing
 from fraudguard.decisions.policy import Policy, load_policy
 from fraudguard.decisions.repository import Repository, connect
 from fraudguard.engine.guard import GuardedEngine
@@ -91,13 +89,3 @@ async def save_documents(repository: Repository, parts: Parts) -> None:
     """Keep the sources under their versions; the same version again changes nothing."""
     await repository.save_document("rules", parts.rules.version, json.dumps(dict(parts.rules.sources)))
     await repository.save_document("policy", parts.policy.version, parts.policy.source)
-
-
-@asynccontextmanager
-async def open_keys(settings: Settings) -> AsyncIterator[KeyRing]:
-    """The API keys of the configured database. Raises StoreUnavailable."""
-    engine = open_engine(settings.database_url.get_secret_value(), pool_size=1)
-    try:
-        yield KeyRing(engine)
-    finally:
-        await engine.dispose()

@@ -23,9 +23,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fraudguard import local
-from fraudguard.assembly import open_keys
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
+from fraudguard.decisions.repository import connect
 from fraudguard.domain import Decision, Outcome, Role, Screenable
 from fraudguard.embedded.supervisor import free_port
 from fraudguard.errors import ServiceFailed
@@ -120,8 +120,8 @@ def report(cast: Cast, decisions: Mapping[str, Decision], seconds: float) -> Rep
 
 
 async def _create_keys(settings: Settings, clock: Clock) -> dict[Role, str]:
-    async with open_keys(settings) as keys:
-        return {role: await keys.create(role, f"demo {role}", "demo", clock.now()) for role in Role}
+    async with connect(settings.database_url.get_secret_value()) as repository:
+        return {role: await repository.keys.create(role, f"demo {role}", "demo", clock.now()) for role in Role}
 
 
 def _await_ready(settings: Settings, url: str, *children: subprocess.Popen[bytes]) -> None:

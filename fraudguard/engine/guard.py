@@ -49,7 +49,8 @@ class GuardedEngine:
         if self._circuit.opened:
             raise EngineUnavailable(str(CircuitBreakerError(self._circuit)))
         try:
-            return await self._circuit.call_async(self._call, requests)
+            scores: list[Score] = await self._circuit.call_async(self._call, requests)
+            return scores
         except TimeoutError as error:
             raise EngineUnavailable(f"no score within {self._timeout_s} s") from error
         except Exception as error:

@@ -14,6 +14,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from fraudguard.engine.head import FusionHead, load_head
 from fraudguard.engine.quantization import to_int8
@@ -73,6 +74,7 @@ def load_base(folder: Path) -> Qwen2ForCausalLM:
         raise BadModel(f"the base is a {kind!r} model", path=str(folder), hint="it must be qwen2 (Qwen2, Qwen2.5)")
     if not any(folder.glob("*.safetensors")):
         raise BadModel("there are no .safetensors weights", path=str(folder), hint="convert other formats first")
+    transformers_logging.disable_progress_bar()
     try:
         model, found = Qwen2ForCausalLM.from_pretrained(
             folder,
@@ -110,7 +112,7 @@ def attach(model: nn.Module, folder: Path) -> PeftModel:
     except Exception as error:  # peft and torch raise kinds of their own, a wrong shape among them
         raise BadModel(f"the adapter does not fit the base: {error}", path=str(folder)) from error
     # peft only warns about names that it does not find.
-    stray = sorted(stored ^ set(get_peft_model_state_dict(adapted)))
+    stray = sorted(stored ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
     if stray:
         raise BadModel(f"the adapter does not fit the base: {len(stray)} tensors differ, {stray[0]}", path=str(folder))
     return adapted

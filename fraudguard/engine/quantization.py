@@ -11,6 +11,9 @@ from torch import Tensor, nn
 class Int8Linear(nn.Module):
     """y = x W^T + b for x [..., in] in float32, computed in int8."""
 
+    weight: Tensor
+    scale: Tensor
+
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach().to(torch.float32)

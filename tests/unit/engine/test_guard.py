@@ -21,12 +21,14 @@ class Scripted:
         self.behaviour, self.calls = behaviour, 0
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """Count, behave, answer."""
         self.calls += 1
         self.behaviour()
         return [SCORE for _ in requests]
 
 
 def fails() -> None:
+    """What a GPU says on a bad day."""
     raise RuntimeError("CUDA out of memory")
 
 

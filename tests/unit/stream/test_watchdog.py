@@ -18,9 +18,11 @@ class HandClock:
     seconds: float = 0.0
 
     def monotonic(self) -> float:
+        """The stopwatch."""
         return self.seconds
 
     def now(self) -> datetime:
+        """The wall clock."""
         return datetime.fromtimestamp(self.seconds, UTC)
 
 
@@ -37,7 +39,7 @@ class Worker:
             self.clock.seconds += 1
             moved = replace(self.seen, loop_beats=self.seen.loop_beats + 1, polls=self.seen.polls + 1,
                             committed=self.seen.committed + 1)  # fmt: skip
-            self.seen = replace(moved, **{name: value for name, value in frozen.items()})
+            self.seen = replace(moved, **frozen)
             if reason := self.watchdog.check():
                 return reason
         return None
