@@ -10,7 +10,6 @@ Prints how many decisions of each outcome, and the ROC AUC of the risk: at every
 
 import argparse
 import json
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from finetune.data import Dialogue, dialogues
 from fraudguard import local
 from fraudguard.config import Settings
 from fraudguard.domain import Decision, Message, Screenable, Transaction
+from fraudguard.embedded.postgres import temporary_directory
 
 CALLS_FROM = datetime(2026, 10, 1, 9, tzinfo=UTC)
 SETS = ("teleantifraud", "bothbosu")
@@ -80,22 +80,19 @@ def main() -> None:
     conversations = list(calls(options.data, options.calls))
     events: list[Screenable] = [event for event, _ in transactions]
     events += sorted((m for messages, _ in conversations for m in messages), key=lambda m: m.event_time)
-    with tempfile.TemporaryDirectory(prefix="fraudguard-real-") as name:
-        directory = Path(name)
-        directory.chmod(0o711)
-        with local.services(Settings(), directory) as (settings, _, _):
-            worker = local.start("worker", settings, directory / "worker.log")
-            listener = Listener(settings.kafka_bootstrap)
-            began = time.monotonic()
-            try:
-                for start in range(0, len(events), AHEAD_MAX):
-                    part = events[start : start + AHEAD_MAX]
-                    send(settings, part)
-                    listener.await_all(part)
-                seconds = time.monotonic() - began
-            finally:
-                listener.close()
-                local.stop(worker)
+    with temporary_directory() as directory, local.services(Settings(), directory) as (settings, _, _):
+        worker = local.start("worker", settings, directory / "worker.log")
+        listener = Listener(settings.kafka_bootstrap)
+        began = time.monotonic()
+        try:
+            for start in range(0, len(events), AHEAD_MAX):
+                part = events[start : start + AHEAD_MAX]
+                send(settings, part)
+                listener.await_all(part)
+            seconds = time.monotonic() - began
+        finally:
+            listener.close()
+            local.stop(worker)
     decisions = listener.decisions
     print(json.dumps(summary(decisions, transactions, conversations) | {"seconds": round(seconds, 1)}, indent=2))
 

@@ -8,7 +8,6 @@ import asyncio
 import json
 import os
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import ExitStack
@@ -25,7 +24,7 @@ from fraudguard.clock import Clock
 from fraudguard.config import Settings
 from fraudguard.decisions.migrate import upgrade
 from fraudguard.domain import Received
-from fraudguard.embedded.postgres import EmbeddedPostgres
+from fraudguard.embedded.postgres import EmbeddedPostgres, temporary_directory
 from fraudguard.errors import BadEvent
 from fraudguard.events.masking import mask_event
 from fraudguard.events.schema import encode, parse_event
@@ -76,8 +75,8 @@ def screen_file(
     """
     with ExitStack() as stack:
         if not keep:
-            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="fraudguard-"))
-            database = stack.enter_context(EmbeddedPostgres(Path(directory) / "postgres"))
+            directory = stack.enter_context(temporary_directory())
+            database = stack.enter_context(EmbeddedPostgres(directory / "postgres"))
             upgrade(database.url)
             settings = settings.model_copy(update={"database_url": SecretStr(database.url)})
         return asyncio.run(_screen_file(settings, clock, console, file, out, rejects))
