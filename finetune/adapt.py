@@ -38,9 +38,10 @@ _BOOLEANS = {feature.name for feature in FEATURES if feature.type == "boolean"}
 class Sample:
     """A passage in numbers. ids [token]; ends: each reading's position; the rest one row a reading.
 
-    typology: -1 where there is none.
+    typology: -1 where there is none. source: of its passage.
     """
 
+    source: str
     ids: Tensor
     ends: Tensor
     numbers: Tensor
@@ -58,6 +59,7 @@ def samples(made: Sequence[Passage], tokenizer: LineTokenizer, ordinary_weight: 
         readings = passage.readings
         result.append(
             Sample(
+                source=passage.source,
                 ids=torch.tensor([token for line in lines for token in line]),
                 ends=torch.tensor([int(ends[reading.line]) for reading in readings]),
                 numbers=torch.tensor(np.stack([reading.numbers for reading in readings])),
@@ -108,8 +110,8 @@ def new_head(train: Sequence[Sample], hidden_size: int, run: HeadRun, tokens_max
 
 
 def new_adapter(base: Qwen2ForCausalLM, run: AdapterRun) -> PeftModel:
-    """LoRA on every linear layer of the body."""
-    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    """LoRA on every linear layer of the body and on the embeddings: what words say about fraud is new to the base."""
+    targets = ["embed_tokens", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     config = LoraConfig(r=run.rank, lora_alpha=run.alpha, lora_dropout=run.dropout, target_modules=targets, bias="none")
     return get_peft_model(base, config)
 
@@ -123,7 +125,7 @@ def train(
     head_run: HeadRun,
     seed: int,
 ) -> float:
-    """Train adapter and head in place; keep the weights of the epoch with the best average precision on dev, told."""
+    """Train adapter and head in place; keep the epoch with the best mean average precision on dev, and return that."""
     columns = torch.tensor([MODEL_FEATURES.index(name) for name in head.names])
     lora = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
@@ -148,8 +150,9 @@ def train(
             if step % 50 == 0:
                 log.info("adapter: step %d of %d, loss %.4f", step, steps, loss.item())
         logits = read(adapted, head, dev)
-        score = average_precision(np.concatenate([sample.truth.numpy() == 1.0 for sample in dev]), logits)
-        log.info("adapter: epoch %d, average precision on dev %.4f", epoch + 1, score)
+        by_source = precision_by_source(dev, logits)
+        score = float(np.mean(list(by_source.values())))
+        log.info("adapter: epoch %d, average precision on dev %s, mean %.4f", epoch + 1, by_source, score)
         if score > best:
             best, kept = score, _weights(adapted, head)
     adapted.load_state_dict(kept[0], strict=False)
@@ -157,6 +160,19 @@ def train(
     adapted.eval()
     head.eval()
     return best
+
+
+def precision_by_source(dev: Sequence[Sample], logits: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Average precision of each source that has frauds, its readings among those of all sources that have none."""
+    truth = np.concatenate([sample.truth.numpy() for sample in dev]) == 1.0
+    source = np.concatenate([np.full(len(sample.ends), sample.source) for sample in dev])
+    with_fraud = sorted(set(source[truth].tolist()))
+    harmless = ~np.isin(source, with_fraud)
+    return {
+        name: round(average_precision(truth[rows], logits[rows]), 4)
+        for name in with_fraud
+        for rows in [harmless | (source == name)]
+    }
 
 
 def _weights(adapted: PeftModel, head: FusionHead) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -21,7 +21,7 @@ from fraudguard.stories import generate
 
 Part = Literal["train", "dev", "test"]
 START = datetime(2026, 3, 2, tzinfo=UTC)
-DAYS = 14
+DAYS = 10
 # Multi-turn sets of harmless/, and how many dialogues of each are drawn at most.
 HARMLESS_DIALOGUES = {
     "multidogo_en": 700, "taskmaster3_en": 150, "taskmaster4_en": 100, "multiwoz_en": 100, "crosswoz_en": 60,
@@ -93,8 +93,8 @@ def story_lives(part: Part, seed: int, accounts: int, frauds: int) -> list[Life]
     ]
 
 
-def dialogue_lives(dialogues: Iterable[Dialogue], seed: int) -> list[Life]:
-    """Each dialogue in the middle of some account's ordinary life, of which a random stretch is kept around it."""
+def dialogue_lives(dialogues: Iterable[Dialogue], seed: int, ordinary_events_max: int = 25) -> list[Life]:
+    """Each dialogue in the middle of some account's ordinary life, of which at most that many events come before it."""
     rng = Random(f"lives {seed}")
     ordinary: dict[str, list[tuple[Screenable, ...]]] = {"zh": [], "en": []}
     cast = generate(seed, 400, START, DAYS, 0, "train")
@@ -105,14 +105,14 @@ def dialogue_lives(dialogues: Iterable[Dialogue], seed: int) -> list[Life]:
         spoken = [event.language for event in events if isinstance(event, Message)]
         ordinary[spoken[0] if spoken and spoken[0] in ordinary else "zh"].append(tuple(events))
     return [
-        _life(rng, dialogue, number, rng.choice(ordinary[dialogue.language]))
+        _life(rng, dialogue, number, rng.choice(ordinary[dialogue.language]), ordinary_events_max)
         for number, dialogue in enumerate(dialogues)
     ]
 
 
-def _life(rng: Random, dialogue: Dialogue, number: int, ordinary: tuple[Screenable, ...]) -> Life:
+def _life(rng: Random, dialogue: Dialogue, number: int, ordinary: tuple[Screenable, ...], most: int) -> Life:
     account_id = f"{dialogue.source}-{number}"
-    before = rng.choice((0, rng.randrange(min(12, len(ordinary))), rng.randrange(min(40, len(ordinary)))))
+    before = min(rng.choice((0, rng.randrange(12), rng.randrange(25))), most, len(ordinary) - 1)
     first = rng.randrange(len(ordinary) - before)
     when = ordinary[first + before].event_time
     story = f"{dialogue.source}/{dialogue.group}"
@@ -129,7 +129,7 @@ def _life(rng: Random, dialogue: Dialogue, number: int, ordinary: tuple[Screenab
         )  # fmt: skip
         truth = (RAMP[turn] if turn < len(RAMP) else 1.0) if dialogue.fraud else 0.0
         told.append(Told(mask_event(message), truth, Typology.SCAM if dialogue.fraud else None, story))
-    after = rng.randrange(4)
+    after = min(rng.randrange(4), most)
     told += [
         Told(_moved(event, account_id), 0.0, None, None)
         for event in ordinary[first + before : first + before + after]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.data import Life, Told
-from fraudguard.domain import ScoreRequest, Snapshot, Typology
+from fraudguard.domain import Snapshot, Typology
 from fraudguard.engine.head import as_numbers
 from fraudguard.features.feedback import FeedbackView
 from fraudguard.features.money import load_rates
@@ -90,11 +90,3 @@ def passages(lives: Sequence[Life], counter: TokenCounter, tokens_max: int) -> l
         numbers = as_numbers(MODEL_FEATURES, [snapshot.features])[0]
         passage.readings.append(Reading(len(passage.lines) - 1, told.truth, told.typology, told.story, numbers))
     return list(made.values())
-
-
-def requests(lives: Sequence[Life], counter: TokenCounter, tokens_max: int) -> list[tuple[Life, Told, ScoreRequest]]:
-    """Every event of the lives as a request to the engine."""
-    return [
-        (life, told, ScoreRequest(snapshot.timeline, snapshot.features))
-        for life, told, snapshot in snapshots(lives, counter, tokens_max)
-    ]

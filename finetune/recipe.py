@@ -11,10 +11,11 @@ class _Settings(BaseModel):
 
 
 class TokenizerRun(_Settings):
-    """token_chars_max: bytes of the longest token."""
+    """token_chars_max: bytes of the longest token. lives_step: every how many-th life it is trained on."""
 
     vocabulary: int
     token_chars_max: int
+    lives_step: int
 
 
 class BaseShape(_Settings):

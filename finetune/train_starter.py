@@ -40,7 +40,7 @@ def gather(recipe: Recipe, folder: Path, part: Part) -> list[Life]:
     for source, all_of_it in by_source.items():
         most = recipe.dialogues_max.get(source, len(all_of_it))
         if part != "train":
-            most = min(most, 250)
+            most = min(most, 150)
         spoken += Random(f"{recipe.seed} {source}").sample(all_of_it, min(len(all_of_it), most))
     if part == "train":
         spoken += data.utterances(folder)
@@ -59,16 +59,17 @@ def thinned(made: Sequence[Passage], recipe: Recipe) -> list[Passage]:
     ]
 
 
-def make_base(recipe: Recipe, folder: Path, lives: Sequence[Life], base: Path) -> None:
-    """Tokenizer and language model, stored as a float16 checkpoint."""
-    lines = list(rough_lines(lives))
-    harmless = list(data.texts(folder))
-    tokenizer = train_tokenizer(chain(lines, harmless), recipe.tokenizer)
-    save_tokenizer(tokenizer, base)
-    encoder = LineTokenizer(base)
-    made = thinned(passages(lives, encoder, recipe.adapter.tokens_max), recipe)
+def make_tokenizer(recipe: Recipe, folder: Path, lives: Sequence[Life], base: Path) -> LineTokenizer:
+    """A tokenizer for both languages, timelines and harmless text, stored in `base`."""
+    lines = rough_lines(lives[:: recipe.tokenizer.lives_step])
+    save_tokenizer(train_tokenizer(chain(lines, data.texts(folder)), recipe.tokenizer), base)
+    return LineTokenizer(base)
+
+
+def make_base(recipe: Recipe, folder: Path, made: Sequence[Passage], encoder: LineTokenizer, base: Path) -> None:
+    """A language model of timelines and harmless text, stored as a float16 checkpoint."""
     documents = [[token for line in passage.lines for token in encoder.encode(line)] for passage in made]
-    documents += [list(encoder.encode(text)) for text in harmless]
+    documents += [list(encoder.encode(text)) for text in data.texts(folder)]
     log.info("language model: %d documents, %d tokens", len(documents), sum(map(len, documents)))
     model = new_base(recipe.base, encoder.vocabulary)
     loss = pretrain(model, documents, recipe.language_model, recipe.seed)
@@ -76,25 +77,24 @@ def make_base(recipe: Recipe, folder: Path, lives: Sequence[Life], base: Path) -
     model.to(torch.float16).save_pretrained(base)
 
 
-def make_adapter(recipe: Recipe, folder: Path, lives: Sequence[Life], out: Path) -> None:
+def make_adapter(
+    recipe: Recipe, made: Sequence[Passage], dev: Sequence[Passage], encoder: LineTokenizer, out: Path
+) -> None:
     """Adapter and head, trained and calibrated, beside the base in `out`."""
-    encoder = LineTokenizer(out / "base")
-    tokens_max = recipe.adapter.tokens_max
-    train = thinned(passages(lives, encoder, tokens_max), recipe)
-    dev = passages(gather(recipe, folder, "dev"), encoder, tokens_max)
     weight = recipe.adapter.ordinary_weight
-    train_samples, dev_samples = adapt.samples(train, encoder, weight), adapt.samples(dev, encoder, 1.0)
+    train_samples, dev_samples = adapt.samples(made, encoder, weight), adapt.samples(dev, encoder, 1.0)
     log.info(
-        "adapter: %d passages, %d tokens, %d readings; dev: %d passages", len(train),
+        "adapter: %d passages, %d tokens, %d readings; dev: %d passages", len(made),
         sum(len(sample.ids) for sample in train_samples), sum(len(sample.ends) for sample in train_samples), len(dev),
     )  # fmt: skip
     # What is trained on top is what will be loaded: the base as rounded to float16.
     adapted = adapt.new_adapter(load_base(out / "base"), recipe.adapter)
-    head = adapt.new_head(train_samples, recipe.base.hidden_size, recipe.head, tokens_max)
+    head = adapt.new_head(train_samples, recipe.base.hidden_size, recipe.head, recipe.adapter.tokens_max)
     adapt.train(adapted, head, train_samples, dev_samples, recipe.adapter, recipe.head, recipe.seed)
     truth = np.concatenate([sample.truth.numpy() for sample in dev_samples]) == 1.0
     adapt.calibrate(head, adapt.read(adapted, head, dev_samples), truth)
-    adapted.save_pretrained(out / "adapter")
+    adapted.peft_config["default"].base_model_name_or_path = None  # release.json says what it belongs to
+    adapted.save_pretrained(out / "adapter", save_embedding_layers=False)
     (out / "adapter" / "README.md").unlink(missing_ok=True)  # peft's empty model card; ours is docs/model-card.md
     head.save(out / "head")
 
@@ -127,13 +127,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shutil.rmtree(staging, ignore_errors=True)
     if options.base:
         shutil.copytree(options.base, staging / "base")
+        encoder = LineTokenizer(staging / "base")
     else:
-        make_base(recipe, options.data, lives, staging / "base")
+        encoder = make_tokenizer(recipe, options.data, lives, staging / "base")
+    made = thinned(passages(lives, encoder, recipe.adapter.tokens_max), recipe)
+    log.info("data after %.0f CPU seconds", time.process_time() - started)
+    if not options.base:
+        make_base(recipe, options.data, made, encoder, staging / "base")
     log.info("base after %.0f CPU seconds", time.process_time() - started)
-    make_adapter(recipe, options.data, lives, staging)
+    dev = passages(gather(recipe, options.data, "dev"), encoder, recipe.adapter.tokens_max)
+    make_adapter(recipe, made, dev, encoder, staging)
     write_manifest(recipe, staging)
     shutil.rmtree(options.out, ignore_errors=True)
     staging.rename(options.out)
+    for file in options.out.rglob("*"):
+        file.chmod(0o755 if file.is_dir() else 0o644)  # safetensors writes files that only their owner reads
     log.info("%s after %.0f CPU seconds", options.out, time.process_time() - started)
 
 

@@ -5,6 +5,9 @@ anything is quantized: merging into a quantized base loses precision.
 """
 
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -57,7 +60,8 @@ def load(release: Release, precision: Precision) -> Loaded:
             path=str(release.base),
         )
     if release.adapter is not None:
-        model = attach(model, release.adapter).merge_and_unload()
+        with _quiet():
+            model = attach(model, release.adapter).merge_and_unload()
     backbone: nn.Module = model.model.eval().requires_grad_(False)
     if precision == "int8":
         to_int8(backbone)
@@ -106,13 +110,24 @@ def attach(model: nn.Module, folder: Path) -> PeftModel:
     if kind != "LORA":
         raise BadModel(f"the adapter is {kind!r}", path=str(folder), hint="only LoRA can be merged")
     try:
-        adapted = PeftModel.from_pretrained(model, folder)
+        with _quiet():
+            adapted = PeftModel.from_pretrained(model, folder)
         with safe_open(weights, framework="pt") as file:
             stored = set(file.keys())
     except Exception as error:  # peft and torch raise kinds of their own, a wrong shape among them
         raise BadModel(f"the adapter does not fit the base: {error}", path=str(folder)) from error
     # peft only warns about names that it does not find.
-    stray = sorted(stored ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
+    needed = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    known = set(get_peft_model_state_dict(adapted, save_embedding_layers=True))
+    stray = sorted((needed - stored) | (stored - known))
     if stray:
         raise BadModel(f"the adapter does not fit the base: {len(stray)} tensors differ, {stray[0]}", path=str(folder))
     return adapted
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """peft warns that adapting tied embeddings changes the vocabulary's head too, which is not used here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Model (has|with) `tie_word_embeddings=True`")
+        yield

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Int8Linear(nn.Module):
-    """y = x W^T + b for x [..., in] in float32, computed in int8."""
+    """y = x W^T + b for x [..., in] in float32, computed in int8; in >= 2 (torch._int_mm is wrong for 1)."""
 
     weight: Tensor
     scale: Tensor

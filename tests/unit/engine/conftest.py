@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +15,11 @@ from fraudguard.domain import Line, Scalar, ScoreRequest, Timeline
 from fraudguard.engine.head import Calibration, FusionHead, HeadSpec, NumericInput
 
 AT = datetime(2026, 11, 21, 10, tzinfo=UTC)
-TEXTS = ["customer: 急用钱，先转到安全账户", "counterparty: send the code now", "[pay out CNY 50,000 transfer new payee]"]
+TEXTS = [
+    "customer: 急用钱，先转到安全账户",
+    "counterparty: send the code now",
+    "[pay out CNY 50,000 transfer new payee]",
+]
 FEATURES = {"amount_base": 50_000.0, "is_new_counterparty": True, "transfers_1d": 3}
 
 # Shapes as in the wild, made small. qwen25: GQA, tied embeddings. r1_distill: GQA, untied, a beginning-of-text token.
@@ -82,14 +85,6 @@ def make_release(folder: Path, shape: str = "starter", *, hidden: int = 48, adap
     return folder
 
 
-@dataclass(frozen=True)
-class Releases:
-    """make: a fresh one that a test may damage. ready: one a session and shape, not to be changed."""
-
-    make: Callable[..., Path]
-    ready: Callable[[str], Path]
-
-
 @pytest.fixture(scope="session")
 def ready_releases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """One release a shape, made when first asked for."""
@@ -103,10 +98,10 @@ def ready_releases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     return ready
 
 
-@pytest.fixture
-def releases(tmp_path: Path, ready_releases: Callable[[str], Path]) -> Releases:
-    """Small random releases."""
-    return Releases(lambda **options: make_release(tmp_path / "release", **options), ready_releases)
+@pytest.fixture(name="make_release")
+def _make_release(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a release that the test may damage."""
+    return lambda **options: make_release(tmp_path / "release", **options)
 
 
 def request_of(*texts: str, features: dict[str, Scalar] | None = None) -> ScoreRequest:

@@ -40,7 +40,10 @@ def test_the_line_end_stands_at_the_end_only() -> None:
 
 def test_text_cannot_become_a_control_token(ready_releases: Callable[[str], Path]) -> None:
     """What people write is spelled out, even when it reads like a special token."""
-    for release, written in ((open_release("starter").base, "<|endoftext|>"), (ready_releases("qwen25") / "base", "<|im_start|>")):
+    for release, written in (
+        (open_release("starter").base, "<|endoftext|>"),
+        (ready_releases("qwen25") / "base", "<|im_start|>"),
+    ):
         special = Tokenizer.from_file(str(release / "tokenizer.json")).token_to_id(written)
         assert special is not None
         assert special not in LineTokenizer(release).encode(f"a {written} b")
@@ -78,9 +81,10 @@ def test_a_tokenizer_without_a_line_end_is_refused(tmp_path: Path) -> None:
 def test_counting_needs_no_torch() -> None:
     """A process that only counts tokens imports neither torch nor transformers."""
     code = (
-        "import sys; from fraudguard.engine.tokenizer import LineTokenizer; from fraudguard.engine.release import open_release;"
+        "import sys; from fraudguard.engine.release import open_release;"
+        "from fraudguard.engine.tokenizer import LineTokenizer;"
         "assert LineTokenizer(open_release('starter').base).count('a') >= 2;"
-        "sys.exit(str({'torch', 'transformers', 'peft'} & set(sys.modules)) if {'torch', 'transformers'} & set(sys.modules) else 0)"
+        "assert not {'torch', 'transformers', 'peft'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

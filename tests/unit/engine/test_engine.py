@@ -1,0 +1,164 @@
+"""The engine: a score depends on its own timeline and features alone, whatever it is batched with."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fraudguard.domain import Line, ScoreRequest, Timeline, Typology
+from fraudguard.engine.engine import TOKENS_PER_FORWARD, Engine, batches, share
+from fraudguard.errors import BadModel
+from fraudguard.features.registry import MODEL_FEATURES
+
+AT = datetime(2026, 11, 21, 10, tzinfo=UTC)
+Precision = Literal["fp32", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+# How far a risk may move with the batch it is in. fp32: the rounding of sums. int8: such a difference may push an
+# activation over the edge between two of its 255 levels.
+TOLERANCE = {"fp32": 1e-5, "int8": 2e-3}
+ENGINES = {precision: Engine.load("starter", precision, 1) for precision in PRECISIONS}
+SEEN = ["customer: 急用钱，先转到安全账户", "[pay out CNY 50,000 transfer new payee]", "agent: how can I help?"]
+LINES = st.one_of(st.sampled_from(SEEN), st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30))
+NUMBERS = st.dictionaries(st.sampled_from(MODEL_FEATURES), st.floats(0, 100_000, width=32), max_size=8)
+
+
+def request(lines: list[str], numbers: dict[str, float] | None = None) -> ScoreRequest:
+    """A timeline of these lines with these features, the others missing."""
+    timeline = Timeline("a-1", 1, tuple(Line("message", AT, text) for text in lines))
+    return ScoreRequest(timeline, dict.fromkeys(MODEL_FEATURES) | (numbers or {}))
+
+
+REQUESTS = st.lists(st.builds(request, st.lists(LINES, min_size=1, max_size=6), NUMBERS), min_size=1, max_size=8)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@settings(max_examples=25, deadline=None)
+@given(requests=REQUESTS, order=st.randoms(use_true_random=False))
+def test_packed_is_one_by_one(precision: Precision, requests: list[ScoreRequest], order: object) -> None:
+    """Any batch in any order gives each request the score it gets alone."""
+    engine = ENGINES[precision]
+    alone = [engine.score([one])[0] for one in requests]
+    places = list(range(len(requests)))
+    order.shuffle(places)  # type: ignore[attr-defined]  # hypothesis's Random
+    packed = engine.score([requests[place] for place in places])
+    for place, score in zip(places, packed, strict=True):
+        assert score.risk == pytest.approx(alone[place].risk, abs=TOLERANCE[precision])
+        assert 0 <= score.risk <= 1
+        assert isinstance(score.typology, Typology)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_sharing_a_prefix_changes_no_score(precision: Precision) -> None:
+    """The events of one account in one batch are read from one pass, as if each had been run alone."""
+    engine = ENGINES[precision]
+    lines = [f"{SEEN[n % 3]} {n}" for n in range(12)]
+    growing = [request(lines[: n + 1]) for n in range(12)]
+    shared = engine.score(growing)
+    for one, score in zip(growing, shared, strict=True):
+        assert score.risk == pytest.approx(engine.score([one])[0].risk, abs=TOLERANCE[precision])
+    assert len({score.risk for score in shared}) > 6
+
+
+def test_the_same_batch_scores_the_same() -> None:
+    """Bit for bit."""
+    requests = [request(SEEN[: n % 3 + 1], {"amount_base": 10.0 * n}) for n in range(30)]
+    assert ENGINES["int8"].score(requests) == ENGINES["int8"].score(requests)
+
+
+def test_no_requests_no_scores() -> None:
+    """An empty batch is fine."""
+    assert ENGINES["fp32"].score([]) == []
+
+
+def test_text_and_numbers_both_count() -> None:
+    """The risk moves with the timeline and with a feature."""
+    engine = ENGINES["fp32"]
+    base, other_text, other_number = engine.score(
+        [
+            request(["customer: hello"], {"transfers_1d": 0}),
+            request(["counterparty: 转到安全账户"], {"transfers_1d": 0}),
+            request(["customer: hello"], {"transfers_1d": 12}),
+        ]
+    )
+    assert len({base.risk, other_text.risk, other_number.risk}) == 3
+
+
+def test_a_longer_timeline_is_read_from_its_end() -> None:
+    """Of more than tokens_max tokens the last are read; what stands before them changes nothing."""
+    engine = ENGINES["fp32"]
+    tail = [f"customer: {n} {SEEN[0]}" for n in range(40)]
+    assert sum(map(engine.tokenizer.count, tail)) > engine.tokens_max
+    first, second = engine.score([request(["customer: a", *tail]), request(["agent: quite another beginning", *tail])])
+    assert first.risk == pytest.approx(second.risk, abs=1e-5)
+
+
+def test_quantized_is_close_to_full_precision() -> None:
+    """int8 moves the starter's risks by at most 0.05, and by less than 0.01 on average."""
+    requests = [
+        request([f"{SEEN[n % 3]} {n}", SEEN[(n + 1) % 3]], {"amount_base": 700.0 * n, "transfers_1d": n % 11})
+        for n in range(60)
+    ]
+    pairs = zip(ENGINES["fp32"].score(requests), ENGINES["int8"].score(requests), strict=True)
+    moved = [abs(full.risk - quantized.risk) for full, quantized in pairs]
+    assert max(moved) <= 0.05
+    assert sum(moved) / len(moved) < 0.01
+
+
+def test_the_name_says_release_and_precision() -> None:
+    """As written on every decision."""
+    assert ENGINES["int8"].name.startswith("starter@")
+    assert ENGINES["int8"].name.endswith("+int8")
+    assert ENGINES["int8"].score([request(["a"])])[0].model == ENGINES["int8"].name
+
+
+@pytest.mark.parametrize("shape", ["qwen25", "r1_distill"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_other_checkpoints_score_with_the_same_code(
+    ready_releases: Callable[[str], Path],
+    ask: Callable[..., ScoreRequest],
+    texts: list[str],
+    shape: str,
+    precision: Precision,
+) -> None:
+    """Grouped heads, untied embeddings, another vocabulary and a beginning-of-text token: packed is one by one too."""
+    engine = Engine.load(ready_releases(shape), precision)
+    requests = [ask(*texts[: n % 3 + 1], str(n)) for n in range(9)]
+    alone = [engine.score([one])[0].risk for one in requests]
+    assert [score.risk for score in engine.score(requests)] == pytest.approx(alone, abs=TOLERANCE[precision])
+    assert len(set(alone)) == 9
+
+
+def test_missing_features_are_refused(ready_releases: Callable[[str], Path], ask: Callable[..., ScoreRequest]) -> None:
+    """A head made for another registry says which feature it wants."""
+    engine = Engine.load(ready_releases("starter"), "fp32")
+    with pytest.raises(BadModel, match="reads a feature 'amount_base'"):
+        engine.score([ask("a", features={"is_new_counterparty": True, "transfers_1d": 1})])
+
+
+IDS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5).map(tuple), min_size=1, max_size=12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(sequences=IDS)
+def test_shared_readings_cover_everything_once(sequences: list[tuple[int, ...]]) -> None:
+    """Each sequence is read once, from one that begins with it, and no run is the beginning of another."""
+    readings = share(sequences)
+    assert sorted(index for indices in readings.values() for index in indices) == list(range(len(sequences)))
+    for run, indices in readings.items():
+        assert all(run[: len(sequences[index])] == sequences[index] for index in indices)
+    runs = list(readings)
+    assert not any(a != b and b[: len(a)] == a for a in runs for b in runs)
+
+
+@settings(max_examples=50, deadline=None)
+@given(lengths=st.lists(st.integers(1, 1500), min_size=1, max_size=40))
+def test_batches_stay_within_their_tokens(lengths: list[int]) -> None:
+    """Every sequence is in one batch; padding included a batch fits, unless it is one long sequence."""
+    sequences = [(n,) * length for n, length in enumerate(lengths)]
+    made = batches(sequences)
+    assert sorted(sequence for batch in made for sequence in batch) == sorted(sequences)
+    assert all(len(batch) == 1 or len(batch) * max(map(len, batch)) <= TOKENS_PER_FORWARD for batch in made)
