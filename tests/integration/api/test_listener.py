@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 
 import pytest
 from api_support import until
@@ -53,6 +54,19 @@ async def test_it_hears_what_comes_after_it_was_positioned_and_nothing_before(se
             assert not before.done()
     assert listener.rules_seen is not None
     assert listener.rules_seen.version == DECISION.rules_version
+
+
+async def test_an_old_decision_published_again_does_not_bring_its_rules_back(settings: Settings) -> None:
+    """The newest is so by the time of the decision: a repeated event's first decision comes late, and is old."""
+    new = DECISION.model_copy(update={"event_id": "new", "rules_version": "new"})
+    old = DECISION.model_copy(update={"decided_at": DECISION.decided_at - timedelta(days=1), "rules_version": "old"})
+    listener = DecisionListener(settings)
+    async with listening(listener):
+        with listener.expect(old.event_id) as heard:
+            await publish(settings, new, old)
+            await asyncio.wait_for(heard, 10)
+    assert listener.rules_seen is not None
+    assert listener.rules_seen.version == "new"
 
 
 async def test_a_new_connection_hears_what_was_published_in_between(settings: Settings) -> None:

@@ -19,8 +19,10 @@ from support import ROOT, settings_for
 from fraudguard.api import examples
 from fraudguard.api.app import create_app
 from fraudguard.config import Settings
+from fraudguard.decisions import outbox
+from fraudguard.decisions.connection import open_engine, transaction
 from fraudguard.decisions.repository import connect
-from fraudguard.domain import Role
+from fraudguard.domain import Label, Role
 from fraudguard.embedded.kafka import EmbeddedKafka
 from fraudguard.embedded.postgres import EmbeddedPostgres
 from fraudguard.events.topics import ensure_topics
@@ -58,12 +60,21 @@ async def test_without_kafka_it_lives_is_not_ready_and_still_reads(database_url:
         assert (await http.get("/v1/decisions", headers=key)).status_code == 200
 
 
+async def queue_label(database_url: str) -> None:
+    """Leave a label in the outbox, as a disposition does."""
+    engine = open_engine(database_url)
+    async with transaction(engine) as connection:
+        await outbox.put(connection, [Label.model_validate(examples.LABEL)], CLOCK.now())
+    await engine.dispose()
+
+
 async def test_it_connects_to_a_kafka_that_starts_later(database_url: str, services_dir: Path, port: int) -> None:
-    """Started first, the API becomes ready by itself and takes events."""
+    """Started first, the API becomes ready by itself, takes events, and sends the labels that had to wait."""
     settings = settings_for(f"127.0.0.1:{port}", database_url)
     async with connect(database_url) as repository, client(settings) as http:
         key = {"X-API-Key": await repository.keys.create(Role.SERVICE, "test", "test", CLOCK.now())}
         assert (await http.get("/health/ready")).json()["path"] == "kafka, listener"
+        await queue_label(database_url)
         late = EmbeddedKafka(services_dir / "late-kafka", port=port)
         await asyncio.to_thread(late.start)
         try:
@@ -79,6 +90,11 @@ async def test_it_connects_to_a_kafka_that_starts_later(database_url: str, servi
 
             await until(ready, "the API is ready")
             assert (await http.post("/v1/events", json=examples.TRANSACTION, headers=key)).status_code == 202
+
+            async def published() -> bool:
+                return not await repository.outbox.pending(1)
+
+            await until(published, "the label is published")
         finally:
             await asyncio.to_thread(late.stop)
 
