@@ -141,7 +141,7 @@ def train(
         head.train()
         for batch in _batches(data, run.batch_tokens, rng):
             loss = _loss(adapted, head, batch, columns, head_run.number_dropout, generator)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
             torch.nn.utils.clip_grad_norm_([*lora, *head.parameters()], 1.0)
             optimizer.step()
             schedule.step()

@@ -194,7 +194,7 @@ def _harmless(folder: Path, part: Part) -> Iterator[Dialogue]:
         for key, group in groups[: count_max if part == "train" else count_max // 6]:
             turns = tuple(
                 ("customer" if turn.speaker in _CUSTOMERS else other, turn.text.strip())
-                for turn in group.itertuples()
+                for turn in _records(group)
                 if turn.text.strip() and turn.text != "__SILENCE__"
             )
             if turns:
@@ -208,7 +208,7 @@ def utterances(data: Path) -> Iterator[Dialogue]:
         if frame is not None:
             rng = Random(name)
             sender = "customer" if name.startswith(("banking", "clinc")) else "counterparty"
-            for row in frame.iloc[sorted(rng.sample(range(len(frame)), min(count, len(frame))))].itertuples():
+            for row in _records(frame.iloc[sorted(rng.sample(range(len(frame)), min(count, len(frame))))]):
                 yield Dialogue(name, row.dialogue_id, name[-2:], "chat", ((sender, row.text.strip()),), False)
 
 
@@ -234,7 +234,12 @@ def _turns(text: str, senders: dict[str, str]) -> tuple[tuple[str, str], ...]:
 def _rows(file: Path) -> Iterator[Any]:
     frame = _frame(file)
     if frame is not None:
-        yield from frame.itertuples()
+        yield from _records(frame)
+
+
+def _records(frame: pd.DataFrame) -> Iterator[Any]:
+    """The rows as named tuples; Any, because a parquet file's columns are not known to the type checker."""
+    return iter(frame.itertuples())
 
 
 def _frame(file: Path) -> pd.DataFrame | None:

@@ -87,7 +87,7 @@ def pretrain(model: Qwen2ForCausalLM, documents: Sequence[Sequence[int]], run: L
     for step in range(steps):
         ids = torch.tensor([next(blocks) for _ in range(run.batch)])
         loss = _loss(model, ids, run.candidates, generator)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

@@ -22,7 +22,13 @@ from fraudguard.config import Settings
 from fraudguard.domain import Role
 from fraudguard.errors import FraudguardError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Real-time fraud screening.", rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Real-time fraud screening.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,  # they print local variables: keys, texts
+)
 rules_app = typer.Typer(no_args_is_help=True, help="Check, test and list the rules.")
 letters_app = typer.Typer(no_args_is_help=True, help="Events that could not be used.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys and their roles.")

@@ -18,6 +18,7 @@ from datetime import timedelta
 
 import httpx
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.errors import KafkaError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -138,7 +139,10 @@ def _await_ready(settings: Settings, url: str, *children: subprocess.Popen[bytes
 
 
 def _worker_consumes(admin: KafkaAdminClient, settings: Settings) -> bool:
-    group = admin.describe_groups([settings.consumer_group])[settings.consumer_group]
+    try:
+        group = admin.describe_groups([settings.consumer_group])[settings.consumer_group]
+    except KafkaError:  # the broker makes its coordinator when the first group asks for one
+        return False
     return bool(group["group_state"] == "Stable" and group["members"])
 
 
