@@ -37,7 +37,7 @@ doctor: install ## what this machine has and lacks
 
 install: $(VENV)/.installed ## virtual environment, packages, Kafka's jars
 
-# A new pip first: older ones backtrack for minutes over these bounds (docs/install.md).
+# A new pip first: 23.2 backtracks over these bounds for minutes without an answer.
 $(VENV)/.installed: pyproject.toml constraints.txt fraudguard/embedded/kafka.lock
 	@$(PYTHON) -m fraudguard.preflight
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
