@@ -40,7 +40,9 @@ class Listener:
     def __init__(self, bootstrap: str) -> None:
         self.arrived: dict[str, float] = {}
         self.decisions: dict[str, Decision] = {}
-        self._consumer = KafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="latest", fetch_max_wait_ms=20)
+        self._consumer = KafkaConsumer(
+            bootstrap_servers=bootstrap, auto_offset_reset="latest", enable_auto_commit=False, fetch_max_wait_ms=20
+        )
         partitions = [TopicPartition(DECISIONS, p) for p in self._consumer.partitions_for_topic(DECISIONS)]
         self._consumer.assign(partitions)
         self._consumer.seek_to_end(*partitions)

@@ -124,6 +124,7 @@ def train(
     run: AdapterRun,
     head_run: HeadRun,
     seed: int,
+    bfloat16: bool,
 ) -> float:
     """Train adapter and head in place; keep the epoch with the best mean average precision on dev, and return that."""
     columns = torch.tensor([MODEL_FEATURES.index(name) for name in head.names])
@@ -140,7 +141,8 @@ def train(
         adapted.train()
         head.train()
         for batch in _batches(data, run.batch_tokens, rng):
-            loss = _loss(adapted, head, batch, columns, head_run.number_dropout, generator)
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                loss = _loss(adapted, head, batch, columns, head_run.number_dropout, generator)
             loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
             torch.nn.utils.clip_grad_norm_([*lora, *head.parameters()], 1.0)
             optimizer.step()
@@ -216,6 +218,7 @@ def _loss(
     truth = torch.cat([sample.truth for sample in batch])
     weight = torch.cat([sample.weight for sample in batch])
     typology = torch.cat([sample.typology for sample in batch])
+    logits, typologies = logits.float(), typologies.float()
     loss = (F.binary_cross_entropy_with_logits(logits, truth, reduction="none") * weight).sum() / weight.sum()
     if (typology >= 0).any():
         loss = loss + 0.1 * F.cross_entropy(typologies, typology, ignore_index=-1)

@@ -6,7 +6,7 @@ each is held out; does not know features, tokens or models. zh_antifraud_sft is 
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -93,11 +93,11 @@ def story_lives(part: Part, seed: int, accounts: int, frauds: int) -> list[Life]
     ]
 
 
-def dialogue_lives(dialogues: Iterable[Dialogue], seed: int, ordinary_events_max: int = 25) -> list[Life]:
+def dialogue_lives(dialogues: Sequence[Dialogue], seed: int, ordinary_events_max: int = 25) -> list[Life]:
     """Each dialogue in the middle of some account's ordinary life, of which at most that many events come before it."""
     rng = Random(f"lives {seed}")
     ordinary: dict[str, list[tuple[Screenable, ...]]] = {"zh": [], "en": []}
-    cast = generate(seed, 400, START, DAYS, 0, "train")
+    cast = generate(seed, min(400, 20 + len(dialogues)), START, DAYS, 0, "train")
     by_account: dict[str, list[Screenable]] = {}
     for told in cast.events:
         by_account.setdefault(told.event.account_id, []).append(mask_event(told.event))

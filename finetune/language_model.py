@@ -75,7 +75,9 @@ def new_base(shape: BaseShape, vocabulary: int) -> Qwen2ForCausalLM:
     )
 
 
-def pretrain(model: Qwen2ForCausalLM, documents: Sequence[Sequence[int]], run: LanguageModelRun, seed: int) -> float:
+def pretrain(
+    model: Qwen2ForCausalLM, documents: Sequence[Sequence[int]], run: LanguageModelRun, seed: int, bfloat16: bool
+) -> float:
     """Next-token training over the documents packed into blocks; the mean loss of the last tenth of the steps."""
     steps = max(run.tokens // (run.batch * run.block), 1)
     generator = torch.Generator().manual_seed(seed)
@@ -86,7 +88,8 @@ def pretrain(model: Qwen2ForCausalLM, documents: Sequence[Sequence[int]], run: L
     model.train()
     for step in range(steps):
         ids = torch.tensor([next(blocks) for _ in range(run.batch)])
-        loss = _loss(model, ids, run.candidates, generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            loss = _loss(model, ids, run.candidates, generator)
         loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -111,7 +114,7 @@ def _loss(model: Qwen2ForCausalLM, ids: Tensor, candidates: int, generator: torc
     others = torch.randint(len(embeddings), (candidates,), generator=generator)
     rivals, places = torch.unique(torch.cat([targets, others]), return_inverse=True)
     logits = hidden @ embeddings[rivals].t()
-    return torch.nn.functional.cross_entropy(logits, places[: len(targets)])
+    return torch.nn.functional.cross_entropy(logits.float(), places[: len(targets)])
 
 
 def _blocks(documents: Sequence[Sequence[int]], run: LanguageModelRun, rng: Random) -> Iterator[list[int]]:

@@ -79,12 +79,13 @@ class HeadRun(_Settings):
 
 
 class Recipe(_Settings):
-    """The whole of starter.yaml."""
+    """The whole of starter.yaml. bfloat16: multiply in it while training (autocast)."""
 
     name: str
     version: str
     seed: int
     threads: int
+    bfloat16: bool
     tokenizer: TokenizerRun
     base: BaseShape
     stories: StoriesRun

@@ -72,7 +72,7 @@ def make_base(recipe: Recipe, folder: Path, made: Sequence[Passage], encoder: Li
     documents += [list(encoder.encode(text)) for text in data.texts(folder)]
     log.info("language model: %d documents, %d tokens", len(documents), sum(map(len, documents)))
     model = new_base(recipe.base, encoder.vocabulary)
-    loss = pretrain(model, documents, recipe.language_model, recipe.seed)
+    loss = pretrain(model, documents, recipe.language_model, recipe.seed, recipe.bfloat16)
     log.info("language model: final loss %.3f", loss)
     model.to(torch.float16).save_pretrained(base)
 
@@ -88,12 +88,13 @@ def make_adapter(
         sum(len(sample.ids) for sample in train_samples), sum(len(sample.ends) for sample in train_samples), len(dev),
     )  # fmt: skip
     # What is trained on top is what will be loaded: the base as rounded to float16.
-    adapted = adapt.new_adapter(load_base(out / "base"), recipe.adapter)
+    base = load_base(out / "base")
+    base.name_or_path = ""  # or peft writes this machine's path into the adapter
+    adapted = adapt.new_adapter(base, recipe.adapter)
     head = adapt.new_head(train_samples, recipe.base.hidden_size, recipe.head, recipe.adapter.tokens_max)
-    adapt.train(adapted, head, train_samples, dev_samples, recipe.adapter, recipe.head, recipe.seed)
+    adapt.train(adapted, head, train_samples, dev_samples, recipe.adapter, recipe.head, recipe.seed, recipe.bfloat16)
     truth = np.concatenate([sample.truth.numpy() for sample in dev_samples]) == 1.0
     adapt.calibrate(head, adapt.read(adapted, head, dev_samples), truth)
-    adapted.peft_config["default"].base_model_name_or_path = None  # release.json says what it belongs to
     adapted.save_pretrained(out / "adapter", save_embedding_layers=False)
     (out / "adapter" / "README.md").unlink(missing_ok=True)  # peft's empty model card; ours is docs/model-card.md
     head.save(out / "head")

@@ -162,7 +162,10 @@ def _play(
     events = [item.event for item in cast.events]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     consumer = KafkaConsumer(
-        DECISIONS, bootstrap_servers=settings.kafka_bootstrap, auto_offset_reset="earliest", group_id=None
+        DECISIONS,
+        bootstrap_servers=settings.kafka_bootstrap,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
     )
     began = time.monotonic()
     with ThreadPoolExecutor(1) as pool, Progress(*columns, console=console) as progress:

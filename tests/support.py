@@ -99,7 +99,9 @@ def send_raw(settings: Settings, records: Iterable[tuple[str, bytes | None, byte
 @contextmanager
 def reading(settings: Settings, topic: str) -> Iterator[KafkaConsumer]:
     """A consumer of all of a topic from its beginning, in no group."""
-    consumer = KafkaConsumer(bootstrap_servers=settings.kafka_bootstrap, auto_offset_reset="earliest")
+    consumer = KafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap, auto_offset_reset="earliest", enable_auto_commit=False
+    )
     try:
         partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
         consumer.assign(partitions)

@@ -1,0 +1,51 @@
+"""A --data folder of a few rows in the public sets' own columns."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty dialogues of each kind."""
+    folder = tmp_path_factory.mktemp("data")
+    for name in ("zh_teleantifraud", "en_bothbosu_calls", "harmless", "zh_antifraud_sft"):
+        (folder / name).mkdir()
+    pd.DataFrame(
+        {
+            "dialog_id": [f"run/{n}" for n in range(60)],
+            "text": [
+                f"A: 您好，{'这里是公安局，您涉嫌洗钱' if n % 2 else '欢迎订餐'}{n}\nB: 好的\nA: "
+                f"{'请把钱转到安全账户' if n % 2 else '请问送到哪里'}\nB: 嗯\nA: 谢谢{n}"
+                for n in range(60)
+            ],
+            "label": [n % 2 for n in range(60)],
+        }
+    ).to_parquet(folder / "zh_teleantifraud" / "dialogues.parquet")
+    pd.DataFrame(
+        {
+            "set": ["single"] * 60,
+            "split": ["train", "train", "test"] * 20,
+            "text": [
+                f"Suspect: Hello, call {n}.  Innocent: Who is this? Suspect: Pay me now: 5 dollars" for n in range(60)
+            ],
+            "label": [n // 3 % 2 for n in range(60)],
+        }
+    ).to_parquet(folder / "en_bothbosu_calls" / "dialogues.parquet")
+    for name, speakers in (("kdconv_zh", ("A", "B")), ("multidogo_en", ("customer", "agent"))):
+        rows = [
+            {"dialogue_id": f"d-{n}", "speaker": speakers[turn % 2], "text": f"{name} {n} {turn}", "lang": name[-2:]}
+            for n in range(60)
+            for turn in range(4)
+        ]
+        pd.DataFrame(rows).to_parquet(folder / "harmless" / f"{name}.parquet")
+    pd.DataFrame(
+        {
+            "split": ["eval0819"] * 4,
+            "text_masked": ["S1: 你好\nS2: 在吗", "S1: 转账\nS3: 好", "no speaker", "S2: 会议"],
+            "label": [0, 1, 1, 0],
+            "source_meeting": [0, 0, 0, 1],
+        }
+    ).to_parquet(folder / "zh_antifraud_sft" / "windows.parquet")
+    return folder
