@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from fraudguard.events.topics import DEAD_LETTERS, DECISIONS, LABELS, MESSAGES, TRANSACTIONS, ensure_topics
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from pydantic import SecretStr
 
@@ -14,6 +13,7 @@ from fraudguard import local
 from fraudguard.config import Settings
 from fraudguard.domain import Decision, Event
 from fraudguard.events.schema import encode
+from fraudguard.events.topics import DEAD_LETTERS, DECISIONS, LABELS, MESSAGES, TRANSACTIONS, ensure_topics
 
 TOPIC_OF = {"transaction": TRANSACTIONS, "message": MESSAGES, "label": LABELS}
 ALL_TOPICS = (TRANSACTIONS, MESSAGES, LABELS, DECISIONS, DEAD_LETTERS)
