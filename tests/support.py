@@ -20,7 +20,7 @@ ALL_TOPICS = (TRANSACTIONS, MESSAGES, LABELS, DECISIONS, DEAD_LETTERS)
 ROOT = Path(__file__).parents[1]
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 120.0) -> None:
     """Ask again every few milliseconds until it holds; AssertionError after timeout_s."""
     deadline = time.monotonic() + timeout_s
     pause = 0.005
@@ -112,7 +112,7 @@ def reading(settings: Settings, topic: str) -> Iterator[KafkaConsumer]:
 
 
 def read_decisions(
-    settings: Settings, wanted: Iterable[str], timeout_s: float = 60.0, alive: Worker | None = None
+    settings: Settings, wanted: Iterable[str], timeout_s: float = 180.0, alive: Worker | None = None
 ) -> Mapping[str, list[Decision]]:
     """Every published decision by event id, read until all wanted events have one."""
     missing = set(wanted)

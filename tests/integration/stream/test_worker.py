@@ -175,7 +175,7 @@ async def test_a_fraud_label_counts_against_the_counterparty_after_the_delay(
         loop = asyncio.get_running_loop()
         await asyncio.to_thread(wait_until, counted, "the label is counted")
         produce(settings, [new])
-        await asyncio.to_thread(read_decisions, settings, ["f-2"], 60.0, worker)
+        await asyncio.to_thread(read_decisions, settings, ["f-2"], 180.0, worker)
     features = (await stored(settings, "f-2"))["f-2"].features
     assert features["counterparty_fraud_share_7d"] == 1.0
     assert features["counterparty_transactions_7d"] == 1
