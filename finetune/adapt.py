@@ -199,7 +199,11 @@ def _batches(data: Sequence[Sample], tokens: int, rng: Random) -> Iterator[list[
 
 def _hidden(adapted: PeftModel, batch: Sequence[Sample]) -> Tensor:
     """The hidden state at every reading: [reading, hidden_size]."""
-    ids = torch.nn.utils.rnn.pad_sequence([sample.ids for sample in batch], batch_first=True)
+    longest = max(len(sample.ids) for sample in batch)
+    # Few distinct shapes: oneDNN compiles a kernel for each.
+    ids = torch.zeros(len(batch), -(-longest // 32) * 32, dtype=torch.long)
+    for row, sample in enumerate(batch):
+        ids[row, : len(sample.ids)] = sample.ids
     states = adapted.base_model.model.model(input_ids=ids, use_cache=False).last_hidden_state
     return torch.cat([states[row, sample.ends] for row, sample in enumerate(batch)])
 

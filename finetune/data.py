@@ -24,11 +24,11 @@ START = datetime(2026, 3, 2, tzinfo=UTC)
 DAYS = 10
 # Multi-turn sets of harmless/, and how many dialogues of each are drawn at most.
 HARMLESS_DIALOGUES = {
-    "multidogo_en": 700, "taskmaster3_en": 150, "taskmaster4_en": 100, "multiwoz_en": 100, "crosswoz_en": 60,
-    "xpersona_en": 150, "synthetic_persona_chat_en": 100, "tau2_bench_en": 40, "abcd_en": 40,
-    "cpsycoun_zh": 350, "multiwoz_zh": 250, "crosswoz_zh": 250, "kdconv_zh": 300, "xpersona_zh": 200,
+    "multidogo_en": 500, "taskmaster3_en": 80, "taskmaster4_en": 50, "multiwoz_en": 50, "crosswoz_en": 30,
+    "xpersona_en": 80, "synthetic_persona_chat_en": 50, "tau2_bench_en": 40, "abcd_en": 40,
+    "cpsycoun_zh": 180, "multiwoz_zh": 120, "crosswoz_zh": 120, "kdconv_zh": 150, "xpersona_zh": 100,
 }  # fmt: skip
-HARMLESS_UTTERANCES = {"banking77_en": 500, "clinc_oos_en": 300, "tatoeba_en": 250, "tatoeba_zh": 500}
+HARMLESS_UTTERANCES = {"banking77_en": 250, "clinc_oos_en": 150, "tatoeba_en": 120, "tatoeba_zh": 250}
 _SERVICE = ("multidogo", "taskmaster", "multiwoz", "tau2", "abcd")
 _CUSTOMERS = ("customer", "user", "client", "B", "User 2")
 # P(fraud) to learn at the first turns of a scam dialogue: nobody can know it from a greeting.
@@ -191,7 +191,7 @@ def _harmless(folder: Path, part: Part) -> Iterator[Dialogue]:
         Random(name).shuffle(groups)
         service = name.startswith(_SERVICE)
         other = "agent" if service else "counterparty"
-        for key, group in groups[: count_max if part == "train" else count_max // 6]:
+        for key, group in groups[: count_max if part == "train" else count_max // 4]:
             turns = tuple(
                 ("customer" if turn.speaker in _CUSTOMERS else other, turn.text.strip())
                 for turn in _records(group)

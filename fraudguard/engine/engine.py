@@ -18,6 +18,9 @@ from fraudguard.engine.tokenizer import LineTokenizer
 
 # Padded tokens of one forward pass: larger ones leave the caches of a CPU core and are slower a token.
 TOKENS_PER_FORWARD = 1_024
+# Lengths are padded to multiples of this. oneDNN compiles an int8 kernel for every number of rows that it has not seen
+# lately, which costs more than the multiplication; so there are few numbers of rows.
+LENGTH_STEP = 16
 
 Ids = tuple[int, ...]
 
@@ -75,7 +78,7 @@ class Engine:
         readings = share(sequences)
         hidden = torch.empty(len(sequences), self._head.spec.hidden_size)
         for batch in batches(list(readings)):
-            ids = torch.zeros(len(batch), max(map(len, batch)), dtype=torch.long)
+            ids = torch.zeros(len(batch), padded(len(batch[0])), dtype=torch.long)
             for row, sequence in enumerate(batch):
                 ids[row, : len(sequence)] = torch.tensor(sequence)
             # Padding stands on the right, where causal attention cannot see it: no mask is needed.
@@ -102,11 +105,19 @@ def share(sequences: Sequence[Ids]) -> dict[Ids, list[int]]:
     return readings
 
 
+def padded(length: int) -> int:
+    """The length of a row that holds so many tokens."""
+    return -(-length // LENGTH_STEP) * LENGTH_STEP
+
+
 def batches(sequences: Sequence[Ids]) -> list[list[Ids]]:
-    """Sequences of like length together, each batch at most TOKENS_PER_FORWARD with its padding, or one sequence."""
+    """Sequences of like length together, longest first.
+
+    A batch fits TOKENS_PER_FORWARD with its padding, or is one sequence.
+    """
     made: list[list[Ids]] = []
     for sequence in sorted(sequences, key=len, reverse=True):
-        if not made or (len(made[-1]) + 1) * len(made[-1][0]) > TOKENS_PER_FORWARD:
+        if not made or (len(made[-1]) + 1) * padded(len(made[-1][0])) > TOKENS_PER_FORWARD:
             made.append([])
         made[-1].append(sequence)
     return made
