@@ -24,11 +24,11 @@ START = datetime(2026, 3, 2, tzinfo=UTC)
 DAYS = 10
 # Multi-turn sets of harmless/, and how many dialogues of each are drawn at most.
 HARMLESS_DIALOGUES = {
-    "multidogo_en": 500, "taskmaster3_en": 80, "taskmaster4_en": 50, "multiwoz_en": 50, "crosswoz_en": 30,
-    "xpersona_en": 80, "synthetic_persona_chat_en": 50, "tau2_bench_en": 40, "abcd_en": 40,
-    "cpsycoun_zh": 180, "multiwoz_zh": 120, "crosswoz_zh": 120, "kdconv_zh": 150, "xpersona_zh": 100,
+    "multidogo_en": 240, "taskmaster3_en": 30, "taskmaster4_en": 20, "multiwoz_en": 20, "crosswoz_en": 20,
+    "xpersona_en": 40, "synthetic_persona_chat_en": 20, "tau2_bench_en": 20, "abcd_en": 20,
+    "cpsycoun_zh": 60, "multiwoz_zh": 50, "crosswoz_zh": 50, "kdconv_zh": 60, "xpersona_zh": 50,
 }  # fmt: skip
-HARMLESS_UTTERANCES = {"banking77_en": 250, "clinc_oos_en": 150, "tatoeba_en": 120, "tatoeba_zh": 250}
+HARMLESS_UTTERANCES = {"banking77_en": 120, "clinc_oos_en": 60, "tatoeba_en": 50, "tatoeba_zh": 100}
 _SERVICE = ("multidogo", "taskmaster", "multiwoz", "tau2", "abcd")
 _CUSTOMERS = ("customer", "user", "client", "B", "User 2")
 # P(fraud) to learn at the first turns of a scam dialogue: nobody can know it from a greeting.

@@ -40,7 +40,7 @@ def gather(recipe: Recipe, folder: Path, part: Part) -> list[Life]:
     for source, all_of_it in by_source.items():
         most = recipe.dialogues_max.get(source, len(all_of_it))
         if part != "train":
-            most = min(most, 150)
+            most = min(most, 60)
         spoken += Random(f"{recipe.seed} {source}").sample(all_of_it, min(len(all_of_it), most))
     if part == "train":
         spoken += data.utterances(folder)
