@@ -31,7 +31,7 @@ class Settings(BaseSettings):
 
     model: str = "starter"  # "starter", "off", or a release directory (see engine/loader.py)
     precision: Literal["fp32", "int8"] = "int8"
-    # More threads than free cores make each other wait: measured 15 times slower beside Kafka and PostgreSQL on 2 cores.
+    # More threads than free cores wait for each other: 15 times slower beside Kafka and PostgreSQL on 2 cores.
     engine_threads: Annotated[int, Field(ge=0)] = 1  # 0: what torch picks
     engine_timeout_ms: Annotated[int, Field(ge=1)] = 5_000  # of one batch
     engine_failures_max: Annotated[int, Field(ge=1)] = 5  # consecutive, then the circuit opens
