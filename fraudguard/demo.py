@@ -38,7 +38,7 @@ SEED, ACCOUNTS, FRAUDS = 7, 300, 14
 HISTORY_DAYS = 2  # ordinary days before the scripted one, so that profiles know what is usual
 IN_FLIGHT_MAX = 16  # events sent and not yet decided: a steady load, so that latency is not the queue's
 ALARM = (Outcome.REVIEW, Outcome.BLOCK)
-READY_S = 90.0
+READY_S = 240.0
 SILENCE_S = 60.0
 
 
