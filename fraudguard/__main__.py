@@ -114,6 +114,7 @@ def demo(once: Annotated[bool, typer.Option("--once", help="End after the summar
     from fraudguard.demo import run_demo
 
     logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("kafka").setLevel(logging.ERROR)  # it warns of every slow moment of the machine
     run_demo(Settings(), out, SystemClock(), once=once)
 
 
