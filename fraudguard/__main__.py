@@ -9,7 +9,7 @@ import getpass
 import json
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,10 +50,6 @@ def main() -> None:
     except FraudguardError as error:
         err.print(str(error), markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from error
-
-
-def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(work)
 
 
 @app.command()
@@ -140,7 +136,7 @@ def replay(
     """Prove a stored decision: the same inputs give the same hits, outcome and reasons; exits with 1 if not."""
     from fraudguard.replay import replay_one
 
-    proof = _run(replay_one(Settings(), decision_id, rescore=rescore))
+    proof = asyncio.run(replay_one(Settings(), decision_id, rescore=rescore))
     decision = proof.record.decision
     print(f"decision   {decision.decision_id}  event {decision.event_id}  account {decision.account_id}")
     print(f"stored     {decision.outcome}  risk {decision.risk}  reasons {', '.join(decision.reasons) or '-'}")
@@ -255,13 +251,13 @@ def letters_replay(
 @keys_app.command("create")
 def keys_create(role: Role, owner: Annotated[str, typer.Argument(help="Who uses it.")]) -> None:
     """A new key; it is shown this once."""
-    print(_run(_with_keys(lambda keys: keys.create(role, owner, _operator(), SystemClock().now()))))
+    print(asyncio.run(_with_keys(lambda keys: keys.create(role, owner, _operator(), SystemClock().now()))))
 
 
 @keys_app.command("list")
 def keys_list() -> None:
     """Every key, without its secret."""
-    for key in _run(_with_keys(lambda keys: keys.list())):
+    for key in asyncio.run(_with_keys(lambda keys: keys.list())):
         revoked = f"  revoked {key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else ""
         print(f"{key.key_id}  {key.role:<13} {key.created_at:%Y-%m-%d %H:%M}  {key.owner}{revoked}")
 
@@ -269,7 +265,7 @@ def keys_list() -> None:
 @keys_app.command("revoke")
 def keys_revoke(key_id: str) -> None:
     """End a key for good."""
-    _run(_with_keys(lambda keys: keys.revoke(key_id, _operator(), SystemClock().now())))
+    asyncio.run(_with_keys(lambda keys: keys.revoke(key_id, _operator(), SystemClock().now())))
 
 
 async def _with_keys(work: Callable[[Any], Awaitable[Any]]) -> Any:
