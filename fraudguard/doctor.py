@@ -15,7 +15,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +24,13 @@ from fraudguard.config import Settings
 from fraudguard.embedded import kafka, postgres
 from fraudguard.embedded.supervisor import HOST, port_is_free
 from fraudguard.errors import FraudguardError, ServiceFailed
+from fraudguard.preflight import PYTHON_MIN, missing_packages
 
 GIB = 2**30
 DISK_BYTES_MIN = 2 * GIB  # an estimate with room: logs of both servers, PostgreSQL's write-ahead log of up to 1 GiB
 MEMORY_BYTES_MIN = 2 * GIB  # an estimate with room: Kafka, PostgreSQL, a worker with torch and the API
 CONNECT_S_MAX = 3.0
-PYTHONS = ((3, 11), (3, 15))  # from, below; as in pyproject.toml
+PYTHON_BELOW = (3, 15)  # as in pyproject.toml
 MACHINES = ("x86_64", "aarch64")  # those the wheels of the JRE and of PostgreSQL are built for
 EXTRAS = {"stream": "the worker", "engine": "the model", "api": "the API", "embedded": "Kafka and PostgreSQL here"}
 
@@ -57,7 +57,7 @@ def examine(settings: Settings) -> list[Finding]:
     findings = [
         python(sys.version_info[:2]),
         machine(platform.system(), platform.machine()),
-        compiler(Path(sysconfig.get_paths()["include"])),
+        compiler(),
         loopback(),
         memory(),
         disk(settings.state_dir),
@@ -82,9 +82,10 @@ def examine(settings: Settings) -> list[Finding]:
 
 def python(version: tuple[int, ...]) -> Finding:
     """The interpreter's version, as (major, minor)."""
-    lowest, above = PYTHONS
-    fix = f"install Python {lowest[0]}.{lowest[1]} (Debian: apt-get install python3 python3-venv) and rebuild .venv"
-    return Finding("Python", lowest <= version < above, f"{version[0]}.{version[1]}", fix)
+    fix = (
+        f"install Python {PYTHON_MIN[0]}.{PYTHON_MIN[1]} (Debian: apt-get install python3 python3-venv), rebuild .venv"
+    )
+    return Finding("Python", PYTHON_MIN <= version < PYTHON_BELOW, f"{version[0]}.{version[1]}", fix)
 
 
 def machine(system: str, processor: str) -> Finding:
@@ -94,15 +95,14 @@ def machine(system: str, processor: str) -> Finding:
     return Finding("platform", fits, f"{system} {processor}", fix)
 
 
-def compiler(include: Path) -> Finding:
-    """A C compiler and Python's headers; durable_rules comes as source. Not needed once that is built."""
-    missing = [] if any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))) else ["a C compiler"]
-    missing += [] if (include / "Python.h").is_file() else [f"Python.h in {include}"]
+def compiler() -> Finding:
+    """A C compiler, Python's headers and venv; durable_rules comes as source. Not needed once that is built."""
+    missing = missing_packages()
     return Finding(
         "C compiler and Python headers",
         not missing,
         f"missing: {', '.join(missing)}" if missing else "present",
-        f"apt-get install gcc libc6-dev python{sys.version_info[0]}.{sys.version_info[1]}-dev",
+        f"apt-get install {' '.join(missing)}",
         needed=importlib.util.find_spec("durable_rules_engine") is None,
     )
 
