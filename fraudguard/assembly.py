@@ -56,7 +56,8 @@ def load_engine(settings: Settings) -> GuardedEngine | None:
         return None
     from fraudguard.engine.engine import Engine  # imports torch
 
-    engine = Engine.load(settings.model, settings.precision, settings.engine_threads)
+    cache_bytes = settings.engine_cache_mib << 20
+    engine = Engine.load(settings.model, settings.precision, settings.engine_threads, cache_bytes)
     return GuardedEngine(
         engine,
         timeout_s=settings.engine_timeout_ms / 1000,

@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     precision: Literal["fp32", "int8"] = "int8"
     # More threads than free cores wait for each other: 15 times slower beside Kafka and PostgreSQL on 2 cores.
     engine_threads: Annotated[int, Field(ge=0)] = 1  # 0: what torch picks
+    # Keys and values of timelines: 1.5 KiB a token with the starter, so some 2,000 accounts; 0 reads each anew.
+    engine_cache_mib: Annotated[int, Field(ge=0)] = 512
     engine_timeout_ms: Annotated[int, Field(ge=1)] = 5_000  # of one batch
     engine_failures_max: Annotated[int, Field(ge=1)] = 5  # consecutive, then the circuit opens
     engine_retry_ms: Annotated[int, Field(ge=1)] = 10_000  # how long the circuit stays open

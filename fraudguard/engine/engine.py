@@ -5,6 +5,7 @@ timeline and features alone, never on the batch it came in.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -12,30 +13,39 @@ import torch
 
 from fraudguard.domain import Score, ScoreRequest, Typology
 from fraudguard.engine.head import as_numbers
+from fraudguard.engine.kv_cache import TimelineCache
 from fraudguard.engine.loader import Loaded, Precision, load
+from fraudguard.engine.qwen2 import Span
 from fraudguard.engine.release import open_release
 from fraudguard.engine.tokenizer import LineTokenizer
 
-# Padded tokens of one forward pass: larger ones leave the caches of a CPU core and are slower a token.
+# New tokens of one forward pass: more leave the caches of a CPU core and are slower a token.
 TOKENS_PER_FORWARD = 1_024
-# Lengths are padded to multiples of this. oneDNN compiles an int8 kernel for every number of rows that it has not seen
-# lately, which costs more than the multiplication; so there are few numbers of rows.
-LENGTH_STEP = 16
 
 Ids = tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Run:
+    """A timeline that is read once. readings: by its token, the requests whose verdict is read there."""
+
+    account_id: str
+    ids: Ids
+    readings: dict[int, list[int]] = field(default_factory=dict)
 
 
 class Engine:
     """Scores timelines with one release. `score` is for one thread at a time."""
 
-    def __init__(self, name: str, loaded: Loaded) -> None:
-        """name: name@version+precision."""
+    def __init__(self, name: str, loaded: Loaded, cache_bytes: int = 0) -> None:
+        """name: name@version+precision. cache_bytes: for keys and values of timelines; 0 keeps none."""
         self.name = name
         self._backbone, self._head, self._tokenizer = loaded.backbone, loaded.head, loaded.tokenizer
         self._typologies = tuple(Typology(value) for value in self._head.spec.typologies)
+        self._cache = TimelineCache(self._backbone.new_kv, cache_bytes)
 
     @classmethod
-    def load(cls, source: Path | str, precision: Precision, threads: int = 0) -> Self:
+    def load(cls, source: Path | str, precision: Precision, threads: int = 0, cache_bytes: int = 0) -> Self:
         """The release in a folder, or "starter". threads: of torch, for the whole process; 0 leaves its choice.
 
         Raises BadModel.
@@ -43,7 +53,7 @@ class Engine:
         if threads:
             torch.set_num_threads(threads)
         release = open_release(source)
-        return cls(f"{release.name}@{release.version}+{precision}", load(release, precision))
+        return cls(f"{release.name}@{release.version}+{precision}", load(release, precision), cache_bytes)
 
     @property
     def tokenizer(self) -> LineTokenizer:
@@ -60,7 +70,7 @@ class Engine:
         """One score a request, in order. Raises BadModel when the features are not those the head was made for."""
         if not requests:
             return []
-        hidden = self._last_hidden([self._ids(request) for request in requests])
+        hidden = self._last_hidden([(request.timeline.account_id, self._ids(request)) for request in requests])
         numbers = torch.from_numpy(as_numbers(self._head.names, [request.features for request in requests]))
         logits, typologies = self._head(hidden, numbers)
         risks = self._head.calibration.risk(logits.numpy())
@@ -73,51 +83,51 @@ class Engine:
         ids = [token for line in request.timeline.lines for token in self._tokenizer.encode(line.text)]
         return tuple(ids[-self.tokens_max :])
 
-    def _last_hidden(self, sequences: Sequence[Ids]) -> torch.Tensor:
-        """The final hidden state at the last token of each sequence: [n, hidden_size]."""
-        readings = share(sequences)
-        hidden = torch.empty(len(sequences), self._head.spec.hidden_size)
-        for batch in batches(list(readings)):
-            ids = torch.zeros(len(batch), padded(len(batch[0])), dtype=torch.long)
-            for row, sequence in enumerate(batch):
-                ids[row, : len(sequence)] = torch.tensor(sequence)
-            # Padding stands on the right, where causal attention cannot see it: no mask is needed.
-            states = self._backbone(input_ids=ids, use_cache=False).last_hidden_state
-            for row, sequence in enumerate(batch):
-                for index in readings[sequence]:
-                    hidden[index] = states[row, len(sequences[index]) - 1]
+    def _last_hidden(self, timelines: Sequence[tuple[str, Ids]]) -> torch.Tensor:
+        """The final hidden state at the last token of each timeline: [n, hidden_size]."""
+        hidden = torch.empty(len(timelines), self._head.spec.hidden_size)
+        tokens: list[int] = []
+        spans: list[Span] = []
+        waiting: list[list[int]] = []  # by end, the requests that read there
+
+        def forward() -> None:
+            states = self._backbone(torch.tensor(tokens), spans).float()
+            for state, indices in zip(states, waiting, strict=True):
+                hidden[indices] = state
+            for filled in (tokens, spans, waiting):
+                filled.clear()
+
+        taken = []
+        for run in share(timelines):
+            kv, held = self._cache.take(run.account_id, run.ids)
+            taken.append((run, kv))
+            start = min(held, *run.readings)  # what is read must be run
+            while start < len(run.ids):
+                stop = min(len(run.ids), start + TOKENS_PER_FORWARD - len(tokens))
+                ends = [end for end in sorted(run.readings) if start <= end < stop]
+                tokens += run.ids[start:stop]
+                spans.append(Span(start, stop - start, [end - start for end in ends], kv))
+                waiting += [run.readings[end] for end in ends]
+                start = stop
+                if len(tokens) == TOKENS_PER_FORWARD:
+                    forward()
+        if tokens:
+            forward()
+        for run, kv in taken:
+            self._cache.put(run.account_id, run.ids, kv)
         return hidden
 
 
-def share(sequences: Sequence[Ids]) -> dict[Ids, list[int]]:
-    """Which sequences must be run, each with the indices that are read from it: itself, and what it begins with.
+def share(timelines: Sequence[tuple[str, Ids]]) -> list[Run]:
+    """The timelines (account, ids) that must be read, each with the requests that are read from it.
 
-    The events of one account in one batch have timelines that continue each other; one pass reads them all.
+    The events of one account in one batch have timelines that continue each other; one run reads them all.
     """
-    readings: dict[Ids, list[int]] = {}
-    longest: Ids = ()
-    # In lexicographic order a sequence stands right before those it begins.
-    for index in sorted(range(len(sequences)), key=sequences.__getitem__, reverse=True):
-        sequence = sequences[index]
-        if not readings or longest[: len(sequence)] != sequence:
-            longest = sequence
-        readings.setdefault(longest, []).append(index)
-    return readings
-
-
-def padded(length: int) -> int:
-    """The length of a row that holds so many tokens."""
-    return -(-length // LENGTH_STEP) * LENGTH_STEP
-
-
-def batches(sequences: Sequence[Ids]) -> list[list[Ids]]:
-    """Sequences of like length together, longest first.
-
-    A batch fits TOKENS_PER_FORWARD with its padding, or is one sequence.
-    """
-    made: list[list[Ids]] = []
-    for sequence in sorted(sequences, key=len, reverse=True):
-        if not made or (len(made[-1]) + 1) * padded(len(made[-1][0])) > TOKENS_PER_FORWARD:
-            made.append([])
-        made[-1].append(sequence)
-    return made
+    runs: list[Run] = []
+    # Backwards in lexicographic order a timeline stands right behind those that continue it.
+    for index in sorted(range(len(timelines)), key=timelines.__getitem__, reverse=True):
+        account_id, ids = timelines[index]
+        if not runs or runs[-1].account_id != account_id or runs[-1].ids[: len(ids)] != ids:
+            runs.append(Run(account_id, ids))
+        runs[-1].readings.setdefault(len(ids) - 1, []).append(index)
+    return runs

@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from fraudguard.engine.head import FusionHead, load_head
 from fraudguard.engine.quantization import to_int8
+from fraudguard.engine.qwen2 import Qwen2
 from fraudguard.engine.release import Release
 from fraudguard.engine.tokenizer import LineTokenizer
 from fraudguard.errors import BadModel
@@ -30,9 +31,9 @@ Precision = Literal["fp32", "int8"]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """backbone: transformers' Qwen2Model, adapter merged, in the precision asked for. head: float32."""
+    """backbone: adapter merged, in the precision asked for. head: float32."""
 
-    backbone: nn.Module
+    backbone: Qwen2
     head: FusionHead
     tokenizer: LineTokenizer
 
@@ -62,7 +63,7 @@ def load(release: Release, precision: Precision) -> Loaded:
     if release.adapter is not None:
         with _quiet():
             model = attach(model, release.adapter).merge_and_unload()
-    backbone: nn.Module = model.model.eval().requires_grad_(False)
+    backbone = Qwen2.of(model.model)
     if precision == "int8":
         to_int8(backbone)
     return Loaded(backbone, head.requires_grad_(False), tokenizer)

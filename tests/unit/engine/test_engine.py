@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fraudguard.domain import Line, ScoreRequest, Timeline, Typology
-from fraudguard.engine.engine import TOKENS_PER_FORWARD, Engine, batches, padded, share
+from fraudguard.engine.engine import Engine, share
+from fraudguard.engine.loader import load
+from fraudguard.engine.release import open_release
 from fraudguard.errors import BadModel
 from fraudguard.features.registry import MODEL_FEATURES
 
@@ -20,7 +23,9 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 # How far a risk may move with the batch it is in. fp32: the rounding of sums. int8: such a difference may push an
 # activation over the edge between two of its 255 levels.
 TOLERANCE = {"fp32": 1e-5, "int8": 2e-3}
-ENGINES = {precision: Engine.load("starter", precision, 1) for precision in PRECISIONS}
+torch.set_num_threads(1)
+LOADED = {precision: load(open_release("starter"), precision) for precision in PRECISIONS}
+ENGINES = {precision: Engine(f"starter@0+{precision}", LOADED[precision]) for precision in PRECISIONS}
 SEEN = ["customer: 急用钱，先转到安全账户", "[pay out CNY 50,000 transfer new payee]", "agent: how can I help?"]
 LINES = st.one_of(st.sampled_from(SEEN), st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30))
 NUMBERS = st.dictionaries(st.sampled_from(MODEL_FEATURES), st.floats(0, 100_000, width=32), max_size=8)
@@ -110,9 +115,10 @@ def test_quantized_is_close_to_full_precision() -> None:
 
 def test_the_name_says_release_and_precision() -> None:
     """As written on every decision."""
-    assert ENGINES["int8"].name.startswith("starter@")
-    assert ENGINES["int8"].name.endswith("+int8")
-    assert ENGINES["int8"].score([request(["a"])])[0].model == ENGINES["int8"].name
+    engine = Engine.load("starter", "int8", 1)
+    assert engine.name.startswith("starter@")
+    assert engine.name.endswith("+int8")
+    assert engine.score([request(["a"])])[0].model == engine.name
 
 
 @pytest.mark.parametrize("shape", ["qwen25", "r1_distill"])
@@ -139,26 +145,82 @@ def test_missing_features_are_refused(ready_releases: Callable[[str], Path], ask
         engine.score([ask("a", features={"is_new_counterparty": True, "transfers_1d": 1})])
 
 
-IDS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5).map(tuple), min_size=1, max_size=12)
+TIMELINES = st.lists(
+    st.tuples(st.sampled_from("ab"), st.lists(st.integers(0, 2), min_size=1, max_size=5).map(tuple)),
+    min_size=1,
+    max_size=12,
+)
 
 
 @settings(max_examples=200, deadline=None)
-@given(sequences=IDS)
-def test_shared_readings_cover_everything_once(sequences: list[tuple[int, ...]]) -> None:
-    """Each sequence is read once, from one that begins with it, and no run is the beginning of another."""
-    readings = share(sequences)
-    assert sorted(index for indices in readings.values() for index in indices) == list(range(len(sequences)))
-    for run, indices in readings.items():
-        assert all(run[: len(sequences[index])] == sequences[index] for index in indices)
-    runs = list(readings)
-    assert not any(a != b and b[: len(a)] == a for a in runs for b in runs)
+@given(timelines=TIMELINES)
+def test_shared_readings_cover_everything_once(timelines: list[tuple[str, tuple[int, ...]]]) -> None:
+    """Each timeline is read once, from a run of its account that begins with it, and no run begins another."""
+    runs = share(timelines)
+    read = [(run, end, index) for run in runs for end, indices in run.readings.items() for index in indices]
+    assert sorted(index for _, _, index in read) == list(range(len(timelines)))
+    assert all(timelines[index] == (run.account_id, run.ids[: end + 1]) for run, end, index in read)
+    assert not any(
+        a is not b and a.account_id == b.account_id and b.ids[: len(a.ids)] == a.ids for a in runs for b in runs
+    )
 
 
-@settings(max_examples=50, deadline=None)
-@given(lengths=st.lists(st.integers(1, 1500), min_size=1, max_size=40))
-def test_batches_stay_within_their_tokens(lengths: list[int]) -> None:
-    """Every sequence is in one batch; padding included a batch fits, unless it is one long sequence."""
-    sequences = [(n,) * length for n, length in enumerate(lengths)]
-    made = batches(sequences)
-    assert sorted(sequence for batch in made for sequence in batch) == sorted(sequences)
-    assert all(len(batch) == 1 or len(batch) * padded(max(map(len, batch))) <= TOKENS_PER_FORWARD for batch in made)
+class Lives:
+    """Accounts whose timelines grow line by line and are cut as the features room cuts them."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, list[str]] = {}
+
+    def grow(self, account: str, text: str) -> ScoreRequest:
+        """One more line; of more than eight the oldest four go."""
+        lines = self.lines.setdefault(account, [])
+        lines.append(text)
+        if len(lines) > 8:
+            del lines[:4]
+        timeline = Timeline(account, 1, tuple(Line("message", AT, line) for line in lines))
+        return ScoreRequest(timeline, dict.fromkeys(MODEL_FEATURES) | {"transfers_1d": len(lines)})
+
+
+STEPS = st.lists(st.lists(st.tuples(st.sampled_from("abcd"), LINES), min_size=1, max_size=6), min_size=1, max_size=10)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@settings(max_examples=20, deadline=None)
+@given(steps=STEPS, cache_bytes=st.sampled_from([0, 150_000, 250_000, 1 << 30]), order=st.randoms())
+def test_a_cache_changes_no_score(precision: Precision, steps: object, cache_bytes: int, order: object) -> None:
+    """Any interleaving of growing and cut timelines, with whatever was evicted, scores as from scratch."""
+    engine = ENGINES[precision]
+    caching = Engine(engine.name, LOADED[precision], cache_bytes)
+    lives = Lives()
+    for step in steps:  # type: ignore[attr-defined]  # hypothesis's lists
+        batch = [lives.grow(account, text) for account, text in step]
+        order.shuffle(batch)  # type: ignore[attr-defined]  # hypothesis's Random
+        risks = [score.risk for score in caching.score(batch)]
+        assert risks == pytest.approx([score.risk for score in engine.score(batch)], abs=TOLERANCE[precision])
+
+
+def test_an_event_costs_its_own_tokens() -> None:
+    """With a cache only the new line is run; without one, the whole timeline."""
+    caching = Engine("e", LOADED["fp32"], 1 << 30)
+    counted: list[int] = []
+    forward = caching._backbone.forward
+    lives = Lives()
+    caching.score([lives.grow("a", SEEN[0])])
+    caching._backbone.forward = lambda ids, spans: (counted.append(len(ids)), forward(ids, spans))[1]  # type: ignore[method-assign]
+    try:
+        caching.score([lives.grow("a", SEEN[1])])
+    finally:
+        caching._backbone.forward = forward  # type: ignore[method-assign]
+    assert counted == [caching.tokenizer.count(SEEN[1])]
+
+
+def test_a_timeline_longer_than_one_pass_is_read_in_pieces(
+    ready_releases: Callable[[str], Path], ask: Callable[..., ScoreRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces of any size, cut anywhere, give the scores of one pass."""
+    engine = Engine.load(ready_releases("qwen25"), "fp32")
+    requests = [ask(*(f"customer: {n} {k}" for k in range(n % 5 + 1))) for n in range(12)]
+    whole = [score.risk for score in engine.score(requests)]
+    for tokens in (1, 7, 50):
+        monkeypatch.setattr("fraudguard.engine.engine.TOKENS_PER_FORWARD", tokens)
+        assert [score.risk for score in engine.score(requests)] == pytest.approx(whole, abs=1e-5)

@@ -10,10 +10,17 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, Qwen2Model
 
 from fraudguard.engine.loader import attach, load, load_base
+from fraudguard.engine.qwen2 import Qwen2, Span
 from fraudguard.engine.release import open_release
 from fraudguard.errors import BadModel
 
 IDS = torch.arange(3, 43).reshape(2, 20)
+
+
+def hidden(backbone: Qwen2) -> torch.Tensor:
+    """The final states of IDS, [row, token, hidden]."""
+    spans = [Span(0, len(row), range(len(row)), backbone.new_kv(len(row))) for row in IDS]
+    return backbone(IDS.flatten(), spans).view(*IDS.shape, -1)
 
 
 @pytest.mark.parametrize("shape", ["qwen25", "r1_distill", "starter"])
@@ -22,7 +29,7 @@ def test_merged_equals_unmerged(ready_releases: Callable[[str], Path], shape: st
     """fp32: the backbone gives what peft gives with the adapter beside the base (1e-4), and not the bare base."""
     release = open_release(ready_releases(shape))
     assert release.adapter is not None
-    merged = load(release, "fp32").backbone(input_ids=IDS).last_hidden_state
+    merged = hidden(load(release, "fp32").backbone)
     beside = attach(load_base(release.base), release.adapter).eval().base_model.model.model(input_ids=IDS)
     bare = load_base(release.base).eval().model(input_ids=IDS).last_hidden_state
     torch.testing.assert_close(merged, beside.last_hidden_state, atol=1e-4, rtol=1e-4)
@@ -34,7 +41,7 @@ def test_the_starter_merges_as_peft_runs_it() -> None:
     """The shipped weights, tied embeddings adapted too, agree within 1e-4."""
     release = open_release("starter")
     assert release.adapter is not None
-    merged = load(release, "fp32").backbone(input_ids=IDS).last_hidden_state
+    merged = hidden(load(release, "fp32").backbone)
     beside = attach(load_base(release.base), release.adapter).eval().base_model.model.model(input_ids=IDS)
     torch.testing.assert_close(merged, beside.last_hidden_state, atol=1e-4, rtol=1e-4)
 
@@ -43,10 +50,10 @@ def test_the_starter_merges_as_peft_runs_it() -> None:
 def test_a_base_of_the_bare_body_loads(make_release: Callable[..., Path]) -> None:
     """A checkpoint saved without the vocabulary's head, in float16, is the same body."""
     folder = make_release(adapter=False)
-    whole = load(open_release(folder), "fp32").backbone(input_ids=IDS).last_hidden_state
+    whole = hidden(load(open_release(folder), "fp32").backbone)
     bare = Qwen2Model.from_pretrained(folder / "base").to(torch.float16)
     bare.save_pretrained(folder / "base")
-    again = load(open_release(folder), "fp32").backbone(input_ids=IDS).last_hidden_state
+    again = hidden(load(open_release(folder), "fp32").backbone)
     assert again.dtype == torch.float32
     torch.testing.assert_close(again, whole, atol=0.05, rtol=0.05)
 
