@@ -132,7 +132,8 @@ def story_table(scored: Sequence[Scored], found: Sequence[Conversation]) -> list
         caught = [one for one in frauds if one.risks[one.frauds].max() >= threshold]
         at = [int(np.flatnonzero(one.risks[one.frauds] >= threshold)[0]) + 1 for one in caught]
         alarmed = np.mean([one.risks.max() >= threshold for one in harmless])
-        rows[f"frauds caught at {name}"] = f"{len(caught)} of {len(frauds)}, median at fraud event {np.median(at):.0f}"
+        median = f", median at fraud event {np.median(at):.0f}" if at else ""
+        rows[f"frauds caught at {name}"] = f"{len(caught)} of {len(frauds)}{median}"
         rows[f"hard harmless stories alarmed at {name}"] = f"{alarmed:.1%} of {len(harmless)}"
     return ["| measure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
 
