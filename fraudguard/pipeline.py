@@ -163,8 +163,9 @@ class Pipeline:
 
     async def _attempt(self, batch: Sequence[Received], overloaded: bool) -> list[Answer]:
         with metrics.STAGE_SECONDS.labels("load").time():
-            known = await self._know(batch)
-            states = await self._check_out(_accounts(batch))
+            async with self._repository.one_transaction() as repository:
+                known = await self._know(batch, repository)
+                states = await self._check_out(_accounts(batch), repository)
         with metrics.STAGE_SECONDS.labels("features").time():
             answers, labels = self._take(batch, known, states)
         taken = [answer for answer in answers if isinstance(answer, _Taken)]
@@ -191,13 +192,13 @@ class Pipeline:
             metrics.LATENCY_SECONDS.observe(decision.latency_ms / 1000)
         return _finish(batch, answers, records, known)
 
-    async def _know(self, batch: Sequence[Received]) -> _Known:
+    async def _know(self, batch: Sequence[Received], repository: Repository) -> _Known:
         """Earlier decisions of these events and label targets, their labels, and the feedback counters they read."""
         labels = [item.event for item in batch if isinstance(item.event, Label)]
         ids = {item.event.event_id for item in batch} | {label.target_event_id for label in labels}
-        earlier = await self._repository.earlier(ids)
-        stored = await self._repository.labels(ids)
-        label_ids = await self._repository.labels_by_id([label.event_id for label in labels]) if labels else {}
+        earlier = await repository.earlier(ids)
+        stored = await repository.labels(ids)
+        label_ids = await repository.labels_by_id([label.event_id for label in labels]) if labels else {}
         fresh = [
             item.event for item in batch if isinstance(item.event, Transaction) and item.event.event_id not in earlier
         ]
@@ -205,14 +206,16 @@ class Pipeline:
         if fresh:
             delay = self._settings.label_delay_days
             first_day = min(day_of(event) for event in fresh) - delay - max(WINDOWS_DAYS)
-            counts = await self._repository.entity_counts({k for event in fresh for k in keys_of(event)}, first_day)
+            counts = await repository.entity_counts({k for event in fresh for k in keys_of(event)}, first_day)
         return _Known(earlier, stored, label_ids, FeedbackView(counts, self._settings.label_delay_days))
 
-    async def _check_out(self, accounts: Collection[str]) -> dict[str, tuple[int, AccountState]]:
+    async def _check_out(
+        self, accounts: Collection[str], repository: Repository
+    ) -> dict[str, tuple[int, AccountState]]:
         """States by account as (version read, state). They leave the cache until the batch is committed."""
         states = {a: self._states.pop(a) for a in accounts if a in self._states}
         missing = [a for a in accounts if a not in states]
-        stored = await self._repository.states(missing) if missing else {}
+        stored = await repository.states(missing) if missing else {}
         settings = self._settings
         for account in missing:
             state = AccountState(
