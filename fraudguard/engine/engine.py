@@ -4,6 +4,7 @@ Knows tokens, batches and the forward pass. Knows no rule, no account state and 
 timeline and features alone, never on the batch it came in.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 from fraudguard.domain import Score, ScoreRequest, Typology
 from fraudguard.engine.head import as_numbers
-from fraudguard.engine.kv_cache import TimelineCache
+from fraudguard.engine.kv_cache import PAGE, Room, TimelineCache
 from fraudguard.engine.loader import Loaded, Precision, load
 from fraudguard.engine.qwen2 import Span
 from fraudguard.engine.release import open_release
@@ -38,11 +39,13 @@ class Engine:
     """Scores timelines with one release. `score` is for one thread at a time."""
 
     def __init__(self, name: str, loaded: Loaded, cache_bytes: int = 0) -> None:
-        """name: name@version+precision. cache_bytes: for keys and values of timelines; 0 keeps none."""
+        """name: name@version+precision. cache_bytes: for timelines' keys and values, at least a pass's."""
         self.name = name
         self._backbone, self._head, self._tokenizer = loaded.backbone, loaded.head, loaded.tokenizer
         self._typologies = tuple(Typology(value) for value in self._head.spec.typologies)
-        self._cache = TimelineCache(self._backbone.new_kv, cache_bytes)
+        slots = max(cache_bytes // self._backbone.new_pool(1).nbytes, self.tokens_max + PAGE, TOKENS_PER_FORWARD)
+        self._cache = TimelineCache(slots)
+        self._pool = self._backbone.new_pool(slots)
 
     @classmethod
     def load(cls, source: Path | str, precision: Precision, threads: int = 0, cache_bytes: int = 0) -> Self:
@@ -86,36 +89,47 @@ class Engine:
     def _last_hidden(self, timelines: Sequence[tuple[str, Ids]]) -> torch.Tensor:
         """The final hidden state at the last token of each timeline: [n, hidden_size]."""
         hidden = torch.empty(len(timelines), self._head.spec.hidden_size)
+        waiting = deque(share(timelines))
+        while waiting:
+            taken: list[tuple[Run, Room]] = []
+            while waiting and (room := self._cache.take(waiting[0].account_id, waiting[0].ids)):
+                taken.append((waiting.popleft(), room))
+            try:
+                self._read(taken, hidden)
+            except BaseException:
+                for _, room in taken:
+                    self._cache.release(room)
+                raise
+            for _, room in taken:
+                self._cache.put(room)
+        return hidden
+
+    def _read(self, taken: Sequence[tuple[Run, Room]], hidden: torch.Tensor) -> None:
+        """Fill the rooms, and into `hidden` what is read there, in passes of at most TOKENS_PER_FORWARD tokens."""
         tokens: list[int] = []
         spans: list[Span] = []
-        waiting: list[list[int]] = []  # by end, the requests that read there
-
-        def forward() -> None:
-            states = self._backbone(torch.tensor(tokens), spans).float()
-            for state, indices in zip(states, waiting, strict=True):
-                hidden[indices] = state
-            for filled in (tokens, spans, waiting):
-                filled.clear()
-
-        taken = []
-        for run in share(timelines):
-            kv, held = self._cache.take(run.account_id, run.ids)
-            taken.append((run, kv))
-            start = min(held, *run.readings)  # what is read must be run
+        readers: list[list[int]] = []  # by end, the requests that read there
+        for run, room in taken:
+            slots, start = room.slots, min(room.held, *run.readings)  # what is read must be run
             while start < len(run.ids):
                 stop = min(len(run.ids), start + TOKENS_PER_FORWARD - len(tokens))
                 ends = [end for end in sorted(run.readings) if start <= end < stop]
                 tokens += run.ids[start:stop]
-                spans.append(Span(start, stop - start, [end - start for end in ends], kv))
-                waiting += [run.readings[end] for end in ends]
+                spans.append(Span(start, slots[:stop], [end - start for end in ends]))
+                readers += [run.readings[end] for end in ends]
                 start = stop
                 if len(tokens) == TOKENS_PER_FORWARD:
-                    forward()
+                    self._forward(tokens, spans, readers, hidden)
+                    tokens, spans, readers = [], [], []
         if tokens:
-            forward()
-        for run, kv in taken:
-            self._cache.put(run.account_id, run.ids, kv)
-        return hidden
+            self._forward(tokens, spans, readers, hidden)
+
+    def _forward(
+        self, tokens: Sequence[int], spans: Sequence[Span], readers: Sequence[list[int]], hidden: torch.Tensor
+    ) -> None:
+        states = self._backbone(torch.tensor(tokens), spans, self._pool).float()
+        for state, indices in zip(states, readers, strict=True):
+            hidden[indices] = state
 
 
 def share(timelines: Sequence[tuple[str, Ids]]) -> list[Run]:

@@ -1,71 +1,82 @@
-"""The timelines' keys and values, by account, so that an event costs its own tokens only.
+"""Where the timelines' keys and values are, by account, so that an event costs its own tokens only.
 
-Knows ids and bytes; knows no model and no line. What it holds is a copy of what could be computed again: an entry may
-vanish at any time and changes no score. One engine owns one cache, so entries never mix models, adapters or precisions.
+Knows ids and the places of one pool; knows no model, no tensor and no line. What the pool holds could be computed
+again: an entry may vanish at any time and changes no score. One engine owns one cache, so entries never mix models,
+adapters or precisions.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
-CAPACITY_MIN: Final = 64
+PAGE: Final = 16  # consecutive places that are given away together
+
+Ids = Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    ids: Sequence[int]
-    kv: Tensor
+class Room:
+    """Places of the pool for a timeline's tokens. slots: one a token; held: how many of the first are filled."""
+
+    account_id: str
+    ids: Ids
+    pages: list[int]
+    held: int
+
+    @property
+    def slots(self) -> npt.NDArray[np.int64]:
+        """The place of each id."""
+        places = np.array(self.pages, dtype=np.int64)[:, None] * PAGE + np.arange(PAGE)
+        return places.flatten()[: len(self.ids)]
 
 
 class TimelineCache:
-    """At most bytes_max of entries that nobody has taken out, least recently used out first. Not thread-safe."""
+    """Shares a pool of so many places among timelines; least recently used out first. Not thread-safe."""
 
-    def __init__(self, new_kv: Callable[[int], Tensor], bytes_max: int) -> None:
-        """new_kv: makes room for so many tokens, [layer, key or value, kv_head, capacity, head_dim]."""
-        self._new_kv, self._bytes_max = new_kv, bytes_max
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
-        self.bytes = 0
+    def __init__(self, slots: int) -> None:
+        """slots: places of the pool; of those beyond a multiple of PAGE no use is made."""
+        self._free = list(range(slots // PAGE))
+        self._entries: OrderedDict[str, Room] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def take(self, account_id: str, ids: Sequence[int]) -> tuple[Tensor, int]:
-        """Room for all of ids, and how many first ones it holds already. The entry is out until it is put back."""
+    def take(self, account_id: str, ids: Ids) -> Room | None:
+        """Room for all of ids, nobody else's until it is put back; None while those taken out fill the pool."""
         entry = self._entries.pop(account_id, None)
-        if entry is None:
-            return self._new_kv(_capacity(len(ids))), 0
-        self.bytes -= entry.kv.nbytes
-        held = _common(entry.ids, ids)
-        if entry.kv.shape[3] >= len(ids):
-            return entry.kv, held
-        room = self._new_kv(_capacity(len(ids)))
-        room[:, :, :, :held] = entry.kv[:, :, :, :held]
-        return room, held
-
-    def put(self, account_id: str, ids: Sequence[int], kv: Tensor) -> None:
-        """Keep the keys and values of ids; of several for one account the last stays."""
-        self.drop(account_id)
-        self._entries[account_id] = _Entry(ids, kv)
-        self.bytes += kv.nbytes
-        while self.bytes > self._bytes_max:
+        pages = entry.pages if entry else []
+        wanted = -(-len(ids) // PAGE)
+        while len(self._free) + len(pages) < wanted and self._entries:
             self.drop(next(iter(self._entries)))
+        self._free += pages[wanted:]
+        pages = pages[:wanted]
+        if len(self._free) + len(pages) < wanted:
+            self._free += pages
+            return None
+        pages += [self._free.pop() for _ in range(wanted - len(pages))]
+        return Room(account_id, ids, pages, _common(entry.ids, ids) if entry else 0)
+
+    def put(self, room: Room) -> None:
+        """Keep a room whose places are all filled; of several for one account the last stays."""
+        self.drop(room.account_id)
+        self._entries[room.account_id] = room
+
+    def release(self, room: Room) -> None:
+        """Take back a room that was not filled."""
+        self._free += room.pages
 
     def drop(self, account_id: str) -> None:
         """Forget the account's entry, if there is one."""
         entry = self._entries.pop(account_id, None)
         if entry is not None:
-            self.bytes -= entry.kv.nbytes
+            self.release(entry)
 
 
-def _capacity(tokens: int) -> int:
-    """The next power of two: a timeline that grows line by line is copied a few times only."""
-    return max(CAPACITY_MIN, 1 << (tokens - 1).bit_length())
-
-
-def _common(held: Sequence[int], wanted: Sequence[int]) -> int:
+def _common(held: Ids, wanted: Ids) -> int:
     """How many first ids are the same."""
     if held == wanted[: len(held)]:
         return len(held)

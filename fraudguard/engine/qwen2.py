@@ -9,13 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen2Config, Qwen2Model
 
+Places = npt.NDArray[np.int64]
+
 # Rows of the packed batch are filled up to a multiple of this: oneDNN compiles an int8 kernel for every number of rows.
 ROWS_STEP: Final = 16
+# What one more attention call costs, in products of a query and a key: spans are padded to each other for less.
+CALL_COST: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +53,18 @@ class Shape:
 class Span:
     """Consecutive tokens of one timeline in a packed batch.
 
-    past: how many tokens before them `kv` holds. count: how many they are. ends: those of them whose hidden state is
-    wanted, counted from the span's first. kv: [layer, key or value, kv_head, capacity, head_dim]; the new tokens' go
-    behind the past ones.
+    past: how many tokens come before them. slots: where the keys and values of the past ones are and those of its own
+    go, [past + count] places of the pool. ends: those of its own tokens whose hidden state is wanted, from 0.
     """
 
     past: int
-    count: int
+    slots: Places
     ends: Sequence[int]
-    kv: Tensor
+
+    @property
+    def count(self) -> int:
+        """How many tokens it has of its own."""
+        return len(self.slots) - self.past
 
 
 class _Norm(nn.Module):
@@ -125,67 +134,54 @@ class Qwen2(nn.Module):
         made.load_state_dict(weights, assign=True)
         return made.eval().requires_grad_(False)
 
-    def new_kv(self, capacity: int) -> Tensor:
-        """Room for the keys and values of so many tokens of one timeline."""
+    def new_pool(self, slots: int) -> Tensor:
+        """Room for the keys and values of so many tokens: [layer, slot, key or value, kv_head, head_dim]."""
         shape = self.shape
-        return self.cosines.new_empty(shape.layers, 2, shape.kv_heads, capacity, shape.head_dim)
+        # Zeros: what stands in a padded key's place is read, though it weighs nothing.
+        return torch.zeros(shape.layers, slots, 2, shape.kv_heads, shape.head_dim, dtype=self.embedding.weight.dtype)
 
-    def forward(self, ids: Tensor, spans: Sequence[Span]) -> Tensor:
-        """ids [token]: the spans' tokens, one span after the other. Gives [end, hidden]: the spans' ends in order."""
+    def forward(self, ids: Tensor, spans: Sequence[Span], pool: Tensor) -> Tensor:
+        """ids [token]: the spans' own tokens, one span after the other. Gives [end, hidden]: the spans' ends in order.
+
+        A span may continue an earlier one of the same batch.
+        """
         total = len(ids)
-        positions = torch.cat([torch.arange(span.past, span.past + span.count) for span in spans])
-        ids, positions = (F.pad(row, (0, -total % ROWS_STEP)) for row in (ids, positions))
-        x = self.embedding(ids)
-        cosines, sines = self.cosines[positions][:, None], self.sines[positions][:, None]
-        masks = [_mask(span, range(span.count), x.dtype) for span in spans]
-        for number, layer in enumerate(self._layers[:-1]):
-            x = self._layer(layer, number, x, cosines, sines, spans, masks)
-        return self._last_layer(x, cosines, sines, spans)
+        counts = np.array([span.count for span in spans])
+        starts = np.cumsum(counts) - counts
+        positions = np.concatenate([np.arange(span.past, len(span.slots)) for span in spans])
+        new_slots = torch.from_numpy(np.concatenate([span.slots[span.past :] for span in spans]))
+        rows_missing = -total % ROWS_STEP
+        x: Tensor = self.embedding(F.pad(ids, (0, rows_missing)))
+        places = F.pad(torch.from_numpy(positions), (0, rows_missing))
+        cosines, sines = self.cosines[places][:, None], self.sines[places][:, None]
+        everything = _plan(spans, [np.arange(count) for count in counts], starts, x.dtype)
+        for layer, kept in zip(self._layers[:-1], pool[:-1], strict=True):
+            queries = self._project(layer, x, cosines, sines, new_slots, kept)
+            x = layer.feed(x + layer.out(_attend(queries, everything, kept)))
+        ends = [np.array(span.ends, dtype=np.int64) for span in spans]
+        layer, kept = self._layers[-1], pool[-1]
+        queries = self._project(layer, x, cosines, sines, new_slots, kept)
+        wanted = torch.from_numpy(np.concatenate([start + end for start, end in zip(starts, ends, strict=True)]))
+        if not len(wanted):
+            return x[:0]
+        attended = _attend(queries, _plan(spans, ends, starts, x.dtype), kept)
+        rows = F.pad(wanted, (0, -len(wanted) % ROWS_STEP))
+        last: Tensor = self.norm(layer.feed(x[rows] + layer.out(attended[rows])))
+        return last[: len(wanted)]
 
-    def _project(self, layer: _Layer, x: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotated queries [token, head, dim] and keys, and values [token, kv_head, dim]."""
+    def _project(
+        self, layer: _Layer, x: Tensor, cosines: Tensor, sines: Tensor, new_slots: Tensor, kept: Tensor
+    ) -> Tensor:
+        """Rotated queries [token, head, dim]; keys and values go into the layer's part of the pool."""
         shape = self.shape
         qkv = layer.qkv(layer.attention_norm(x)).view(len(x), -1, shape.head_dim)
         rotating, values = qkv.split((shape.heads + shape.kv_heads, shape.kv_heads), dim=1)
         first, second = rotating.chunk(2, dim=-1)
         rotated = rotating * cosines + torch.cat((-second, first), dim=-1) * sines
-        queries, keys = rotated.split((shape.heads, shape.kv_heads), dim=1)
-        return queries, keys, values
-
-    def _layer(
-        self, layer: _Layer, number: int, x: Tensor, cosines: Tensor, sines: Tensor, spans: Sequence[Span],
-        masks: Sequence[Tensor | None],
-    ) -> Tensor:  # fmt: skip
-        queries, keys, values = self._project(layer, x, cosines, sines)
-        attended = torch.zeros_like(queries)
-        start = 0
-        for span, mask in zip(spans, masks, strict=True):
-            stop = start + span.count
-            _store(span, number, keys[start:stop], values[start:stop])
-            attended[start:stop] = _attend(queries[start:stop], span, number, mask)
-            start = stop
-        return layer.feed(x + layer.out(attended.flatten(1)))
-
-    def _last_layer(self, x: Tensor, cosines: Tensor, sines: Tensor, spans: Sequence[Span]) -> Tensor:
-        layer, number = self._layers[-1], len(self._layers) - 1
-        queries, keys, values = self._project(layer, x, cosines, sines)
-        attended, wanted = [], []
-        start = 0
-        for span in spans:
-            stop = start + span.count
-            _store(span, number, keys[start:stop], values[start:stop])
-            if span.ends:
-                rows = [start + end for end in span.ends]
-                attended.append(_attend(queries[rows], span, number, _mask(span, span.ends, x.dtype)))
-                wanted += rows
-            start = stop
-        if not wanted:
-            return x[:0]
-        missing = -len(wanted) % ROWS_STEP
-        ends = F.pad(torch.cat(attended).flatten(1), (0, 0, 0, missing))
-        x = F.pad(x[wanted], (0, 0, 0, missing)) + layer.out(ends)
-        last: Tensor = self.norm(layer.feed(x))
-        return last[: len(wanted)]
+        queries: Tensor = rotated[:, : shape.heads]
+        keys, count = rotated[:, shape.heads :], len(new_slots)
+        kept.index_copy_(0, new_slots, torch.stack((keys[:count], values[:count]), dim=1))
+        return queries
 
 
 def _rotations(shape: Shape) -> tuple[Tensor, Tensor]:
@@ -195,21 +191,76 @@ def _rotations(shape: Shape) -> tuple[Tensor, Tensor]:
     return angles.cos(), angles.sin()
 
 
-def _mask(span: Span, rows: Sequence[int], dtype: torch.dtype) -> Tensor | None:
-    """What each of these tokens of the span sees [row, past + count], as a summand; None where that is everything."""
-    if span.count == 1:
-        return None
-    sees = torch.tensor(rows)[:, None] + span.past >= torch.arange(span.past + span.count)
-    return torch.zeros(sees.shape, dtype=dtype).masked_fill_(~sees, -torch.inf)
+@dataclass(frozen=True, slots=True)
+class _Attention:
+    """Spans that attend in one call, padded to each other.
+
+    rows [span, query]: of the packed batch; a shorter span repeats its last. slots [span, key]: of the pool. mask
+    [span, 1, query, key]: a summand. real: which of the flattened queries are no padding; their rows are `to`.
+    """
+
+    rows: Tensor
+    slots: Tensor
+    mask: Tensor
+    real: Tensor
+    to: Tensor
 
 
-def _store(span: Span, layer: int, keys: Tensor, values: Tensor) -> None:
-    room = span.kv[layer, :, :, span.past : span.past + span.count]
-    room[0], room[1] = keys.transpose(0, 1), values.transpose(0, 1)
+def _plan(
+    spans: Sequence[Span], queries: Sequence[Places], starts: npt.NDArray[np.int64], dtype: torch.dtype
+) -> list[_Attention]:
+    """Which spans attend together. queries: of each span, its tokens that ask; starts: of each span, its first row."""
+    asking = [number for number, of_span in enumerate(queries) if len(of_span)]
+    asking.sort(key=lambda number: (len(queries[number]), len(spans[number].slots)))
+    groups: list[list[int]] = []
+    exact = widest = 0
+    for number in asking:
+        count, keys = len(queries[number]), len(spans[number].slots)
+        exact, widest = exact + count * keys, max(widest, keys)
+        if not groups or count * widest * (len(groups[-1]) + 1) > 1.5 * exact + CALL_COST * len(groups[-1]):
+            groups.append([])
+            exact, widest = count * keys, keys
+        groups[-1].append(number)
+    return [
+        _attention([spans[n] for n in group], [queries[n] for n in group], starts[group], dtype) for group in groups
+    ]
 
 
-def _attend(queries: Tensor, span: Span, layer: int, mask: Tensor | None) -> Tensor:
-    """[row, head, dim] for queries of the same shape, over the span's past and its own tokens."""
-    keys, values = span.kv[layer, :, None, :, : span.past + span.count]
-    rows = queries.transpose(0, 1)[None]
-    return F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask, enable_gqa=True)[0].transpose(0, 1)
+def _attention(
+    spans: Sequence[Span], queries: Sequence[Places], starts: npt.NDArray[np.int64], dtype: torch.dtype
+) -> _Attention:
+    counts = np.array([len(of_span) for of_span in queries])
+    slots = np.zeros((len(spans), max(len(span.slots) for span in spans)), dtype=np.int64)
+    asked = np.zeros((len(spans), counts.max()), dtype=np.int64)
+    for row, (span, of_span) in enumerate(zip(spans, queries, strict=True)):
+        slots[row, : len(span.slots)] = span.slots
+        asked[row, : len(of_span)] = of_span
+        asked[row, len(of_span) :] = of_span[-1]
+    rows = starts[:, None] + asked
+    positions = asked + np.array([span.past for span in spans])[:, None]
+    real = np.flatnonzero(np.arange(asked.shape[1]) < counts[:, None])
+    # A token sees what stands before it in its own timeline; padded keys stand behind every token.
+    hidden = torch.from_numpy(np.arange(slots.shape[1]) > positions[:, None, :, None])
+    return _Attention(
+        rows=torch.from_numpy(rows),
+        slots=torch.from_numpy(slots),
+        mask=torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf),
+        real=torch.from_numpy(real),
+        to=torch.from_numpy(rows.flatten()[real]),
+    )
+
+
+def _attend(queries: Tensor, plan: Sequence[_Attention], kept: Tensor) -> Tensor:
+    """[row, head * dim]: what the queries [row, head, dim] gather; rows that ask nothing stay zero."""
+    attended = torch.zeros_like(queries)
+    for part in plan:
+        keys, values = _rows(kept, part.slots).permute(2, 0, 3, 1, 4)
+        asked = _rows(queries, part.rows).transpose(1, 2)
+        found = F.scaled_dot_product_attention(asked, keys, values, attn_mask=part.mask, enable_gqa=True)
+        attended.index_copy_(0, part.to, found.transpose(1, 2).flatten(0, 1).index_select(0, part.real))
+    return attended.flatten(1)
+
+
+def _rows(source: Tensor, indices: Tensor) -> Tensor:
+    """source[indices], copied row by row where indexing would go element by element."""
+    return source.index_select(0, indices.flatten()).view(*indices.shape, *source.shape[1:])

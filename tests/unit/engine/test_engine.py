@@ -1,6 +1,7 @@
 """The engine: a score depends on its own timeline and features alone, whatever it is batched with."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -186,17 +187,17 @@ STEPS = st.lists(st.lists(st.tuples(st.sampled_from("abcd"), LINES), min_size=1,
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @settings(max_examples=20, deadline=None)
-@given(steps=STEPS, cache_bytes=st.sampled_from([0, 150_000, 250_000, 1 << 30]), order=st.randoms())
+@given(steps=STEPS, cache_bytes=st.sampled_from([0, 1 << 21, 1 << 30]), order=st.randoms())
 def test_a_cache_changes_no_score(precision: Precision, steps: object, cache_bytes: int, order: object) -> None:
     """Any interleaving of growing and cut timelines, with whatever was evicted, scores as from scratch."""
-    engine = ENGINES[precision]
-    caching = Engine(engine.name, LOADED[precision], cache_bytes)
+    caching = Engine("caching", LOADED[precision], cache_bytes)
     lives = Lives()
     for step in steps:  # type: ignore[attr-defined]  # hypothesis's lists
         batch = [lives.grow(account, text) for account, text in step]
         order.shuffle(batch)  # type: ignore[attr-defined]  # hypothesis's Random
         risks = [score.risk for score in caching.score(batch)]
-        assert risks == pytest.approx([score.risk for score in engine.score(batch)], abs=TOLERANCE[precision])
+        scratch = Engine("scratch", LOADED[precision]).score(batch)
+        assert risks == pytest.approx([score.risk for score in scratch], abs=TOLERANCE[precision])
 
 
 def test_an_event_costs_its_own_tokens() -> None:
@@ -206,12 +207,36 @@ def test_an_event_costs_its_own_tokens() -> None:
     forward = caching._backbone.forward
     lives = Lives()
     caching.score([lives.grow("a", SEEN[0])])
-    caching._backbone.forward = lambda ids, spans: (counted.append(len(ids)), forward(ids, spans))[1]  # type: ignore[method-assign]
+    caching._backbone.forward = lambda ids, *rest: (counted.append(len(ids)), forward(ids, *rest))[1]  # type: ignore[method-assign]
     try:
         caching.score([lives.grow("a", SEEN[1])])
     finally:
         caching._backbone.forward = forward  # type: ignore[method-assign]
     assert counted == [caching.tokenizer.count(SEEN[1])]
+
+
+def test_a_batch_larger_than_the_pool_is_read_in_parts() -> None:
+    """Many long timelines at once, more than there is room for."""
+    small = Engine("small", LOADED["fp32"])
+    requests = []
+    for n in range(40):
+        long = request([f"customer: {n} {k} {SEEN[0]}" for k in range(12)])
+        requests.append(ScoreRequest(replace(long.timeline, account_id=f"a-{n}"), long.features))
+    alone = [Engine("one", LOADED["fp32"]).score([one])[0].risk for one in requests]
+    assert [score.risk for score in small.score(requests)] == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_failed_pass_loses_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After errors the whole pool can be used again, and nothing that was half filled."""
+    engine = Engine("e", LOADED["fp32"])
+    long = request([f"customer: {k} {SEEN[0]}" for k in range(12)])
+    before = engine.score([long])[0].risk
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "_forward", lambda *_: 1 / 0)
+        for _ in range(20):
+            with pytest.raises(ZeroDivisionError):
+                engine.score([request([f"customer: {k} {SEEN[1]}" for k in range(12)])])
+    assert engine.score([long])[0].risk == pytest.approx(before, abs=1e-5)
 
 
 def test_a_timeline_longer_than_one_pass_is_read_in_pieces(

@@ -1,78 +1,94 @@
-"""The timeline cache: what it says it holds is right, and it stays within its bytes."""
+"""The timeline cache: what it says is held is right, and no place belongs to two."""
 
-import pytest
-import torch
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from fraudguard.engine.kv_cache import CAPACITY_MIN, TimelineCache
+from fraudguard.engine.kv_cache import PAGE, TimelineCache
 
-BYTES_A_TOKEN = 2 * 4
-
-
-def new_kv(capacity: int) -> Tensor:
-    """Room for one number a token, twice."""
-    return torch.full((1, 2, 1, capacity, 1), torch.nan)
+Ids = tuple[int, ...]
 
 
-def use(cache: TimelineCache, account: str, ids: tuple[int, ...]) -> int:
-    """As the engine does: check what is held, compute the rest, put it back. How many ids were held."""
-    kv, held = cache.take(account, ids)
-    assert kv[0, 0, 0, :held, 0].tolist() == [float(token) for token in ids[:held]]
-    assert kv.shape[3] >= len(ids)
-    kv[0, :, 0, held : len(ids), 0] = torch.tensor(ids[held:], dtype=torch.float32)
-    cache.put(account, ids, kv)
-    return held
+class Pool:
+    """A cache and the places it gives away, filled as the engine does."""
+
+    def __init__(self, slots: int) -> None:
+        self.cache, self.places = TimelineCache(slots), np.full(slots, -1)
+
+    def use(self, account: str, ids: Ids) -> int | None:
+        """Check what is held, fill in the rest, put it back. How many ids were held; None without room."""
+        room = self.cache.take(account, ids)
+        if room is None:
+            return None
+        slots = room.slots
+        assert len(set(slots.tolist())) == len(ids)
+        assert self.places[slots[: room.held]].tolist() == list(ids[: room.held])
+        self.places[slots] = ids
+        self.cache.put(room)
+        return room.held
 
 
 IDS = st.lists(st.integers(0, 2), min_size=1, max_size=200).map(tuple)
 
 
-@settings(max_examples=100, deadline=None)
-@given(uses=st.lists(st.tuples(st.sampled_from("abc"), IDS), max_size=30), bytes_max=st.integers(0, 4_000))
-def test_what_is_held_is_what_was_put(uses: list[tuple[str, tuple[int, ...]]], bytes_max: int) -> None:
-    """Whatever grows, shrinks, changes or is evicted; and never more than the bytes allow."""
-    cache = TimelineCache(new_kv, bytes_max)
+@settings(max_examples=200, deadline=None)
+@given(uses=st.lists(st.tuples(st.sampled_from("abc"), IDS), max_size=30), slots=st.integers(200 + PAGE, 700))
+def test_what_is_held_is_what_was_put(uses: list[tuple[str, Ids]], slots: int) -> None:
+    """Whatever grows, shrinks, changes or is evicted."""
+    pool = Pool(slots)
     for account, ids in uses:
-        use(cache, account, ids)
-        assert cache.bytes <= bytes_max
-    assert len(cache) <= 3
+        assert pool.use(account, ids) is not None
+    for account in "abc":
+        pool.cache.drop(account)
+    assert pool.use("whole", tuple(range(slots // PAGE * PAGE))) == 0  # no place was lost on the way
 
 
 def test_a_continued_timeline_is_held_whole() -> None:
-    """Line after line, over the growing of its room."""
-    cache = TimelineCache(new_kv, 1 << 20)
-    ids = tuple(range(1000))
+    """Line after line."""
+    pool, ids = Pool(1024), tuple(range(1000))
     for end in range(10, 1000, 10):
-        assert use(cache, "a", ids[:end]) == (end - 10 if end > 10 else 0)
-    assert cache.bytes == 1024 * BYTES_A_TOKEN
+        assert pool.use("a", ids[:end]) == (end - 10 if end > 10 else 0)
 
 
 def test_a_cut_timeline_is_held_as_far_as_it_is_the_same() -> None:
     """Other first ids, other keys and values: nothing of it can be used."""
-    cache = TimelineCache(new_kv, 1 << 20)
-    use(cache, "a", (1, 2, 3, 4))
-    assert use(cache, "a", (1, 2, 9)) == 2
-    assert use(cache, "a", (3, 4)) == 0
+    pool = Pool(1024)
+    pool.use("a", (1, 2, 3, 4))
+    assert pool.use("a", (1, 2, 9)) == 2
+    assert pool.use("a", (3, 4)) == 0
 
 
 def test_the_least_recently_used_goes_first() -> None:
     """Room for two: the third pushes out the one used longest ago."""
-    cache = TimelineCache(new_kv, 2 * CAPACITY_MIN * BYTES_A_TOKEN)
+    pool = Pool(2 * PAGE)
     for account in "abac":
-        use(cache, account, (1, 2))
-    assert [use(cache, account, (1, 2)) for account in "ca"] == [2, 2]
-    assert use(cache, "b", (1, 2)) == 0
+        pool.use(account, (1, 2))
+    assert [pool.use(account, (1, 2)) for account in "ca"] == [2, 2]
+    assert pool.use("b", (1, 2)) == 0
 
 
-@pytest.mark.parametrize("taken", [True, False])
-def test_a_dropped_entry_is_computed_again(taken: bool) -> None:
-    """Dropped while kept or while in use: neither is an error."""
-    cache = TimelineCache(new_kv, 1 << 20)
-    use(cache, "a", (1, 2))
-    if taken:
-        cache.take("a", (1, 2))
-    cache.drop("a")
-    assert (len(cache), cache.bytes) == (0, 0)
-    assert use(cache, "a", (1, 2)) == 0
+def test_what_is_taken_out_is_nobody_elses() -> None:
+    """Two rooms at once share no place, even for one account; a third finds none until one is back."""
+    cache = TimelineCache(2 * PAGE)
+    first, second = cache.take("a", (1,)), cache.take("a", (1, 2))
+    assert first is not None
+    assert second is not None
+    assert not set(first.slots) & set(second.slots)
+    assert cache.take("b", (1,)) is None
+    cache.put(first)
+    cache.put(second)
+    assert len(cache) == 1
+    third = cache.take("b", (1,))
+    assert third is not None
+    cache.release(third)
+    assert cache.take("b", tuple(range(2 * PAGE))) is not None
+
+
+def test_a_dropped_entry_is_computed_again() -> None:
+    """And dropping what is not there is no error."""
+    pool = Pool(1024)
+    pool.use("a", (1, 2))
+    pool.cache.drop("a")
+    pool.cache.drop("a")
+    assert len(pool.cache) == 0
+    assert pool.use("a", (1, 2)) == 0

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,8 +20,9 @@ IDS = torch.arange(3, 43).reshape(2, 20)
 
 def hidden(backbone: Qwen2) -> torch.Tensor:
     """The final states of IDS, [row, token, hidden]."""
-    spans = [Span(0, len(row), range(len(row)), backbone.new_kv(len(row))) for row in IDS]
-    return backbone(IDS.flatten(), spans).view(*IDS.shape, -1)
+    slots = np.arange(IDS.numel()).reshape(IDS.shape)
+    spans = [Span(0, row, range(len(row))) for row in slots]
+    return backbone(IDS.flatten(), spans, backbone.new_pool(IDS.numel())).view(*IDS.shape, -1)
 
 
 @pytest.mark.parametrize("shape", ["qwen25", "r1_distill", "starter"])

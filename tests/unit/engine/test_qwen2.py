@@ -1,5 +1,6 @@
 """The own forward pass against transformers', for every batch composition."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -49,7 +50,8 @@ def test_every_batch_gives_what_transformers_gives(name: str, timelines: list[tu
     ours, theirs = OURS[name], MODELS[name]
     rows = [torch.randint(0, 300, (length,), generator=torch.manual_seed(seed)) for length, _, seed in timelines]
     want = [theirs(input_ids=row[None], use_cache=False).last_hidden_state[0] for row in rows]
-    rooms = [ours.new_kv(CAPACITY) for _ in rows]
+    pool = ours.new_pool(CAPACITY * len(rows))
+    rooms = np.random.default_rng(len(rows)).permutation(CAPACITY * len(rows)).reshape(len(rows), CAPACITY)
     past = [0] * len(rows)
     for step in range(5):
         spans, ids, expected = [], [], []
@@ -59,13 +61,13 @@ def test_every_batch_gives_what_transformers_gives(name: str, timelines: list[tu
             if count == 0:
                 continue
             ends = sorted({(seed + k) % count for k in range(seed % 3)})
-            spans.append(Span(past[number], count, ends, rooms[number]))
+            spans.append(Span(past[number], rooms[number][: past[number] + count], ends))
             ids.append(rows[number][past[number] : past[number] + count])
             expected += [want[number][past[number] + end] for end in ends]
             past[number] += count
         if not spans:
             break
-        given_states = ours(torch.cat(ids), spans)
+        given_states = ours(torch.cat(ids), spans, pool)
         assert given_states.shape == (len(expected), ours.shape.hidden)
         if expected:
             torch.testing.assert_close(given_states, torch.stack(expected), atol=1e-4, rtol=1e-4)
@@ -76,7 +78,7 @@ def test_one_timeline_may_come_in_two_spans_of_a_pass() -> None:
     """The second sees the first's tokens."""
     ours, theirs = OURS["7B-like"], MODELS["7B-like"]
     row = torch.arange(20)
-    room = ours.new_kv(CAPACITY)
-    states = ours(row, [Span(0, 12, [11], room), Span(12, 8, [7], room)])
+    slots = np.arange(20)
+    states = ours(row, [Span(0, slots[:12], [11]), Span(12, slots, [7])], ours.new_pool(20))
     want = theirs(input_ids=row[None], use_cache=False).last_hidden_state[0]
     torch.testing.assert_close(states, want[[11, 19]], atol=1e-4, rtol=1e-4)
