@@ -12,9 +12,10 @@ from fraudguard.clock import Clock
 from fraudguard.config import Settings
 from fraudguard.decisions.policy import Policy, load_policy
 from fraudguard.decisions.repository import Repository, connect
+from fraudguard.engine.batcher import Batcher
 from fraudguard.engine.guard import GuardedEngine
 from fraudguard.engine.release import open_release
-from fraudguard.engine.tokenizer import LineTokenizer
+from fraudguard.engine.tokenizer import LineTokenizer, open_tokenizer
 from fraudguard.features.money import Rates, load_rates
 from fraudguard.features.registry import FEATURES
 from fraudguard.pipeline import Pipeline
@@ -46,7 +47,7 @@ def load_parts(settings: Settings) -> Parts:
     rules = load_rules(settings.rules_dir, FEATURES)
     policy = load_policy(settings.policy_path)
     # With the model off the timeline is still cut in the starter's tokens, so that it can be switched on any time.
-    counter = LineTokenizer(open_release("starter" if settings.model == "off" else settings.model).base)
+    counter = open_tokenizer(open_release("starter" if settings.model == "off" else settings.model).base)
     return Parts(rules, policy, load_engine(settings), counter, load_rates(settings.base_currency, settings.rates_path))
 
 
@@ -58,8 +59,9 @@ def load_engine(settings: Settings) -> GuardedEngine | None:
 
     cache_bytes = settings.engine_cache_mib << 20
     engine = Engine.load(settings.model, settings.precision, settings.engine_threads, cache_bytes)
+    batcher = Batcher(engine, pass_s=settings.engine_pass_ms / 1000, queue_max=settings.engine_queue_max)
     return GuardedEngine(
-        engine,
+        batcher,
         timeout_s=settings.engine_timeout_ms / 1000,
         failures_max=settings.engine_failures_max,
         retry_s=settings.engine_retry_ms / 1000,

@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     engine_threads: Annotated[int, Field(ge=0)] = 1  # 0: what torch picks
     # Keys and values of timelines: 1.5 KiB a token with the starter, so some 2,000 accounts; 0 reads each anew.
     engine_cache_mib: Annotated[int, Field(ge=0)] = 512
+    engine_pass_ms: Annotated[int, Field(ge=1)] = 100  # how long one pass of the model should take
+    engine_queue_max: Annotated[int, Field(ge=1)] = 8_192  # requests that wait for the model
     engine_timeout_ms: Annotated[int, Field(ge=1)] = 5_000  # of one batch
     engine_failures_max: Annotated[int, Field(ge=1)] = 5  # consecutive, then the circuit opens
     engine_retry_ms: Annotated[int, Field(ge=1)] = 10_000  # how long the circuit stays open
@@ -50,7 +52,8 @@ class Settings(BaseSettings):
     batch_events_max: Annotated[int, Field(ge=1, le=4096)] = 256
     batch_wait_ms: Annotated[int, Field(ge=1, le=50)] = 10  # above 50 a stop signal is answered late
     batch_timeout_ms: Annotated[int, Field(ge=100)] = 30_000
-    deadline_ms: Annotated[int, Field(ge=0)] = 0  # an older event is decided without the model; 0: never
+    # An event that would be older than this once the model has read it is decided without; 0: never.
+    deadline_ms: Annotated[int, Field(ge=0)] = 0
     conflict_retries_max: Annotated[int, Field(ge=1)] = 5
     watchdog_s: Annotated[float, Field(gt=0)] = 60.0
     session_timeout_s: Annotated[float, Field(gt=0)] = 10.0

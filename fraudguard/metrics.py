@@ -20,8 +20,8 @@ LATENCY_SECONDS = Histogram("fraudguard_latency_seconds", "Received to decided."
 BATCH_EVENTS = Histogram("fraudguard_batch_events", "Events in a batch.", buckets=(1, 4, 16, 64, 256, 1024))
 # Batches computed again because another worker had written an account first.
 CONFLICTS = Counter("fraudguard_state_conflicts", "Batches retried after a state conflict.")
-# Batches scored without the model, by reason code.
-DEGRADED = Counter("fraudguard_degraded_batches", "Batches decided without the model.", ["reason"])
+# Events decided without the model, by reason code.
+DEGRADED = Counter("fraudguard_degraded_events", "Events decided without the model.", ["reason"])
 # Evaluations answered by the reference evaluator because durable_rules faulted.
 RULES_FALLBACKS = Counter("fraudguard_rules_fallbacks", "Evaluations the reference evaluator answered.")
 # Account states held in memory.

@@ -54,8 +54,10 @@ class Scorer(Protocol):
         """name@version+precision, written on every decision."""
         ...
 
-    async def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """One score a request, in order. Raises EngineUnavailable."""
+    async def score(
+        self, requests: Sequence[ScoreRequest], patience_s: Sequence[float] | None = None
+    ) -> list[Score | None]:
+        """One score a request, in order; None for one that is not had in so many seconds. Raises EngineUnavailable."""
         ...
 
 
@@ -126,21 +128,22 @@ class Pipeline:
         self._states: OrderedDict[str, tuple[int, AccountState]] = OrderedDict()
         self._bugs_in_a_row = 0
 
-    async def screen(self, batch: Sequence[Received], *, overloaded: bool = False) -> list[Answer]:
+    async def screen(self, batch: Sequence[Received]) -> list[Answer]:
         """Decide events in the order given and commit them in one transaction; one answer an event, in order.
 
-        overloaded: skip the model (reason OVERLOAD). Repeated events get their first decision again.
+        Repeated events get their first decision again. One that would be older than settings.deadline_ms by the time
+        the model has read it is decided without (reason OVERLOAD).
         A bug met by one event refuses that event alone; BUGS_IN_A_ROW_MAX of them raise, for then it is not the event.
         Raises StateConflict after settings.conflict_retries_max attempts, and StoreUnavailable.
         """
         try:
-            answers = await self._commit(batch, overloaded)
+            answers = await self._commit(batch)
         except Transient:
             raise
         except Exception:
             if len(batch) > 1:
                 log.exception("a batch of %d events failed; trying them one by one", len(batch))
-                return [(await self.screen([item], overloaded=overloaded))[0] for item in batch]
+                return [(await self.screen([item]))[0] for item in batch]
             self._bugs_in_a_row += 1
             if self._bugs_in_a_row >= BUGS_IN_A_ROW_MAX:
                 raise
@@ -149,10 +152,10 @@ class Pipeline:
         self._bugs_in_a_row = 0
         return answers
 
-    async def _commit(self, batch: Sequence[Received], overloaded: bool) -> list[Answer]:
+    async def _commit(self, batch: Sequence[Received]) -> list[Answer]:
         for _ in range(self._settings.conflict_retries_max):
             try:
-                return await self._attempt(batch, overloaded)
+                return await self._attempt(batch)
             except StateConflict:
                 metrics.CONFLICTS.inc()
         raise StateConflict(f"another worker kept writing these accounts: {sorted(_accounts(batch))[:5]}")
@@ -161,7 +164,7 @@ class Pipeline:
         """Drop every cached account state (after partitions were taken away)."""
         self._states.clear()
 
-    async def _attempt(self, batch: Sequence[Received], overloaded: bool) -> list[Answer]:
+    async def _attempt(self, batch: Sequence[Received]) -> list[Answer]:
         with metrics.STAGE_SECONDS.labels("load").time():
             async with self._repository.one_transaction() as repository:
                 known = await self._know(batch, repository)
@@ -170,9 +173,9 @@ class Pipeline:
             answers, labels = self._take(batch, known, states)
         taken = [answer for answer in answers if isinstance(answer, _Taken)]
         with metrics.STAGE_SECONDS.labels("engine").time():
-            scores, degraded_reason = await self._score(taken, overloaded)
+            scores, missing_reason = await self._score(taken)
         with metrics.STAGE_SECONDS.labels("rules").time():
-            records = [self._decide(*pair, degraded_reason) for pair in zip(taken, scores, strict=True)]
+            records = [self._decide(*pair, missing_reason) for pair in zip(taken, scores, strict=True)]
         touched = {item.event.account_id for item in taken} | {label.account_id for label in labels}
         if touched:
             with metrics.STAGE_SECONDS.labels("commit").time():
@@ -189,6 +192,8 @@ class Pipeline:
         for record in records:
             decision = record.decision
             metrics.DECISIONS.labels(decision.outcome, decision.degraded).inc()
+            if decision.degraded:
+                metrics.DEGRADED.labels(missing_reason).inc()
             metrics.LATENCY_SECONDS.observe(decision.latency_ms / 1000)
         return _finish(batch, answers, records, known)
 
@@ -289,22 +294,24 @@ class Pipeline:
             known.feedback.mark(target, delta)
         return Labelled(label), True
 
-    async def _score(self, taken: Sequence[_Taken], overloaded: bool) -> tuple[Sequence[Score | None], str | None]:
-        """Scores in order and no reason, or Nones and why the model was not asked."""
-        reason = "ENGINE_OFF" if self._scorer is None else "OVERLOAD" if overloaded else None
-        if self._scorer and not reason and taken:
-            requests = [ScoreRequest(item.snapshot.timeline, item.snapshot.features) for item in taken]
-            try:
-                return await self._scorer.score(requests), None
-            except EngineUnavailable as error:
-                log.warning("deciding %d events without the model: %s", len(taken), error)
-                reason = "ENGINE_UNAVAILABLE"
-        if reason and taken:
-            metrics.DEGRADED.labels(reason).inc()
-        return [None] * len(taken), reason
+    async def _score(self, taken: Sequence[_Taken]) -> tuple[Sequence[Score | None], str]:
+        """Scores in order, and why one that is None is missing."""
+        if self._scorer is None:
+            return [None] * len(taken), "ENGINE_OFF"
+        requests = [ScoreRequest(item.snapshot.timeline, item.snapshot.features) for item in taken]
+        patience_s = None
+        if limit_ms := self._settings.deadline_ms:
+            now = self._clock.now()
+            patience_s = [limit_ms / 1000 - (now - item.received.received_at).total_seconds() for item in taken]
+        try:
+            return await self._scorer.score(requests, patience_s) if requests else [], "OVERLOAD"
+        except EngineUnavailable as error:
+            log.warning("deciding %d events without the model: %s", len(taken), error)
+            return [None] * len(taken), "ENGINE_UNAVAILABLE"
 
-    def _decide(self, item: _Taken, score: Score | None, degraded_reason: str | None) -> DecisionRecord:
+    def _decide(self, item: _Taken, score: Score | None, missing_reason: str) -> DecisionRecord:
         event, snapshot = item.event, item.snapshot
+        degraded_reason = missing_reason if score is None else None
         hits = tuple(self._rules.evaluate(rule_inputs(snapshot.features, snapshot.timeline, score)))
         outcome, reasons = self._policy.decide(event.type, score, hits, degraded_reason, snapshot.late)
         decided_at = self._clock.now()

@@ -52,7 +52,8 @@ class Replayer:
         outcome, reasons = policy.decide(decision.event_type, record.score, hits, reason, record.late)
         rescored = None
         if self._scorer and record.score:
-            rescored = (await self._scorer.score([ScoreRequest(timeline, record.features)]))[0].risk
+            (score,) = await self._scorer.score([ScoreRequest(timeline, record.features)])
+            rescored = score.risk if score else None
         compared = {
             "timeline": (record.timeline_hash, timeline.hash),
             "line": (record.line, timeline.lines[-1].text if timeline.lines else None),

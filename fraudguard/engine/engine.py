@@ -82,6 +82,11 @@ class Engine:
             for risk, kind in zip(risks, typologies.argmax(dim=1).tolist(), strict=True)
         ]
 
+    def new_tokens(self, request: ScoreRequest) -> int:
+        """About how many tokens scoring it would read now, at least 1; may be asked from any thread."""
+        ids = self._ids(request)
+        return max(1, len(ids) - self._cache.held(request.timeline.account_id, ids))
+
     def _ids(self, request: ScoreRequest) -> Ids:
         ids = [token for line in request.timeline.lines for token in self._tokenizer.encode(line.text)]
         return tuple(ids[-self.tokens_max :])

@@ -35,7 +35,7 @@ class Room:
 
 
 class TimelineCache:
-    """Shares a pool of so many places among timelines; least recently used out first. Not thread-safe."""
+    """Shares a pool of so many places among timelines; least recently used out first. For one thread."""
 
     def __init__(self, slots: int) -> None:
         """slots: places of the pool; of those beyond a multiple of PAGE no use is made."""
@@ -44,6 +44,11 @@ class TimelineCache:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def held(self, account_id: str, ids: Ids) -> int:
+        """How many of the first ids are kept; the one question that another thread may ask."""
+        entry = self._entries.get(account_id)
+        return _common(entry.ids, ids) if entry else 0
 
     def take(self, account_id: str, ids: Ids) -> Room | None:
         """Room for all of ids, nobody else's until it is put back; None while those taken out fill the pool."""

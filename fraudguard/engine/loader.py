@@ -23,7 +23,7 @@ from fraudguard.engine.head import FusionHead, load_head
 from fraudguard.engine.quantization import to_int8
 from fraudguard.engine.qwen2 import Qwen2
 from fraudguard.engine.release import Release
-from fraudguard.engine.tokenizer import LineTokenizer
+from fraudguard.engine.tokenizer import LineTokenizer, open_tokenizer
 from fraudguard.errors import BadModel
 
 Precision = Literal["fp32", "int8"]
@@ -40,7 +40,7 @@ class Loaded:
 
 def load(release: Release, precision: Precision) -> Loaded:
     """Everything needed to score. Raises BadModel when a part is missing, damaged or does not fit the others."""
-    tokenizer = LineTokenizer(release.base)
+    tokenizer = open_tokenizer(release.base)
     head = load_head(release.head)
     model = load_base(release.base)
     config = model.config

@@ -57,3 +57,9 @@ class LineTokenizer:
 
     def _tokenize(self, line: str) -> tuple[int, ...]:
         return (*self._tokenizer.encode(line, add_special_tokens=False).ids, self._end)
+
+
+@lru_cache(4)
+def open_tokenizer(path: Path) -> LineTokenizer:
+    """The tokenizer in the folder, one for all who ask: a line that the features room has counted is not read again."""
+    return LineTokenizer(path)

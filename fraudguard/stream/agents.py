@@ -43,7 +43,7 @@ class Record(Protocol):
     headers: Any
 
 
-Screen = Callable[..., Awaitable[list[Answer]]]
+Screen = Callable[[Sequence[Received]], Awaitable[list[Answer]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class Door:
         # Transactions and messages come on two topics: within a batch the event's own time decides.
         batch.sort(key=lambda pair: pair[0].event.event_time)
         metrics.BATCH_EVENTS.observe(len(batch))
-        answers = await self._screen([received for received, _ in batch], overloaded=self._overloaded(batch))
+        answers = await self._screen([received for received, _ in batch])
         for (_, record), answer in zip(batch, answers, strict=True):
             if isinstance(answer, Decided):
                 decision = answer.record.decision
@@ -145,13 +145,6 @@ class Door:
             text = event.text if isinstance(event, Message) else event.memo
             sealed = seal(text, key.get_secret_value()) if text else None
         return Received(mask_event(event), appended_at, sealed)
-
-    def _overloaded(self, batch: Sequence[tuple[Received, Record]]) -> bool:
-        limit_ms = self._settings.deadline_ms
-        if not limit_ms or not batch:
-            return False
-        oldest = min(received.received_at for received, _ in batch)
-        return (self._clock.now() - oldest).total_seconds() * 1000 > limit_ms
 
     def _dead_letter(self, record: Record, error: BadEvent) -> Outgoing:
         metrics.DEAD_LETTERS.labels(error.code).inc()

@@ -250,7 +250,9 @@ class DeadEngine:
 
     name = "dead@0+fp32"
 
-    async def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+    async def score(
+        self, requests: Sequence[ScoreRequest], patience_s: Sequence[float] | None = None
+    ) -> list[Score | None]:
         """Fail."""
         raise EngineUnavailable("no GPU today")
 
@@ -263,13 +265,22 @@ async def test_without_the_model_rules_and_policy_decide(database_url: str, part
     dead = replace(parts, scorer=DeadEngine())  # type: ignore[arg-type]  # a fault to be injected
     async with opened(database_url, dead) as pipeline:
         (record,) = records(await pipeline.screen(received(transfer("t-1"))))
-        (overloaded,) = records(await pipeline.screen(received(transfer("t-2", minute=1)), overloaded=True))
     assert record.decision.degraded
     assert record.decision.risk is None
     assert record.decision.reasons == ("ENGINE_UNAVAILABLE",)
     assert record.decision.outcome == Outcome.STEP_UP
+
+
+async def test_what_has_waited_too_long_is_decided_without_the_model(database_url: str, scoring: Parts) -> None:
+    """Of one batch the old event is degraded, the fresh one scored; both count."""
+    settings = settings_for("unused:1", database_url, deadline_ms=60_000)
+    async with open_pipeline(settings, scoring, SystemClock()) as pipeline:
+        old, fresh = received(transfer("t-1"), transfer("t-2", minute=1))
+        old = replace(old, received_at=old.received_at - timedelta(minutes=2))
+        overloaded, scored = records(await pipeline.screen([old, fresh]))
     assert overloaded.decision.reasons == ("OVERLOAD",)
-    assert overloaded.features["transfers_1d"] == 2
+    assert scored.decision.risk is not None
+    assert scored.features["transfers_1d"] == 2
 
 
 async def test_replay_proves_a_decision_and_finds_a_forged_one(database_url: str, scoring: Parts) -> None:

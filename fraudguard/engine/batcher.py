@@ -1,0 +1,163 @@
+"""Between those who want scores and one engine: earliest deadline first, in passes that end in time.
+
+A pass starts as soon as the engine is idle and never waits for company; how much goes into it is what the engine, at
+its measured rate, does in `pass_s`. What cannot be scored before its deadline is refused at once, so that the caller
+can decide without it. Knows one event loop, one thread and tokens by number; knows no torch.
+"""
+
+import asyncio
+import heapq
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Final, Protocol
+
+from fraudguard.domain import Score, ScoreRequest
+from fraudguard.errors import EngineUnavailable
+
+TOKENS_FIRST: Final = 1_024  # of a pass, as long as the rate is not known
+RATE_MEMORY: Final = 0.8  # how much of the measured rate is the past's, at every pass
+
+
+class BlockingEngine(Protocol):
+    """engine/engine.py's Engine, as seen from here."""
+
+    @property
+    def name(self) -> str:
+        """name@version+precision."""
+        ...
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """One score a request, in order; blocks."""
+        ...
+
+    def new_tokens(self, request: ScoreRequest) -> int:
+        """About how many tokens scoring it would read; at least 1. Callable while `score` runs."""
+        ...
+
+
+@dataclass(order=True, slots=True)
+class _Job:
+    due: float  # the event loop's time; infinite without a deadline
+    number: int
+    tokens: int = field(compare=False)
+    request: ScoreRequest = field(compare=False)
+    answer: "asyncio.Future[Score | None]" = field(compare=False)
+
+
+class Batcher:
+    """One engine's queue. All of it runs on one event loop; the engine on a thread of its own."""
+
+    def __init__(self, engine: BlockingEngine, *, pass_s: float, queue_max: int) -> None:
+        """pass_s: how long a pass should take. queue_max: how many requests may wait."""
+        self._engine, self._pass_s, self._queue_max = engine, pass_s, queue_max
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._queue: list[_Job] = []
+        self._numbers = count()
+        self._running: asyncio.Task[None] | None = None
+        self._running_until = 0.0  # when the pass under way should end, by the event loop's time
+        self._rate: float | None = None  # tokens/s
+
+    @property
+    def name(self) -> str:
+        """The engine's."""
+        return self._engine.name
+
+    async def score(
+        self, requests: Sequence[ScoreRequest], patience_s: Sequence[float] | None = None
+    ) -> list[Score | None]:
+        """One score a request, in order; None for one that cannot be had within its patience (None: any time will do).
+
+        Raises EngineUnavailable when the queue is full, and what the engine raises.
+        """
+        if len(self._queue) + len(requests) > self._queue_max:
+            raise EngineUnavailable(f"{len(self._queue)} requests wait already, {self._queue_max} may")
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        jobs = [
+            _Job(
+                now + (patience_s[place] if patience_s else math.inf), next(self._numbers),
+                self._engine.new_tokens(request), request, loop.create_future(),
+            )
+            for place, request in enumerate(requests)
+        ]  # fmt: skip
+        self._admit(jobs, now)
+        if self._queue and self._running is None:
+            self._running = loop.create_task(self._run())
+        return await asyncio.gather(*(job.answer for job in jobs))
+
+    def _admit(self, jobs: Sequence[_Job], now: float) -> None:
+        """Queue the jobs, and refuse those of all that wait whose deadline the work before them leaves no time for.
+
+        An idle engine takes the first in any case: a rate that was measured in a bad moment must not refuse for ever.
+        """
+        until = max(now, self._running_until)
+        kept: list[_Job] = []
+        for job in sorted([*self._queue, *jobs]):
+            until_then = until + (job.tokens / self._rate if self._rate else 0.0)
+            if job.due <= now or (until_then > job.due and (kept or self._running)):
+                _settle(job, None)
+            else:
+                kept.append(job)
+                until = until_then
+        self._queue = kept  # sorted, so it is a heap
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while jobs := self._next_pass(loop.time()):
+                began = loop.time()
+                tokens = sum(job.tokens for job in jobs)
+                self._running_until = began + (tokens / self._rate if self._rate else self._pass_s)
+                try:
+                    requests = [job.request for job in jobs]
+                    scores = await loop.run_in_executor(self._thread, self._engine.score, requests)
+                except Exception as error:
+                    for job in jobs:
+                        if not job.answer.done():
+                            job.answer.set_exception(error)
+                    continue
+                self._learn(tokens, loop.time() - began)
+                for job, score in zip(jobs, scores, strict=True):
+                    _settle(job, score)
+        finally:
+            self._running, self._running_until = None, 0.0
+
+    def _learn(self, tokens: int, seconds: float) -> None:
+        """A small pass is mostly overhead and says too little: it can raise the rate and not lower it."""
+        rate = tokens / max(seconds, 1e-6)
+        if self._rate is None:
+            self._rate = rate if tokens >= self._budget / 2 else None
+        elif rate > self._rate or tokens >= self._budget / 2:
+            self._rate = RATE_MEMORY * self._rate + (1 - RATE_MEMORY) * rate
+
+    @property
+    def _budget(self) -> float:
+        """Tokens of one pass."""
+        return self._rate * self._pass_s if self._rate else TOKENS_FIRST
+
+    def _next_pass(self, now: float) -> list[_Job]:
+        """What to score now, earliest deadline first; leaves out what is too late or no longer wanted."""
+        budget = self._budget
+        jobs: list[_Job] = []
+        while self._queue and (not jobs or self._queue[0].tokens <= budget):
+            job = heapq.heappop(self._queue)
+            if job.answer.done():
+                continue
+            if job.due < now:
+                _settle(job, None)
+                continue
+            jobs.append(job)
+            budget -= job.tokens
+        return jobs
+
+    def close(self) -> None:
+        """Let the thread go without waiting for a stuck call."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _settle(job: _Job, score: Score | None) -> None:
+    if not job.answer.done():  # the caller may have given up
+        job.answer.set_result(score)
