@@ -32,6 +32,8 @@ app = typer.Typer(
 rules_app = typer.Typer(no_args_is_help=True, help="Check, test and list the rules.")
 letters_app = typer.Typer(no_args_is_help=True, help="Events that could not be used.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys and their roles.")
+bench_app = typer.Typer(no_args_is_help=True, help="What this machine does.")
+app.add_typer(bench_app, name="bench")
 app.add_typer(rules_app, name="rules")
 app.add_typer(letters_app, name="dead-letters")
 app.add_typer(keys_app, name="keys")
@@ -102,6 +104,24 @@ def api() -> None:
     from fraudguard.api.app import serve
 
     serve(Settings())
+
+
+@bench_app.callback()
+def _bench() -> None:
+    """Keeps `bench engine` a command of its own while there is only one."""
+
+
+@bench_app.command("engine")
+def bench_engine(
+    seconds: Annotated[float, typer.Option(help="How long each load runs.")] = 8.0,
+    target_ms: Annotated[float, typer.Option(help="Scores later than this do not count as goodput.")] = 50.0,
+    out_file: Annotated[Path, typer.Option("--out", help="Writes this with .json and .png.")] = Path("bench-engine"),
+) -> None:
+    """The configured model alone: capacity, latency under load, cost by turn, share of what the machine could do."""
+    from fraudguard.bench import bench_engine as run
+
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    run(Settings(), out, seconds=seconds, target_ms=target_ms, out=out_file)
 
 
 @app.command()

@@ -7,12 +7,13 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
 from fraudguard.decisions.policy import Policy, load_policy
 from fraudguard.decisions.repository import Repository, connect
-from fraudguard.engine.batcher import Batcher
+from fraudguard.engine.batcher import Batcher, BlockingEngine
 from fraudguard.engine.guard import GuardedEngine
 from fraudguard.engine.release import open_release
 from fraudguard.engine.tokenizer import LineTokenizer, open_tokenizer
@@ -20,6 +21,9 @@ from fraudguard.features.money import Rates, load_rates
 from fraudguard.features.registry import FEATURES
 from fraudguard.pipeline import Pipeline
 from fraudguard.rules.registry import RuleSet, load_rules
+
+if TYPE_CHECKING:
+    from fraudguard.engine.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +56,28 @@ def load_parts(settings: Settings) -> Parts:
 
 
 def load_engine(settings: Settings) -> GuardedEngine | None:
-    """The configured model behind its guard; None when settings.model is "off". Raises BadModel."""
+    """The configured model behind its queue and its guard; None when settings.model is "off". Raises BadModel."""
     if settings.model == "off":
         return None
-    from fraudguard.engine.engine import Engine  # imports torch
-
-    cache_bytes = settings.engine_cache_mib << 20
-    engine = Engine.load(settings.model, settings.precision, settings.engine_threads, cache_bytes)
-    batcher = Batcher(engine, pass_s=settings.engine_pass_ms / 1000, queue_max=settings.engine_queue_max)
     return GuardedEngine(
-        batcher,
+        batcher_of(settings, open_engine(settings)),
         timeout_s=settings.engine_timeout_ms / 1000,
         failures_max=settings.engine_failures_max,
         retry_s=settings.engine_retry_ms / 1000,
     )
+
+
+def open_engine(settings: Settings) -> "Engine":
+    """The configured model, as settings say. Raises BadModel."""
+    from fraudguard.engine.engine import Engine  # imports torch
+
+    cache_bytes = settings.engine_cache_mib << 20
+    return Engine.load(settings.model, settings.precision, settings.engine_threads, cache_bytes)
+
+
+def batcher_of(settings: Settings, engine: BlockingEngine) -> Batcher:
+    """The engine's queue, as settings say."""
+    return Batcher(engine, pass_s=settings.engine_pass_ms / 1000, queue_max=settings.engine_queue_max)
 
 
 @asynccontextmanager

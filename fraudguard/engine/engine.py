@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import torch
 
 from fraudguard.domain import Score, ScoreRequest, Typology
 from fraudguard.engine.head import as_numbers
 from fraudguard.engine.kv_cache import PAGE, Room, TimelineCache
 from fraudguard.engine.loader import Loaded, Precision, load
-from fraudguard.engine.qwen2 import Span
+from fraudguard.engine.qwen2 import Shape, Span
 from fraudguard.engine.release import open_release
 from fraudguard.engine.tokenizer import LineTokenizer
 
@@ -68,6 +69,20 @@ class Engine:
         """The longest timeline it was trained on; of a longer one the last tokens are read."""
         return self._head.spec.tokens_max
 
+    @property
+    def shape(self) -> Shape:
+        """The numbers of the base's architecture."""
+        return self._backbone.shape
+
+    @torch.inference_mode()
+    def read_cold(self, tokens: int) -> None:
+        """One pass over so many tokens of timelines that nobody has seen, for measuring."""
+        length = min(tokens, self.tokens_max)
+        spans = [Span(0, np.arange(start, start + length), [length - 1]) for start in range(0, tokens, length)]
+        self._backbone(
+            torch.zeros(sum(span.count for span in spans), dtype=torch.long), spans, self._backbone.new_pool(tokens)
+        )
+
     @torch.inference_mode()
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """One score a request, in order. Raises BadModel when the features are not those the head was made for."""
@@ -86,6 +101,10 @@ class Engine:
         """About how many tokens scoring it would read now, at least 1; may be asked from any thread."""
         ids = self._ids(request)
         return max(1, len(ids) - self._cache.held(request.timeline.account_id, ids))
+
+    def forget(self, account_id: str) -> None:
+        """Drop what is kept of the account's timeline; its next score costs more and is the same."""
+        self._cache.drop(account_id)
 
     def _ids(self, request: ScoreRequest) -> Ids:
         ids = [token for line in request.timeline.lines for token in self._tokenizer.encode(line.text)]

@@ -1,0 +1,273 @@
+"""`fraudguard bench engine`: what the configured model does on this machine, alone, and what the machine could do.
+
+Timelines come from the story generator through the features room, as in screening; scores go through the same queue,
+thread and cache as in the worker. Knows no Kafka and no database. Numbers are for this machine at this hour: other
+work on it shows in them.
+"""
+
+import asyncio
+import json
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from fraudguard.assembly import batcher_of, open_engine
+from fraudguard.config import Settings
+from fraudguard.domain import ScoreRequest, Screenable
+from fraudguard.engine.batcher import Batcher
+from fraudguard.engine.engine import TOKENS_PER_FORWARD, Engine
+from fraudguard.events.masking import mask_event
+from fraudguard.features.feedback import FeedbackView
+from fraudguard.features.money import load_rates
+from fraudguard.features.state import AccountState
+from fraudguard.stories import generate
+
+LOADS = (0.25, 0.5, 0.75, 0.9)  # of capacity
+BURST = 16  # events that arrive at once
+IN_FLIGHT = 32  # events sent and not yet scored while capacity is measured
+TURNS = 64
+
+Report = dict[str, Any]
+
+
+def bench_engine(settings: Settings, console: Console, *, seconds: float, target_ms: float, out: Path) -> Report:
+    """Measure, show a table, write `out`.json and `out`.png. seconds: of each load; target_ms: of the goodput.
+
+    Raises BadModel.
+    """
+    cold_start_s = _cold_start()
+    engine = open_engine(settings)
+    report: Report = {
+        "model": engine.name, "machine": platform.platform(), "cores": torch.get_num_threads(),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cold_start_s": cold_start_s, "roofline": roofline(engine), "turns": turns(settings, engine),
+    }  # fmt: skip
+    requests = timeline_requests(settings, engine, 3_000)
+    report |= asyncio.run(_under_load(settings, engine, requests, seconds, target_ms))
+    report["memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    out.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
+    draw(report, out.with_suffix(".png"))
+    _show(report, console)
+    console.print(f"written: {out.with_suffix('.json')}, {out.with_suffix('.png')}", highlight=False, soft_wrap=True)
+    return report
+
+
+def timeline_requests(settings: Settings, engine: Engine, count: int) -> list[ScoreRequest]:
+    """What scoring is asked for by the first `count` events of a generated cast, in order."""
+    cast = generate(5, max(60, count // 10), datetime(2026, 10, 1, tzinfo=UTC), 3, max(4, count // 200), "train")
+    states: dict[str, AccountState] = {}
+    return [_taken(settings, engine, states, mask_event(told.event)) for told in cast.events[:count]]
+
+
+def _taken(settings: Settings, engine: Engine, states: dict[str, AccountState], event: Screenable) -> ScoreRequest:
+    if event.account_id not in states:
+        states[event.account_id] = AccountState(
+            event.account_id, engine.tokenizer, rates=load_rates(settings.base_currency, settings.rates_path),
+            tokens_max=settings.timeline_tokens_max, lateness_s=settings.lateness_s,
+        )  # fmt: skip
+    snapshot = states[event.account_id].take(event, FeedbackView((), settings.label_delay_days))
+    return ScoreRequest(snapshot.timeline, snapshot.features)
+
+
+def roofline(engine: Engine) -> Report:
+    """Tokens/s of whole passes, beside what the machine's fp32 and int8 products alone would allow."""
+    shape = engine.shape
+    layer = shape.hidden * (shape.heads + 2 * shape.kv_heads) * shape.head_dim
+    layer += shape.heads * shape.head_dim * shape.hidden + 3 * shape.hidden * shape.intermediate
+    operations = 2.0 * shape.layers * layer  # of one token, attention itself left out
+    size = 1_024
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    c = torch.randint(-127, 127, (size, size), dtype=torch.int8)
+    product = 2.0 * size**3
+    machine = {
+        "fp32": product / _seconds(lambda: a @ b), "int8": product / _seconds(lambda: torch._int_mm(c, c)),
+    }  # fmt: skip
+    tokens_per_s = TOKENS_PER_FORWARD / _seconds(lambda: engine.read_cold(TOKENS_PER_FORWARD))
+    return {
+        "operations_per_token": operations,
+        "tokens_per_s": round(tokens_per_s),
+        **{f"machine_{kind}_gops": round(rate / 1e9, 1) for kind, rate in machine.items()},
+        **{f"share_of_{kind}": round(tokens_per_s * operations / rate, 3) for kind, rate in machine.items()},
+    }
+
+
+def _seconds(call: Any) -> float:
+    """The median of some calls, after some more."""
+    for _ in range(3):
+        call()
+    times = []
+    for _ in range(15):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return float(np.median(times))
+
+
+def turns(settings: Settings, engine: Engine) -> Report:
+    """Milliseconds of one event against its turn in a conversation, the timeline kept and read anew.
+
+    slope_share: how much of what re-reading costs more by the last turn the kept timeline costs more.
+    """
+    cast = generate(9, 200, datetime(2026, 10, 1, tzinfo=UTC), 3, 40, "train")
+    lines = [mask_event(told.event) for told in cast.events if told.event.type == "message"][:TURNS]
+    states: dict[str, AccountState] = {}
+    talk = [
+        _taken(settings, engine, states, line.model_copy(update={"account_id": "talk", "event_time": at}))
+        for line, at in zip(lines, sorted(line.event_time for line in lines), strict=True)
+    ]
+    for request in talk:  # kernels are compiled for each number of tokens that is new
+        engine.forget("talk")
+        engine.score([request])
+    kept, anew = [], []
+    for _ in range(3):
+        engine.forget("talk")
+        kept.append([_once(engine, request) for request in talk])
+        row = []
+        for request in talk:
+            engine.forget("talk")
+            row.append(_once(engine, request))
+        anew.append(row)
+    costs = {"kept_ms": np.median(kept, axis=0), "anew_ms": np.median(anew, axis=0)}
+    slopes = {name: float(np.polyfit(np.arange(TURNS), of_turn, 1)[0]) for name, of_turn in costs.items()}
+    return {
+        **{name: [round(float(cost), 3) for cost in of_turn] for name, of_turn in costs.items()},
+        "slope_share": round(slopes["kept_ms"] / slopes["anew_ms"], 3),
+    }
+
+
+def _once(engine: Engine, request: ScoreRequest) -> float:
+    began = time.perf_counter()
+    engine.score([request])
+    return 1000 * (time.perf_counter() - began)
+
+
+async def _under_load(
+    settings: Settings, engine: Engine, requests: Sequence[ScoreRequest], seconds: float, target_ms: float
+) -> Report:
+    """Capacity, then latencies at shares of it; open loop: a latency runs from when an event was due to arrive."""
+    batcher = batcher_of(settings, engine)
+    try:
+        await _closed_loop(batcher, requests[: len(requests) // 3])
+        capacity = await _closed_loop(batcher, requests[len(requests) // 3 :])
+        rows = []
+        for share in track(LOADS, "loads"):
+            for arrivals, size in (("poisson", 1), ("bursts", BURST)):
+                rng = Random(f"{share} {arrivals}")  # noqa: S311  repeatable, not secret
+                due = list(_arrivals(rng, share * capacity, size, seconds))
+                latencies = await _open_loop(batcher, requests, due)
+                p50, p95, p99 = np.percentile(latencies, (50, 95, 99)) * 1000
+                in_time = float(np.mean(np.array(latencies) * 1000 <= target_ms))
+                rows.append(
+                    {
+                        "arrivals": arrivals, "share_of_capacity": share, "events": len(due),
+                        "p50_ms": round(p50, 1), "p95_ms": round(p95, 1), "p99_ms": round(p99, 1),
+                        "goodput_per_s": round(in_time * len(due) / seconds, 1),
+                    }
+                )  # fmt: skip
+    finally:
+        batcher.close()
+    return {"capacity_per_s": round(capacity, 1), "target_ms": target_ms, "loads": rows}
+
+
+async def _closed_loop(batcher: Batcher, requests: Sequence[ScoreRequest]) -> float:
+    """Events/s with IN_FLIGHT of them always waiting."""
+    waiting = iter(requests)
+
+    async def sender() -> None:
+        for request in waiting:
+            await batcher.score([request])
+
+    began = time.perf_counter()
+    await asyncio.gather(*(sender() for _ in range(IN_FLIGHT)))
+    return len(requests) / (time.perf_counter() - began)
+
+
+def _arrivals(rng: Random, rate: float, size: int, seconds: float) -> Iterable[float]:
+    """When events arrive, in seconds from the start: groups of `size` at exponential distances."""
+    at = rng.expovariate(rate / size)
+    while at < seconds:
+        yield from [at] * size
+        at += rng.expovariate(rate / size)
+
+
+async def _open_loop(batcher: Batcher, requests: Sequence[ScoreRequest], due: Sequence[float]) -> list[float]:
+    """Seconds from when each was due to its score. The requests are played from the start, again and again."""
+    began = time.perf_counter()
+    latencies: list[float] = []
+
+    async def one(request: ScoreRequest, at: float) -> None:
+        await batcher.score([request])
+        latencies.append(time.perf_counter() - began - at)
+
+    async with asyncio.TaskGroup() as group:
+        for number, at in enumerate(due):
+            if (wait := at - (time.perf_counter() - began)) > 0:
+                await asyncio.sleep(wait)
+            group.create_task(one(requests[number % len(requests)], at))
+    return latencies
+
+
+def _cold_start() -> float:
+    """Seconds from nothing to an engine that can score, in a process of its own."""
+    code = (
+        "from fraudguard.assembly import open_engine; from fraudguard.config import Settings; open_engine(Settings())"
+    )
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603  our own interpreter and code
+    return round(time.perf_counter() - began, 2)
+
+
+def _show(report: Mapping[str, Any], console: Console) -> None:
+    limits = report["roofline"]
+    table = Table(title=f"{report['model']}, {report['cores']} threads", title_justify="left")
+    for heading in ("load", "arrivals", "p50 ms", "p95 ms", "p99 ms", f"within {report['target_ms']:g} ms /s"):
+        table.add_column(heading, justify="right")
+    for row in report["loads"]:
+        cells = (row["p50_ms"], row["p95_ms"], row["p99_ms"], row["goodput_per_s"])
+        table.add_row(f"{row['share_of_capacity']:.0%}", row["arrivals"], *map(str, cells))
+    console.print(table)
+    console.print(
+        f"capacity {report['capacity_per_s']:,} events/s; {limits['tokens_per_s']:,} tokens/s in whole passes, "
+        f"{limits['share_of_fp32']:.0%} of what fp32 products here allow, {limits['share_of_int8']:.0%} of int8\n"
+        f"an event more costs {report['turns']['slope_share']:.1%} of what re-reading its timeline would cost more\n"
+        f"cold start {report['cold_start_s']} s, memory {report['memory_mib']:,} MiB",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def draw(report: Mapping[str, Any], file: Path) -> None:
+    """Two panels: latency under load, cost against the turn."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    load, turn = figure.subplots(1, 2)
+    for arrivals, style in (("poisson", "-"), ("bursts", "--")):
+        rows = [row for row in report["loads"] if row["arrivals"] == arrivals]
+        shares = [100 * row["share_of_capacity"] for row in rows]
+        for name, colour in (("p50_ms", "tab:blue"), ("p99_ms", "tab:red")):
+            values = [row[name] for row in rows]
+            load.plot(shares, values, style, color=colour, marker="o", label=f"{name[:3]}, {arrivals}")
+    load.set(
+        xlabel=f"load, % of {report['capacity_per_s']:,} events/s", ylabel="ms from arrival to score", yscale="log"
+    )
+    load.legend()
+    for name, label in (("anew_ms", "whole timeline read anew"), ("kept_ms", "timeline kept")):
+        turn.plot(range(1, TURNS + 1), report["turns"][name], label=label)
+    turn.set(xlabel="turn of the conversation", ylabel="ms an event", ylim=(0, None))
+    turn.legend()
+    figure.suptitle(report["model"])
+    figure.savefig(file, dpi=120)
