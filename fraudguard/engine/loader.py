@@ -81,9 +81,10 @@ def load_base(folder: Path) -> Qwen2ForCausalLM:
         raise BadModel("there are no .safetensors weights", path=str(folder), hint="convert other formats first")
     transformers_logging.disable_progress_bar()
     try:
+        config = Qwen2Config.from_pretrained(folder, local_files_only=True)
         model, found = Qwen2ForCausalLM.from_pretrained(
             folder,
-            config=Qwen2Config.from_pretrained(folder, local_files_only=True),
+            config=config,
             dtype=torch.float32,
             attn_implementation="sdpa",
             use_safetensors=True,
@@ -92,6 +93,9 @@ def load_base(folder: Path) -> Qwen2ForCausalLM:
         )
     except Exception as error:  # transformers, safetensors and torch raise kinds of their own
         raise BadModel(f"the base cannot be loaded: {error}", path=str(folder)) from error
+    if config.rope_parameters["rope_type"] != "default" or config.hidden_act != "silu":
+        kinds = f"{config.rope_parameters['rope_type']!r} positions, {config.hidden_act!r} activations"
+        raise BadModel(f"the base has {kinds}", path=str(folder), hint="plain Qwen2 has 'default' and 'silu'")
     # transformers would fill what is missing with random numbers. The vocabulary's head is not used.
     missing = sorted(set(found["missing_keys"]) - {"lm_head.weight"})
     if missing:

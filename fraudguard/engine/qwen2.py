@@ -26,7 +26,7 @@ CALL_COST: Final = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The numbers of an architecture. window: how many tokens a token sees, itself included; None for all."""
+    """The numbers of an architecture. windows: of each layer, how many tokens a token sees, itself included."""
 
     vocabulary: int
     hidden: int
@@ -38,14 +38,18 @@ class Shape:
     positions: int
     rope_theta: float
     norm_eps: float
+    windows: tuple[int | None, ...]  # None: all of them
 
     @classmethod
     def of(cls, config: Qwen2Config) -> Self:
         """As a checkpoint's config.json says."""
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        windows = (config.sliding_window if kind == "sliding_attention" else None for kind in config.layer_types)
         return cls(
             config.vocab_size, config.hidden_size, config.num_hidden_layers, config.num_attention_heads,
-            config.num_key_value_heads, config.hidden_size // config.num_attention_heads, config.intermediate_size,
+            config.num_key_value_heads, head_dim, config.intermediate_size,
             config.max_position_embeddings, config.rope_parameters["rope_theta"], config.rms_norm_eps,
+            tuple(windows),
         )  # fmt: skip
 
 
@@ -154,17 +158,19 @@ class Qwen2(nn.Module):
         x: Tensor = self.embedding(F.pad(ids, (0, rows_missing)))
         places = F.pad(torch.from_numpy(positions), (0, rows_missing))
         cosines, sines = self.cosines[places][:, None], self.sines[places][:, None]
-        everything = _plan(spans, [np.arange(count) for count in counts], starts, x.dtype)
-        for layer, kept in zip(self._layers[:-1], pool[:-1], strict=True):
+        everything = [np.arange(count) for count in counts]
+        *windows, last_window = self.shape.windows
+        plans = {window: _plan(spans, everything, starts, x.dtype, window) for window in set(windows)}
+        for layer, kept, window in zip(self._layers[:-1], pool[:-1], windows, strict=True):
             queries = self._project(layer, x, cosines, sines, new_slots, kept)
-            x = layer.feed(x + layer.out(_attend(queries, everything, kept)))
+            x = layer.feed(x + layer.out(_attend(queries, plans[window], kept)))
         ends = [np.array(span.ends, dtype=np.int64) for span in spans]
         layer, kept = self._layers[-1], pool[-1]
         queries = self._project(layer, x, cosines, sines, new_slots, kept)
         wanted = torch.from_numpy(np.concatenate([start + end for start, end in zip(starts, ends, strict=True)]))
         if not len(wanted):
             return x[:0]
-        attended = _attend(queries, _plan(spans, ends, starts, x.dtype), kept)
+        attended = _attend(queries, _plan(spans, ends, starts, x.dtype, last_window), kept)
         rows = F.pad(wanted, (0, -len(wanted) % ROWS_STEP))
         last: Tensor = self.norm(layer.feed(x[rows] + layer.out(attended[rows])))
         return last[: len(wanted)]
@@ -207,7 +213,11 @@ class _Attention:
 
 
 def _plan(
-    spans: Sequence[Span], queries: Sequence[Places], starts: npt.NDArray[np.int64], dtype: torch.dtype
+    spans: Sequence[Span],
+    queries: Sequence[Places],
+    starts: npt.NDArray[np.int64],
+    dtype: torch.dtype,
+    window: int | None,
 ) -> list[_Attention]:
     """Which spans attend together. queries: of each span, its tokens that ask; starts: of each span, its first row."""
     asking = [number for number, of_span in enumerate(queries) if len(of_span)]
@@ -222,25 +232,36 @@ def _plan(
             exact, widest = count * keys, keys
         groups[-1].append(number)
     return [
-        _attention([spans[n] for n in group], [queries[n] for n in group], starts[group], dtype) for group in groups
+        _attention([spans[n] for n in group], [queries[n] for n in group], starts[group], dtype, window)
+        for group in groups
     ]
 
 
 def _attention(
-    spans: Sequence[Span], queries: Sequence[Places], starts: npt.NDArray[np.int64], dtype: torch.dtype
+    spans: Sequence[Span],
+    queries: Sequence[Places],
+    starts: npt.NDArray[np.int64],
+    dtype: torch.dtype,
+    window: int | None,
 ) -> _Attention:
     counts = np.array([len(of_span) for of_span in queries])
-    slots = np.zeros((len(spans), max(len(span.slots) for span in spans)), dtype=np.int64)
+    past = np.array([span.past for span in spans])
     asked = np.zeros((len(spans), counts.max()), dtype=np.int64)
-    for row, (span, of_span) in enumerate(zip(spans, queries, strict=True)):
-        slots[row, : len(span.slots)] = span.slots
+    for row, of_span in enumerate(queries):
         asked[row, : len(of_span)] = of_span
         asked[row, len(of_span) :] = of_span[-1]
+    positions = asked + past[:, None]
+    # The first key that anybody sees.
+    first = np.maximum(0, positions[:, 0] - window + 1) if window else np.zeros_like(past)
+    seen = [span.slots[start:] for span, start in zip(spans, first, strict=True)]
+    slots = np.zeros((len(spans), max(map(len, seen))), dtype=np.int64)
+    for row, of_span in enumerate(seen):
+        slots[row, : len(of_span)] = of_span
     rows = starts[:, None] + asked
-    positions = asked + np.array([span.past for span in spans])[:, None]
     real = np.flatnonzero(np.arange(asked.shape[1]) < counts[:, None])
-    # A token sees what stands before it in its own timeline; padded keys stand behind every token.
-    hidden = torch.from_numpy(np.arange(slots.shape[1]) > positions[:, None, :, None])
+    # How far a key stands behind a query, which sees none ahead of it; padded keys stand ahead of all.
+    behind = positions[:, None, :, None] - (first[:, None] + np.arange(slots.shape[1]))[:, None, None, :]
+    hidden = torch.from_numpy((behind < 0) | (behind >= window) if window else behind < 0)
     return _Attention(
         rows=torch.from_numpy(rows),
         slots=torch.from_numpy(slots),

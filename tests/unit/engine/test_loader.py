@@ -76,6 +76,14 @@ def test_another_architecture_is_refused(make_release: Callable[..., Path]) -> N
     _refused(folder, "the base is a 'bert' model.*qwen2")
 
 
+def test_scaled_positions_are_refused(make_release: Callable[..., Path]) -> None:
+    """YaRN and the like would be read as if they were plain."""
+    folder = make_release()
+    scaled = {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 2.0}
+    _rewrite(folder / "base" / "config.json", rope_parameters=scaled)
+    _refused(folder, "'linear' positions.*plain Qwen2")
+
+
 def test_missing_weights_are_refused(make_release: Callable[..., Path]) -> None:
     """No file, or a file that lacks a tensor: never random weights."""
     folder = make_release()

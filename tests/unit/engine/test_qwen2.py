@@ -14,13 +14,14 @@ from fraudguard.engine.release import open_release
 CAPACITY = 64
 
 
-def random_model(heads: int, kv_heads: int, layers: int, theta: float) -> Qwen2Model:
+def random_model(heads: int, kv_heads: int, layers: int, theta: float, window: int | None = None) -> Qwen2Model:
     """Random weights, biases too, large enough that every part counts."""
     torch.manual_seed(heads * 100 + kv_heads)
     config = Qwen2Config(
         vocab_size=300, hidden_size=heads * 16, num_hidden_layers=layers, num_attention_heads=heads,
         num_key_value_heads=kv_heads, intermediate_size=72, max_position_embeddings=CAPACITY,
         initializer_range=0.2, rope_parameters={"rope_type": "default", "rope_theta": theta}, rms_norm_eps=1e-5,
+        use_sliding_window=window is not None, sliding_window=window, max_window_layers=1,
     )  # fmt: skip
     model = Qwen2Model(config).eval()
     with torch.no_grad():
@@ -34,6 +35,7 @@ MODELS = {
     "7B-like": random_model(8, 2, 2, 1e6),
     "0.5B-like": random_model(6, 1, 3, 1e6),
     "one layer": random_model(2, 2, 1, 1e4),
+    "sliding window": random_model(4, 2, 3, 1e6, window=9),
     "starter": load_base(open_release("starter").base).model.eval(),
 }
 OURS = {name: Qwen2.of(model) for name, model in MODELS.items()}
