@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="folder of the public sets")
     parser.add_argument("--release", default="starter", help="a release folder")
-    parser.add_argument("--precision", default="int8", choices=("fp32", "int8"))
+    parser.add_argument("--precision", default="int8", choices=("fp32", "bf16", "int8"))
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING)
     recipe = read_recipe(options.recipe)

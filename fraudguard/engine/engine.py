@@ -70,6 +70,11 @@ class Engine:
         return self._head.spec.tokens_max
 
     @property
+    def weight_bytes(self) -> int:
+        """What the base's weights take in memory."""
+        return sum(tensor.nbytes for tensor in self._backbone.state_dict().values())
+
+    @property
     def shape(self) -> Shape:
         """The numbers of the base's architecture."""
         return self._backbone.shape

@@ -26,7 +26,7 @@ from fraudguard.engine.release import Release
 from fraudguard.engine.tokenizer import LineTokenizer, open_tokenizer
 from fraudguard.errors import BadModel
 
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "bf16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def load(release: Release, precision: Precision) -> Loaded:
     if release.adapter is not None:
         with _quiet():
             model = attach(model, release.adapter).merge_and_unload()
-    backbone = Qwen2.of(model.model)
+    backbone = Qwen2.of(model.model.to(torch.bfloat16 if precision == "bf16" else torch.float32))
     if precision == "int8":
         to_int8(backbone)
     return Loaded(backbone, head.requires_grad_(False), tokenizer)

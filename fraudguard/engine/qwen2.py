@@ -157,7 +157,7 @@ class Qwen2(nn.Module):
         rows_missing = -total % ROWS_STEP
         x: Tensor = self.embedding(F.pad(ids, (0, rows_missing)))
         places = F.pad(torch.from_numpy(positions), (0, rows_missing))
-        cosines, sines = self.cosines[places][:, None], self.sines[places][:, None]
+        cosines, sines = (table[places][:, None].to(x.dtype) for table in (self.cosines, self.sines))
         everything = [np.arange(count) for count in counts]
         *windows, last_window = self.shape.windows
         plans = {window: _plan(spans, everything, starts, x.dtype, window) for window in set(windows)}

@@ -19,11 +19,11 @@ from fraudguard.errors import BadModel
 from fraudguard.features.registry import MODEL_FEATURES
 
 AT = datetime(2026, 11, 21, 10, tzinfo=UTC)
-Precision = Literal["fp32", "int8"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+Precision = Literal["fp32", "bf16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 # How far a risk may move with the batch it is in. fp32: the rounding of sums. int8: such a difference may push an
-# activation over the edge between two of its 255 levels.
-TOLERANCE = {"fp32": 1e-5, "int8": 2e-3}
+# activation over the edge between two of its 255 levels. bf16 keeps 8 bits of every sum.
+TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2, "int8": 2e-3}
 torch.set_num_threads(1)
 LOADED = {precision: load(open_release("starter"), precision) for precision in PRECISIONS}
 ENGINES = {precision: Engine(f"starter@0+{precision}", LOADED[precision]) for precision in PRECISIONS}
@@ -102,13 +102,14 @@ def test_a_longer_timeline_is_read_from_its_end() -> None:
     assert first.risk == pytest.approx(second.risk, abs=1e-5)
 
 
-def test_quantized_is_close_to_full_precision() -> None:
-    """int8 moves the starter's risks by at most 0.05, and by less than 0.01 on average."""
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_less_precision_is_close_to_full(precision: Precision) -> None:
+    """It moves the starter's risks by at most 0.05, and by less than 0.01 on average."""
     requests = [
         request([f"{SEEN[n % 3]} {n}", SEEN[(n + 1) % 3]], {"amount_base": 700.0 * n, "transfers_1d": n % 11})
         for n in range(60)
     ]
-    pairs = zip(ENGINES["fp32"].score(requests), ENGINES["int8"].score(requests), strict=True)
+    pairs = zip(ENGINES["fp32"].score(requests), ENGINES[precision].score(requests), strict=True)
     moved = [abs(full.risk - quantized.risk) for full, quantized in pairs]
     assert max(moved) <= 0.05
     assert sum(moved) / len(moved) < 0.01

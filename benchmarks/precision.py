@@ -1,0 +1,82 @@
+"""`python -m benchmarks.precision`: what each precision of a release costs and gives, in one run, as a Markdown table.
+
+Held-out stories, played through the features room, are scored once with each precision, account by account (the cold
+column reads whole timelines, the kept one only what is new). Drift is against fp32's risks; the quality columns are
+those of docs/model-card.md.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import torch
+
+from finetune.data import story_lives
+from finetune.passages import snapshots
+from fraudguard.domain import ScoreRequest
+from fraudguard.engine.engine import Engine
+from fraudguard.engine.loader import Precision
+from fraudguard.evaluation import average_precision, roc_auc
+from fraudguard.features.registry import MODEL_FEATURES
+
+BATCH = 64
+CACHE_BYTES = 512 << 20
+
+
+def held_out(accounts: int, tokens_max: int, engine: Engine) -> tuple[list[ScoreRequest], np.ndarray]:
+    """Every event of a cast that no training saw, in event-time order over all accounts, and whether it is fraud."""
+    lives = story_lives("test", 1_000, accounts, accounts // 5)
+    requests, truth = [], []
+    for _, told, snapshot in snapshots(lives, engine.tokenizer, tokens_max):
+        features = {name: snapshot.features[name] for name in MODEL_FEATURES}
+        requests.append(ScoreRequest(snapshot.timeline, features))
+        truth.append(told.truth == 1.0)
+    return requests, np.array(truth)
+
+
+def score(engine: Engine, requests: Sequence[ScoreRequest]) -> tuple[np.ndarray, float]:
+    """The risks, and events/s."""
+    risks = []
+    began = time.perf_counter()
+    for start in range(0, len(requests), BATCH):
+        risks += [given.risk for given in engine.score(requests[start : start + BATCH])]
+    return np.array(risks), len(requests) / (time.perf_counter() - began)
+
+
+def main() -> None:
+    """Load each precision in turn, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--release", default="starter")
+    parser.add_argument("--accounts", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    full = np.empty(0)
+    print("| precision | weights, MiB | events/s, kept | events/s, cold | drift, mean / max | AUC | AP |")
+    print("|---|---|---|---|---|---|---|")
+    for precision in get_args(Precision):
+        engine = Engine.load(options.release, precision, options.threads, CACHE_BYTES)
+        requests, truth = held_out(options.accounts, engine.tokens_max, engine)
+        score(engine, requests[: 10 * BATCH])  # kernels are compiled for each number of tokens that is new
+        # The same timelines under other accounts: nothing of them is kept.
+        strangers = [
+            replace(request, timeline=replace(request.timeline, account_id=f"{number}"))
+            for number, request in enumerate(requests)
+        ]
+        _, cold = score(engine, strangers[:: max(1, len(strangers) // 2_000)])
+        risks, kept = score(engine, requests)
+        full = full if len(full) else risks
+        drift = np.abs(risks - full)
+        print(
+            f"| {precision} | {engine.weight_bytes / 2**20:.1f} | {kept:,.0f} | {cold:,.0f} | "
+            f"{drift.mean():.5f} / {drift.max():.3f} | {roc_auc(truth, risks):.4f} | "
+            f"{average_precision(truth, risks):.4f} |",
+            flush=True,
+        )
+    print(f"\n{len(truth)} events, {truth.sum()} frauds; {torch.get_num_threads()} threads")
+
+
+if __name__ == "__main__":
+    main()
