@@ -72,7 +72,7 @@ def open_engine(settings: Settings) -> "Engine":
     from fraudguard.engine.engine import Engine  # imports torch
 
     cache_bytes = settings.engine_cache_mib << 20
-    return Engine.load(settings.model, settings.precision, settings.engine_threads, cache_bytes)
+    return Engine.load(settings.model, settings.precision, settings.engine_threads, cache_bytes, settings.device)
 
 
 def batcher_of(settings: Settings, engine: BlockingEngine) -> Batcher:

@@ -30,9 +30,10 @@ class Settings(BaseSettings):
     policy_path: Path = Path("rules/policy.yaml")
 
     model: str = "starter"  # "starter", "off", or a release directory (see engine/loader.py)
-    # int8 runs well on every processor of late; bf16 is faster where it has AMX or avx512_bf16 (lscpu), and slower
-    # elsewhere. What each costs in quality: docs/benchmarks.md.
-    precision: Literal["fp32", "bf16", "int8"] = "int8"
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU if there is one
+    # auto: bf16 on a GPU, int8 on the CPU, where bf16 is faster with AMX or avx512_bf16 (lscpu) and slower without.
+    # What each costs in quality: docs/benchmarks.md.
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     # More threads than free cores wait for each other: 15 times slower beside Kafka and PostgreSQL on 2 cores.
     engine_threads: Annotated[int, Field(ge=0)] = 1  # 0: what torch picks
     # Keys and values of timelines: 1.5 KiB a token with the starter, so some 2,000 accounts; 0 reads each anew.

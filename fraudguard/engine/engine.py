@@ -1,4 +1,4 @@
-"""The engine: timelines and features in, calibrated risks and typologies out, on the CPU.
+"""The engine: timelines and features in, calibrated risks and typologies out, on the CPU or on one GPU.
 
 Knows tokens, batches and the forward pass. Knows no rule, no account state and no clock; a score depends on its own
 timeline and features alone, never on the batch it came in.
@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from fraudguard.engine.loader import Loaded, Precision, load
 from fraudguard.engine.qwen2 import Shape, Span
 from fraudguard.engine.release import open_release
 from fraudguard.engine.tokenizer import LineTokenizer
+from fraudguard.errors import BadSettings
 
 # New tokens of one forward pass: more leave the caches of a CPU core and are slower a token.
 TOKENS_PER_FORWARD = 1_024
@@ -49,15 +50,30 @@ class Engine:
         self._pool = self._backbone.new_pool(slots)
 
     @classmethod
-    def load(cls, source: Path | str, precision: Precision, threads: int = 0, cache_bytes: int = 0) -> Self:
-        """The release in a folder, or "starter". threads: of torch, for the whole process; 0 leaves its choice.
+    def load(
+        cls,
+        source: Path | str,
+        precision: Precision | Literal["auto"],
+        threads: int = 0,
+        cache_bytes: int = 0,
+        device: Literal["auto", "cpu", "cuda"] = "cpu",
+    ) -> Self:
+        """The release in a folder, or "starter".
 
-        Raises BadModel.
+        precision "auto": bf16 on a GPU, int8 on the CPU. threads: of torch, for the whole process; 0 leaves its choice.
+        device "auto": a GPU if there is one. Raises BadModel, BadSettings.
         """
         if threads:
             torch.set_num_threads(threads)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if precision == "auto":
+            precision = "bf16" if device == "cuda" else "int8"
+        if (device, precision) == ("cuda", "int8"):
+            raise BadSettings("int8 is for the CPU", path="precision", hint="bf16 on a GPU")
         release = open_release(source)
-        return cls(f"{release.name}@{release.version}+{precision}", load(release, precision), cache_bytes)
+        name = f"{release.name}@{release.version}+{precision}"
+        return cls(name, load(release, precision, device), cache_bytes)
 
     @property
     def tokenizer(self) -> LineTokenizer:
@@ -156,7 +172,7 @@ class Engine:
     def _forward(
         self, tokens: Sequence[int], spans: Sequence[Span], readers: Sequence[list[int]], hidden: torch.Tensor
     ) -> None:
-        states = self._backbone(torch.tensor(tokens), spans, self._pool).float()
+        states = self._backbone(torch.tensor(tokens), spans, self._pool).float().cpu()
         for state, indices in zip(states, readers, strict=True):
             hidden[indices] = state
 

@@ -31,14 +31,14 @@ Precision = Literal["fp32", "bf16", "int8"]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """backbone: adapter merged, in the precision asked for. head: float32."""
+    """backbone: adapter merged, in the precision and on the device asked for. head: float32, on the CPU."""
 
     backbone: Qwen2
     head: FusionHead
     tokenizer: LineTokenizer
 
 
-def load(release: Release, precision: Precision) -> Loaded:
+def load(release: Release, precision: Precision, device: str = "cpu") -> Loaded:
     """Everything needed to score. Raises BadModel when a part is missing, damaged or does not fit the others."""
     tokenizer = open_tokenizer(release.base)
     head = load_head(release.head)
@@ -66,7 +66,7 @@ def load(release: Release, precision: Precision) -> Loaded:
     backbone = Qwen2.of(model.model.to(torch.bfloat16 if precision == "bf16" else torch.float32))
     if precision == "int8":
         to_int8(backbone)
-    return Loaded(backbone, head.requires_grad_(False), tokenizer)
+    return Loaded(backbone.to(device), head.requires_grad_(False), tokenizer)
 
 
 def load_base(folder: Path) -> Qwen2ForCausalLM:

@@ -142,10 +142,12 @@ class Qwen2(nn.Module):
         """Room for the keys and values of so many tokens: [layer, slot, key or value, kv_head, head_dim]."""
         shape = self.shape
         # Zeros: what stands in a padded key's place is read, though it weighs nothing.
-        return torch.zeros(shape.layers, slots, 2, shape.kv_heads, shape.head_dim, dtype=self.embedding.weight.dtype)
+        return self.embedding.weight.new_zeros(shape.layers, slots, 2, shape.kv_heads, shape.head_dim)
 
     def forward(self, ids: Tensor, spans: Sequence[Span], pool: Tensor) -> Tensor:
         """ids [token]: the spans' own tokens, one span after the other. Gives [end, hidden]: the spans' ends in order.
+
+        ids may be anywhere; the states are where the model is.
 
         A span may continue an earlier one of the same batch.
         """
@@ -153,14 +155,15 @@ class Qwen2(nn.Module):
         counts = np.array([span.count for span in spans])
         starts = np.cumsum(counts) - counts
         positions = np.concatenate([np.arange(span.past, len(span.slots)) for span in spans])
-        new_slots = torch.from_numpy(np.concatenate([span.slots[span.past :] for span in spans]))
+        device = pool.device
+        new_slots = torch.from_numpy(np.concatenate([span.slots[span.past :] for span in spans])).to(device)
         rows_missing = -total % ROWS_STEP
-        x: Tensor = self.embedding(F.pad(ids, (0, rows_missing)))
-        places = F.pad(torch.from_numpy(positions), (0, rows_missing))
+        x: Tensor = self.embedding(F.pad(ids, (0, rows_missing)).to(device))
+        places = F.pad(torch.from_numpy(positions), (0, rows_missing)).to(device)
         cosines, sines = (table[places][:, None].to(x.dtype) for table in (self.cosines, self.sines))
         everything = [np.arange(count) for count in counts]
         *windows, last_window = self.shape.windows
-        plans = {window: _plan(spans, everything, starts, x.dtype, window) for window in set(windows)}
+        plans = {window: _plan(spans, everything, starts, x, window) for window in set(windows)}
         for layer, kept, window in zip(self._layers[:-1], pool[:-1], windows, strict=True):
             queries = self._project(layer, x, cosines, sines, new_slots, kept)
             x = layer.feed(x + layer.out(_attend(queries, plans[window], kept)))
@@ -170,8 +173,8 @@ class Qwen2(nn.Module):
         wanted = torch.from_numpy(np.concatenate([start + end for start, end in zip(starts, ends, strict=True)]))
         if not len(wanted):
             return x[:0]
-        attended = _attend(queries, _plan(spans, ends, starts, x.dtype, last_window), kept)
-        rows = F.pad(wanted, (0, -len(wanted) % ROWS_STEP))
+        attended = _attend(queries, _plan(spans, ends, starts, x, last_window), kept)
+        rows = F.pad(wanted, (0, -len(wanted) % ROWS_STEP)).to(device)
         last: Tensor = self.norm(layer.feed(x[rows] + layer.out(attended[rows])))
         return last[: len(wanted)]
 
@@ -216,10 +219,13 @@ def _plan(
     spans: Sequence[Span],
     queries: Sequence[Places],
     starts: npt.NDArray[np.int64],
-    dtype: torch.dtype,
+    like: Tensor,
     window: int | None,
 ) -> list[_Attention]:
-    """Which spans attend together. queries: of each span, its tokens that ask; starts: of each span, its first row."""
+    """Which spans attend together. queries: of each span, its tokens that ask; starts: of each span, its first row.
+
+    like: a tensor of the kind and on the device that the mask should be.
+    """
     asking = [number for number, of_span in enumerate(queries) if len(of_span)]
     asking.sort(key=lambda number: (len(queries[number]), len(spans[number].slots)))
     groups: list[list[int]] = []
@@ -232,7 +238,7 @@ def _plan(
             exact, widest = count * keys, keys
         groups[-1].append(number)
     return [
-        _attention([spans[n] for n in group], [queries[n] for n in group], starts[group], dtype, window)
+        _attention([spans[n] for n in group], [queries[n] for n in group], starts[group], like, window)
         for group in groups
     ]
 
@@ -241,7 +247,7 @@ def _attention(
     spans: Sequence[Span],
     queries: Sequence[Places],
     starts: npt.NDArray[np.int64],
-    dtype: torch.dtype,
+    like: Tensor,
     window: int | None,
 ) -> _Attention:
     counts = np.array([len(of_span) for of_span in queries])
@@ -262,12 +268,13 @@ def _attention(
     # How far a key stands behind a query, which sees none ahead of it; padded keys stand ahead of all.
     behind = positions[:, None, :, None] - (first[:, None] + np.arange(slots.shape[1]))[:, None, None, :]
     hidden = torch.from_numpy((behind < 0) | (behind >= window) if window else behind < 0)
+    device = like.device
     return _Attention(
-        rows=torch.from_numpy(rows),
-        slots=torch.from_numpy(slots),
-        mask=torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf),
-        real=torch.from_numpy(real),
-        to=torch.from_numpy(rows.flatten()[real]),
+        rows=torch.from_numpy(rows).to(device),
+        slots=torch.from_numpy(slots).to(device),
+        mask=torch.zeros(hidden.shape, dtype=like.dtype).masked_fill_(hidden, -torch.inf).to(device),
+        real=torch.from_numpy(real).to(device),
+        to=torch.from_numpy(rows.flatten()[real]).to(device),
     )
 
 
