@@ -177,9 +177,27 @@ async def _under_load(
                         "goodput_per_s": round(in_time * len(due) / seconds, 1),
                     }
                 )  # fmt: skip
+        swap = await _swap(settings, batcher, requests, capacity / 4, seconds)
     finally:
         batcher.close()
-    return {"capacity_per_s": round(capacity, 1), "target_ms": target_ms, "loads": rows}
+    return {"capacity_per_s": round(capacity, 1), "target_ms": target_ms, "loads": rows, "swap": swap}
+
+
+async def _swap(
+    settings: Settings, batcher: Batcher, requests: Sequence[ScoreRequest], rate: float, seconds: float
+) -> Report:
+    """Latencies at a steady rate while the same release is loaded again and takes over, as on SIGHUP."""
+    load = asyncio.ensure_future(
+        _open_loop(batcher, requests, list(_arrivals(Random("swap"), rate, 1, seconds)))  # noqa: S311  repeatable
+    )
+    began = time.perf_counter()
+    batcher.swap(await asyncio.to_thread(open_engine, settings))
+    loading_s = time.perf_counter() - began
+    latencies = 1000 * np.array(await load)
+    return {
+        "loading_s": round(loading_s, 2), "scored": len(latencies),
+        "p99_ms": round(float(np.percentile(latencies, 99)), 1), "worst_ms": round(float(latencies.max()), 1),
+    }  # fmt: skip
 
 
 async def _closed_loop(batcher: Batcher, requests: Sequence[ScoreRequest]) -> float:
@@ -231,7 +249,7 @@ def _cold_start() -> float:
 
 
 def _show(report: Mapping[str, Any], console: Console) -> None:
-    limits = report["roofline"]
+    limits, swap = report["roofline"], report["swap"]
     table = Table(title=f"{report['model']}, {report['cores']} threads", title_justify="left")
     for heading in ("load", "arrivals", "p50 ms", "p95 ms", "p99 ms", f"within {report['target_ms']:g} ms /s"):
         table.add_column(heading, justify="right")
@@ -243,6 +261,8 @@ def _show(report: Mapping[str, Any], console: Console) -> None:
         f"capacity {report['capacity_per_s']:,} events/s; {limits['tokens_per_s']:,} tokens/s in whole passes, "
         f"{limits['share_of_fp32']:.0%} of what fp32 products here allow, {limits['share_of_int8']:.0%} of int8\n"
         f"an event more costs {report['turns']['slope_share']:.1%} of what re-reading its timeline would cost more\n"
+        f"a new release takes over in {swap['loading_s']} s under 25 % load: p99 {swap['p99_ms']} ms, "
+        f"worst {swap['worst_ms']} ms, none of {swap['scored']} failed\n"
         f"cold start {report['cold_start_s']} s, memory {report['memory_mib']:,} MiB",
         highlight=False,
         soft_wrap=True,

@@ -327,7 +327,7 @@ class Pipeline:
             reasons=reasons,
             hits=wire_hits(hits),
             degraded=score is None,
-            model=self._scorer.name if self._scorer else "off",
+            model=score.model if score else self._scorer.name if self._scorer else "off",
             rules_version=self._rules.version,
             decided_at=decided_at,
             latency_ms=max(0.0, round((decided_at - item.received.received_at).total_seconds() * 1000, 3)),

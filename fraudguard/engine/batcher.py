@@ -153,6 +153,10 @@ class Batcher:
             budget -= job.tokens
         return jobs
 
+    def swap(self, engine: BlockingEngine) -> None:
+        """Score with this engine from the next pass on; what is under way ends with the old one."""
+        self._engine = engine
+
     def close(self) -> None:
         """Let the thread go without waiting for a stuck call."""
         self._thread.shutdown(wait=False, cancel_futures=True)

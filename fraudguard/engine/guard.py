@@ -21,13 +21,13 @@ class GuardedEngine:
     """
 
     def __init__(self, batcher: Batcher, *, timeout_s: float, failures_max: int, retry_s: float) -> None:
-        self._batcher, self._timeout_s = batcher, timeout_s
+        self.batcher, self._timeout_s = batcher, timeout_s
         self._circuit = CircuitBreaker(failures_max, retry_s, name="engine")
 
     @property
     def name(self) -> str:
         """name@version+precision."""
-        return self._batcher.name
+        return self.batcher.name
 
     async def score(
         self, requests: Sequence[ScoreRequest], patience_s: Sequence[float] | None = None
@@ -48,8 +48,8 @@ class GuardedEngine:
 
     async def _call(self, requests: Sequence[ScoreRequest], patience_s: Sequence[float] | None) -> list[Score | None]:
         async with asyncio.timeout(self._timeout_s):
-            return await self._batcher.score(requests, patience_s)
+            return await self.batcher.score(requests, patience_s)
 
     def close(self) -> None:
         """Let the engine's thread go without waiting for a stuck call."""
-        self._batcher.close()
+        self.batcher.close()

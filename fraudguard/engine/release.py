@@ -55,7 +55,8 @@ def open_release(source: Path | str) -> Release:
 
     Parts named by hub id are fetched unless they are in the local hub cache.
     """
-    folder = STARTER if source == "starter" else Path(source)
+    # Resolved: a link may point elsewhere by the time its tokenizer is asked for.
+    folder = STARTER if source == "starter" else Path(source).resolve()
     file = folder / "release.json"
     if not file.is_file():
         raise BadModel("there is no release.json", path=str(folder), hint='give a release folder, or "starter"')

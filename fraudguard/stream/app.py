@@ -6,6 +6,7 @@ a stop signal lets the batch in flight finish; a watchdog ends a silent consumer
 
 import asyncio
 import logging
+import signal
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,9 +15,10 @@ from typing import Any
 import faust
 from prometheus_client import start_http_server
 
-from fraudguard.assembly import Parts, load_parts, open_pipeline
+from fraudguard.assembly import Parts, load_parts, open_engine, open_pipeline
 from fraudguard.clock import Clock, SystemClock
 from fraudguard.config import Settings
+from fraudguard.errors import FraudguardError
 from fraudguard.events.topics import INPUTS, ensure_topics
 from fraudguard.pipeline import Pipeline
 from fraudguard.stream.agents import Door, Publisher
@@ -106,9 +108,27 @@ class _Agents:
                 for event in events:
                     event.ack()
 
+    async def reload(self) -> None:
+        """Load the configured release again and score with it from the next pass on; a bad one changes nothing."""
+        scorer = self._parts.scorer
+        if scorer is None:
+            return
+        try:
+            engine = await asyncio.to_thread(open_engine, self._settings)
+        except FraudguardError as error:
+            log.error("still scoring with %s: %s", scorer.name, error)
+            return
+        if engine.tokenizer.id != self._parts.counter.id:
+            log.error("still scoring with %s: %s has another tokenizer: restart the workers", scorer.name, engine.name)
+            return
+        scorer.batcher.swap(engine)
+        log.warning("scoring with %s", engine.name)
+
     async def beat(self) -> None:
-        """Show the watchdog once a second that the event loop runs."""
+        """Show the watchdog once a second that the event loop runs; SIGHUP reloads the model."""
         self._watchdog.start()
+        loop, reloads = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+        loop.add_signal_handler(signal.SIGHUP, lambda: reloads.add(loop.create_task(self.reload())))
         while not self._app.should_stop:
             self._beats += 1
             await self._app.sleep(1.0)

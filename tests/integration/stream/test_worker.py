@@ -1,7 +1,10 @@
 """The worker as a process, on the real Kafka and PostgreSQL, with the starter model."""
 
 import asyncio
+import itertools
+import json
 import shutil
+import signal
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +16,7 @@ from fraudguard.config import Settings
 from fraudguard.decisions.repository import connect
 from fraudguard.domain import DecisionRecord, Label, Message, Outcome, Transaction
 from fraudguard.embedded.kafka import EmbeddedKafka
+from fraudguard.engine.release import STARTER
 from fraudguard.events.dead_letter import DeadLetter
 from fraudguard.events.schema import encode
 from fraudguard.events.topics import DEAD_LETTERS, TRANSACTIONS
@@ -190,3 +194,39 @@ def test_a_broken_rule_file_is_refused_before_anything_is_consumed(settings: Set
     with Worker(broken, tmp_path / "worker.log") as worker:
         assert worker.process.wait(60) == 1
         assert "broken.yaml:2" in worker.log.read_text()
+
+
+def test_a_new_model_is_taken_over_without_a_restart(settings: Settings, tmp_path: Path) -> None:
+    """SIGHUP after the link points elsewhere: later decisions name the new release; a broken one changes nothing."""
+    link = tmp_path / "current"
+    for version in ("1.0.0", "2.0.0", "broken"):
+        shutil.copytree(STARTER, tmp_path / version)
+        manifest = tmp_path / version / "release.json"
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"version": version}))
+    (tmp_path / "broken" / "head" / "head.safetensors").unlink()
+
+    def pointing_at(version: str) -> None:
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / version)
+
+    pointing_at("1.0.0")
+    log, sent = tmp_path / "worker.log", itertools.count()
+
+    def model_now(worker: Worker) -> str:
+        event = transfer(f"s-{next(sent)}", "a-1", 0)
+        produce(settings, [event])
+        decision = read_decisions(settings, [event.event_id], alive=worker)[event.event_id][0]
+        assert not decision.degraded
+        return decision.model
+
+    with Worker(settings.model_copy(update={"model": str(link)}), log) as worker:
+        assert model_now(worker).startswith("starter@1.0.0+")
+        pointing_at("broken")
+        worker.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "still scoring with starter@1.0.0" in log.read_text(), "the broken release is refused")
+        assert model_now(worker).startswith("starter@1.0.0+")
+        pointing_at("2.0.0")
+        worker.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "scoring with starter@2.0.0" in log.read_text(), "the new release is loaded")
+        assert model_now(worker).startswith("starter@2.0.0+")
+        assert worker.stop() == 0

@@ -192,3 +192,19 @@ async def test_who_gives_up_is_not_scored() -> None:
     assert names(await stays) == ["stays"]
     assert engine.passes == [["first"], ["stays"]]
     batcher.close()
+
+
+async def test_a_swapped_engine_takes_over_and_nobody_fails() -> None:
+    """The pass under way ends with the old engine, the next one is the new one's."""
+    old, new = Counting(open_gate=False), Counting()
+    batcher = Batcher(old, pass_s=0.1, queue_max=100)
+    first = await occupied(batcher, old)
+    waiting = asyncio.ensure_future(batcher.score([request("b"), request("c")]))
+    await asyncio.sleep(0)
+    new.name = "new"
+    batcher.swap(new)
+    old.gate.set()
+    assert names(await first) == ["first"]
+    assert names(await waiting) == ["b", "c"]
+    assert (old.passes, new.passes, batcher.name) == ([["first"]], [["b", "c"]], "new")
+    batcher.close()
