@@ -12,7 +12,7 @@ from fraudguard.clock import Clock
 from fraudguard.config import Settings
 from fraudguard.decisions.policy import Policy, load_policy
 from fraudguard.decisions.repository import Repository, connect
-from fraudguard.engine.guard import GuardedEngine
+from fraudguard.engine.guard import BlockingEngine, GuardedEngine
 from fraudguard.engine.release import open_release
 from fraudguard.engine.tokenizer import LineTokenizer
 from fraudguard.features.money import Rates, load_rates
@@ -54,15 +54,31 @@ def load_engine(settings: Settings) -> GuardedEngine | None:
     """The configured model behind its guard; None when settings.model is "off". Raises BadModel."""
     if settings.model == "off":
         return None
-    from fraudguard.engine.engine import Engine  # imports torch
-
-    cache_bytes = settings.engine_cache_mib << 20
-    engine = Engine.load(settings.model, settings.precision, settings.engine_threads, cache_bytes)
     return GuardedEngine(
-        engine,
+        _connect(settings, str(settings.engine_url)) if settings.engine_url else _load(settings),
         timeout_s=settings.engine_timeout_ms / 1000,
         failures_max=settings.engine_failures_max,
         retry_s=settings.engine_retry_ms / 1000,
+    )
+
+
+def _load(settings: Settings) -> BlockingEngine:
+    from fraudguard.engine.engine import Engine  # imports torch, transformers and peft
+
+    cache_bytes = settings.engine_cache_mib << 20
+    return Engine.load(settings.model, settings.precision, settings.engine_threads, cache_bytes)
+
+
+def _connect(settings: Settings, url: str) -> BlockingEngine:
+    from fraudguard.engine.remote import RemoteEngine  # imports torch
+
+    return RemoteEngine.connect(
+        settings.model,
+        url,
+        timeout_s=settings.engine_timeout_ms / 1000,
+        served_name=settings.engine_served_name,
+        key=settings.engine_key,
+        threads=settings.engine_threads,
     )
 
 

@@ -12,8 +12,7 @@ from typing import Self
 
 import torch
 
-from fraudguard.domain import Score, ScoreRequest, Typology
-from fraudguard.engine.head import as_numbers
+from fraudguard.domain import Score, ScoreRequest
 from fraudguard.engine.kv_cache import PAGE, Room, TimelineCache
 from fraudguard.engine.loader import Loaded, Precision, load
 from fraudguard.engine.qwen2 import Span
@@ -42,7 +41,6 @@ class Engine:
         """name: name@version+precision. cache_bytes: for timelines' keys and values, at least a pass's."""
         self.name = name
         self._backbone, self._head, self._tokenizer = loaded.backbone, loaded.head, loaded.tokenizer
-        self._typologies = tuple(Typology(value) for value in self._head.spec.typologies)
         slots = max(cache_bytes // self._backbone.new_pool(1).nbytes, self.tokens_max + PAGE, TOKENS_PER_FORWARD)
         self._cache = TimelineCache(slots)
         self._pool = self._backbone.new_pool(slots)
@@ -73,18 +71,11 @@ class Engine:
         """One score a request, in order. Raises BadModel when the features are not those the head was made for."""
         if not requests:
             return []
-        hidden = self._last_hidden([(request.timeline.account_id, self._ids(request)) for request in requests])
-        numbers = torch.from_numpy(as_numbers(self._head.names, [request.features for request in requests]))
-        logits, typologies = self._head(hidden, numbers)
-        risks = self._head.calibration.risk(logits.numpy())
-        return [
-            Score(float(risk), self._typologies[kind], self.name)
-            for risk, kind in zip(risks, typologies.argmax(dim=1).tolist(), strict=True)
-        ]
-
-    def _ids(self, request: ScoreRequest) -> Ids:
-        ids = [token for line in request.timeline.lines for token in self._tokenizer.encode(line.text)]
-        return tuple(ids[-self.tokens_max :])
+        timelines = [request.timeline for request in requests]
+        hidden = self._last_hidden(
+            [(one.account_id, self._tokenizer.encode_timeline(one, self.tokens_max)) for one in timelines]
+        )
+        return self._head.scores(hidden, [request.features for request in requests], self.name)
 
     def _last_hidden(self, timelines: Sequence[tuple[str, Ids]]) -> torch.Tensor:
         """The final hidden state at the last token of each timeline: [n, hidden_size]."""

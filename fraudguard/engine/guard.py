@@ -15,7 +15,7 @@ from fraudguard.errors import EngineUnavailable
 
 
 class BlockingEngine(Protocol):
-    """engine/engine.py's Engine, as seen from here."""
+    """engine/engine.py's Engine or engine/remote.py's RemoteEngine, as seen from here."""
 
     @property
     def name(self) -> str:
@@ -53,6 +53,8 @@ class GuardedEngine:
             return scores
         except TimeoutError as error:
             raise EngineUnavailable(f"no score within {self._timeout_s} s") from error
+        except EngineUnavailable:
+            raise
         except Exception as error:
             raise EngineUnavailable(f"{type(error).__name__}: {error}") from error
 
