@@ -41,7 +41,7 @@ class Parts:
 def load_parts(settings: Settings) -> Parts:
     """Rules, policy, tokenizer and (unless settings.model is "off") the engine.
 
-    Raises BadRule, BadPolicy, BadModel.
+    Raises BadRule, BadPolicy, BadModel, BadSettings.
     """
     rules = load_rules(settings.rules_dir, FEATURES)
     policy = load_policy(settings.policy_path)
@@ -51,7 +51,7 @@ def load_parts(settings: Settings) -> Parts:
 
 
 def load_engine(settings: Settings) -> GuardedEngine | None:
-    """The configured model behind its guard; None when settings.model is "off". Raises BadModel."""
+    """The configured model behind its guard; None when settings.model is "off". Raises BadModel, BadSettings."""
     if settings.model == "off":
         return None
     return GuardedEngine(

@@ -7,6 +7,7 @@ it needs neither transformers nor peft: GPUs, parallelism, paged attention and t
 import base64
 import json
 import logging
+import re
 import ssl
 import time
 from collections.abc import Sequence
@@ -22,12 +23,18 @@ from fraudguard.domain import Score, ScoreRequest
 from fraudguard.engine.head import load_head
 from fraudguard.engine.release import Release, open_release
 from fraudguard.engine.tokenizer import LineTokenizer
-from fraudguard.errors import BadModel, EngineUnavailable
+from fraudguard.errors import BadModel, BadSettings, EngineUnavailable, FraudguardError
 
 # Below the 5 s after which the server closes an idle connection: one that it is closing must not be taken for a batch.
 KEEPALIVE_S: Final = 2.0
 MODELS_BYTES_MAX: Final = 1 << 20
 VECTOR_BYTES_MAX: Final = 1 << 17  # of one state in an answer: 16,384 numbers and to spare
+
+_MENDED_BY: Final = {
+    401: ("FRAUDGUARD_ENGINE_KEY", "give the server's --api-key"),
+    403: ("FRAUDGUARD_ENGINE_KEY", "give a key that may use this model"),
+    404: ("FRAUDGUARD_ENGINE_URL", "give the root of a vLLM server that has the model, without /v1"),
+}
 
 log = logging.getLogger(__name__)
 
@@ -72,19 +79,25 @@ class RemoteEngine:
 
     @classmethod
     def connect(
-        cls, source: Path | str, url: str, *, timeout_s: float, served_name: str | None = None,
-        key: SecretStr | None = None, threads: int = 0,
-    ) -> Self:  # fmt: skip
+        cls,
+        source: Path | str,
+        url: str,
+        *,
+        timeout_s: float,
+        served_name: str | None = None,
+        key: SecretStr | None = None,
+        threads: int = 0,
+    ) -> Self:
         """The release in a folder, or "starter", and the server at `url`. threads: of torch, as in Engine.load.
 
         A server that is away is only logged: until it answers, decisions are degraded. Raises BadModel when a part here
-        is missing or damaged, or when the server holds another model.
+        is missing or damaged or the server holds another model, BadSettings when URL or key are not the server's.
         """
         if threads:
             torch.set_num_threads(threads)
         client = httpx.Client(
             base_url=url,
-            headers={"Authorization": f"Bearer {key.get_secret_value()}"} if key else None,
+            headers={"Authorization": f"Bearer {_sendable(key)}"} if key else None,
             timeout=timeout_s,
             limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_S),
             trust_env=False,  # what customers write goes to this server, and to no proxy that the environment names
@@ -110,7 +123,7 @@ class RemoteEngine:
     def check(self) -> None:
         """Look whether the server has the model and reads timelines of tokens_max.
 
-        Raises BadModel when not, EngineUnavailable when it cannot be asked.
+        Raises BadModel when not, BadSettings when it does not let us ask, EngineUnavailable when it does not answer.
         """
         models = {one.id: one for one in self._parse(_Models, self._exchange("GET", "/v1/models")).data}
         served = models.get(self._served_name)
@@ -133,8 +146,8 @@ class RemoteEngine:
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """One score a request, in order, for one question to the server.
 
-        Raises EngineUnavailable when it does not answer as it should, BadModel when it has another model or when the
-        features are not those the head was made for.
+        Raises EngineUnavailable when it does not answer as it should, BadSettings when it does not let us ask, BadModel
+        when it has another model or when the features are not those the head was made for.
         """
         if not requests:
             return []
@@ -142,7 +155,7 @@ class RemoteEngine:
             self.check()
         try:
             hidden = self._last_hidden([self._tokenizer.encode_timeline(r.timeline, self.tokens_max) for r in requests])
-        except (EngineUnavailable, BadModel):
+        except FraudguardError:
             self._checked = False  # it may come back with another model
             raise
         return self._head.scores(hidden, [request.features for request in requests], self.name)
@@ -183,7 +196,7 @@ class RemoteEngine:
     def _exchange(self, method: str, path: str, question: object = None, *, bytes_max: int = MODELS_BYTES_MAX) -> bytes:
         """The body of a good answer. No error quotes one: a server may repeat what it was asked.
 
-        Raises EngineUnavailable.
+        Raises EngineUnavailable, and BadSettings for a key or an address that is not the server's.
         """
         deadline = time.monotonic() + self._timeout_s
         content = None if question is None else json.dumps(question)
@@ -191,8 +204,12 @@ class RemoteEngine:
         body = bytearray()
         try:
             with self._client.stream(method, path, content=content, headers=headers) as response:
+                if response.status_code in _MENDED_BY:
+                    setting, hint = _MENDED_BY[response.status_code]
+                    reason = f"{self._server} answers {response.status_code} to {path}"
+                    raise BadSettings(reason, path=setting, hint=hint)
                 if response.status_code != httpx.codes.OK:
-                    raise EngineUnavailable(f"{self._server}: {path} answers {_meaning(response.status_code)}")
+                    raise EngineUnavailable(f"{self._server}: {path} answers {response.status_code}")
                 # The client's timeout is of each read; many short ones must end too.
                 for part in response.iter_bytes():
                     body += part
@@ -218,12 +235,13 @@ class RemoteEngine:
         return self._client.base_url.netloc.decode()
 
 
-def _meaning(status: int) -> str:
-    """The status with what an operator does about it."""
-    hints = {
-        400: "a timeline is refused",
-        401: "set FRAUDGUARD_ENGINE_KEY",
-        403: "set FRAUDGUARD_ENGINE_KEY",
-        404: "FRAUDGUARD_ENGINE_URL is not a vLLM server, or it has lost the model",
-    }
-    return f"{status} ({hints[status]})" if status in hints else str(status)
+def _sendable(key: SecretStr) -> str:
+    """The key, once it is known to be a header's value: HTTP libraries quote one that is not in their errors."""
+    value = key.get_secret_value()
+    if not re.fullmatch("[!-~]+", value):
+        raise BadSettings(
+            "the key holds spaces, line ends or characters beyond ASCII",
+            path="FRAUDGUARD_ENGINE_KEY",
+            hint="a file's last line end is often taken along",
+        )
+    return value

@@ -22,7 +22,7 @@ from fraudguard.assembly import load_engine
 from fraudguard.config import Settings
 from fraudguard.engine.engine import Engine
 from fraudguard.engine.remote import MODELS_BYTES_MAX, VECTOR_BYTES_MAX, RemoteEngine
-from fraudguard.errors import BadModel, EngineUnavailable
+from fraudguard.errors import BadModel, BadSettings, EngineUnavailable
 
 KEY = "sesame-open"
 REQUESTS = [request_of(*TEXTS[:lines]) for lines in (1, 2, 3)]
@@ -132,17 +132,35 @@ def test_an_answer_has_a_largest_size(engine: RemoteEngine, twin: VllmTwin) -> N
 
 
 @pytest.mark.parametrize(
-    ("status", "message"),
-    [(400, "a timeline is refused"), (401, "FRAUDGUARD_ENGINE_KEY"), (404, "lost the model"), (500, "answers 500")],
+    ("status", "kind", "message"),
+    [
+        (400, EngineUnavailable, "embeddings answers 400$"),
+        (401, BadSettings, "^FRAUDGUARD_ENGINE_KEY: .* answers 401 to /v1/embeddings"),
+        (404, BadSettings, "^FRAUDGUARD_ENGINE_URL: .* answers 404 to /v1/embeddings"),
+        (500, EngineUnavailable, "embeddings answers 500$"),
+    ],
 )
-def test_a_refusal_says_what_to_do_and_quotes_nothing(
-    engine: RemoteEngine, twin: VllmTwin, status: int, message: str
+def test_a_refusal_says_what_to_mend_and_quotes_nothing(
+    engine: RemoteEngine, twin: VllmTwin, status: int, kind: type[Exception], message: str
 ) -> None:
     """A server may repeat what it was asked, which is what people wrote."""
     twin.answer = lambda question: (status, [json.dumps(question).encode()])
-    with pytest.raises(EngineUnavailable, match=message) as caught:
+    with pytest.raises(kind, match=message) as caught:
         engine.score(REQUESTS)
     assert "input" not in str(caught.value)
+
+
+def test_a_url_that_is_not_the_servers_root_is_refused_at_the_start(release: Path, twin: VllmTwin) -> None:
+    """With /v1, as other clients want it."""
+    with pytest.raises(BadSettings, match=r"FRAUDGUARD_ENGINE_URL: .* answers 404 to /v1/models \(.* without /v1\)"):
+        RemoteEngine.connect(release, f"{twin.url}/v1", timeout_s=30)
+
+
+def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(release: Path, twin: VllmTwin) -> None:
+    """A line end at its end is a common accident."""
+    with pytest.raises(BadSettings, match="line ends") as caught:
+        RemoteEngine.connect(release, twin.url, timeout_s=30, key=SecretStr(f"{KEY}\n"))
+    assert KEY not in str(caught.value)
 
 
 def state_of(*numbers: float) -> str:
@@ -185,7 +203,7 @@ def test_a_server_without_the_model_is_refused(release: Path, twin: VllmTwin) ->
 def test_a_server_that_comes_back_with_another_model_is_refused(engine: RemoteEngine, twin: VllmTwin) -> None:
     """After any failure it is looked at again."""
     twin.served_name, twin.answer = "qwen25@0.0.2", lambda _: (404, [b""])
-    with pytest.raises(EngineUnavailable, match="lost the model"):
+    with pytest.raises(BadSettings, match="has the model"):
         engine.score(REQUESTS)
     with pytest.raises(BadModel, match=r"no model 'qwen25@0.0.1'"):
         engine.score(REQUESTS)
@@ -215,7 +233,7 @@ def test_the_key_is_sent_and_never_shown(
     engine.score(REQUESTS)
     assert [headers["Authorization"] for headers in twin.headers] == [f"Bearer {KEY}"] * 2
     twin.answer = lambda _: (401, [b""])
-    with pytest.raises(EngineUnavailable) as caught:
+    with pytest.raises(BadSettings) as caught:
         engine.score(REQUESTS)
     assert KEY not in caplog.text + str(caught.value) + repr(engine)
 
@@ -235,6 +253,7 @@ async def test_settings_name_the_server(release: Path, twin: VllmTwin) -> None:
 
 def test_it_needs_neither_transformers_nor_peft() -> None:
     """A worker beside a server installs [remote] alone."""
-    code = "import sys, fraudguard.engine.remote; print({'transformers', 'peft'} & set(sys.modules))"
+    modules = "fraudguard.assembly, fraudguard.engine.remote"
+    code = f"import sys, {modules}; print({{'transformers', 'peft'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"
