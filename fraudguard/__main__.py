@@ -47,6 +47,7 @@ def main() -> None:
     logging.getLogger("kafka").setLevel(logging.WARNING)
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every question to the model's server
     try:
         app()
     except FraudguardError as error:

@@ -46,7 +46,7 @@ class Parts:
 def load_parts(settings: Settings) -> Parts:
     """Rules, policy, tokenizer and (unless settings.model is "off") the engine.
 
-    Raises BadRule, BadPolicy, BadModel.
+    Raises BadRule, BadPolicy, BadModel, BadSettings.
     """
     rules = load_rules(settings.rules_dir, FEATURES)
     policy = load_policy(settings.policy_path)
@@ -56,7 +56,10 @@ def load_parts(settings: Settings) -> Parts:
 
 
 def load_engine(settings: Settings) -> GuardedEngine | None:
-    """The configured model behind its queue and its guard; None when settings.model is "off". Raises BadModel."""
+    """The configured model behind its queue and its guard; None when settings.model is "off".
+
+    Raises BadModel, BadSettings.
+    """
     if settings.model == "off":
         return None
     return GuardedEngine(
@@ -67,9 +70,14 @@ def load_engine(settings: Settings) -> GuardedEngine | None:
     )
 
 
-def open_engine(settings: Settings) -> "Engine":
-    """The configured model, as settings say. Raises BadModel."""
-    from fraudguard.engine.engine import Engine  # imports torch
+def open_engine(settings: Settings) -> BlockingEngine:
+    """The configured model: on this machine, or on the server that settings name. Raises BadModel, BadSettings."""
+    return _connect(settings, str(settings.engine_url)) if settings.engine_url else local_engine(settings)
+
+
+def local_engine(settings: Settings) -> "Engine":
+    """The configured model on this machine. Raises BadModel, BadSettings."""
+    from fraudguard.engine.engine import Engine  # imports torch, transformers and peft
 
     cache_bytes = settings.engine_cache_mib << 20
     return Engine.load(settings.model, settings.precision, settings.engine_threads, cache_bytes, settings.device)
@@ -78,6 +86,19 @@ def open_engine(settings: Settings) -> "Engine":
 def batcher_of(settings: Settings, engine: BlockingEngine) -> Batcher:
     """The engine's queue, as settings say."""
     return Batcher(engine, pass_s=settings.engine_pass_ms / 1000, queue_max=settings.engine_queue_max)
+
+
+def _connect(settings: Settings, url: str) -> BlockingEngine:
+    from fraudguard.engine.remote import RemoteEngine  # imports torch
+
+    return RemoteEngine.connect(
+        settings.model,
+        url,
+        timeout_s=settings.engine_timeout_ms / 1000,
+        served_name=settings.engine_served_name,
+        key=settings.engine_key,
+        threads=settings.engine_threads,
+    )
 
 
 @asynccontextmanager

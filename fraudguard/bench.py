@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from fraudguard.assembly import batcher_of, open_engine
+from fraudguard.assembly import batcher_of, local_engine
 from fraudguard.config import Settings
 from fraudguard.domain import ScoreRequest, Screenable
 from fraudguard.engine.batcher import Batcher
@@ -49,7 +49,7 @@ def bench_engine(settings: Settings, console: Console, *, seconds: float, target
     Raises BadModel.
     """
     cold_start_s = _cold_start()
-    engine = open_engine(settings)
+    engine = local_engine(settings)
     report: Report = {
         "model": engine.name, "machine": platform.platform(), "cores": torch.get_num_threads(),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -191,7 +191,7 @@ async def _swap(
         _open_loop(batcher, requests, list(_arrivals(Random("swap"), rate, 1, seconds)))  # noqa: S311  repeatable
     )
     began = time.perf_counter()
-    batcher.swap(await asyncio.to_thread(open_engine, settings))
+    batcher.swap(await asyncio.to_thread(local_engine, settings))
     loading_s = time.perf_counter() - began
     latencies = 1000 * np.array(await load)
     return {
@@ -241,7 +241,7 @@ async def _open_loop(batcher: Batcher, requests: Sequence[ScoreRequest], due: Se
 def _cold_start() -> float:
     """Seconds from nothing to an engine that can score, in a process of its own."""
     code = (
-        "from fraudguard.assembly import open_engine; from fraudguard.config import Settings; open_engine(Settings())"
+        "from fraudguard.assembly import local_engine; from fraudguard.config import Settings; local_engine(Settings())"
     )
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603  our own interpreter and code

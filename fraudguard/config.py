@@ -6,7 +6,7 @@ The database is also accepted as DATABASE_URL, the name platforms hand out.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, HttpUrl, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -43,6 +43,11 @@ class Settings(BaseSettings):
     engine_timeout_ms: Annotated[int, Field(ge=1)] = 5_000  # of one batch
     engine_failures_max: Annotated[int, Field(ge=1)] = 5  # consecutive, then the circuit opens
     engine_retry_ms: Annotated[int, Field(ge=1)] = 10_000  # how long the circuit stays open
+
+    # A vLLM server that holds the model's base and adapter; here are only its tokenizer and head. None: all is here.
+    engine_url: HttpUrl | None = None
+    engine_key: SecretStr | None = None  # the server's --api-key
+    engine_served_name: str | None = None  # what the server calls the model; None: name@version of the release
 
     timeline_tokens_max: Annotated[int, Field(ge=64)] = 256
     lateness_s: Annotated[int, Field(ge=0)] = 3_600

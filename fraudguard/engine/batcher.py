@@ -15,6 +15,7 @@ from itertools import count
 from typing import Final, Protocol
 
 from fraudguard.domain import Score, ScoreRequest
+from fraudguard.engine.tokenizer import LineTokenizer
 from fraudguard.errors import EngineUnavailable
 
 TOKENS_FIRST: Final = 1_024  # of a pass, as long as the rate is not known
@@ -22,11 +23,16 @@ RATE_MEMORY: Final = 0.8  # how much of the measured rate is the past's, at ever
 
 
 class BlockingEngine(Protocol):
-    """engine/engine.py's Engine, as seen from here."""
+    """engine/engine.py's Engine or engine/remote.py's RemoteEngine, as seen from here."""
 
     @property
     def name(self) -> str:
         """name@version+precision."""
+        ...
+
+    @property
+    def tokenizer(self) -> LineTokenizer:
+        """How its release tokenizes lines."""
         ...
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:

@@ -13,8 +13,7 @@ from typing import Literal, Self
 import numpy as np
 import torch
 
-from fraudguard.domain import Score, ScoreRequest, Typology
-from fraudguard.engine.head import as_numbers
+from fraudguard.domain import Score, ScoreRequest
 from fraudguard.engine.kv_cache import PAGE, Room, TimelineCache
 from fraudguard.engine.loader import Loaded, Precision, load
 from fraudguard.engine.qwen2 import Shape, Span
@@ -44,7 +43,6 @@ class Engine:
         """name: name@version+precision. cache_bytes: for timelines' keys and values, at least a pass's."""
         self.name = name
         self._backbone, self._head, self._tokenizer = loaded.backbone, loaded.head, loaded.tokenizer
-        self._typologies = tuple(Typology(value) for value in self._head.spec.typologies)
         slots = max(cache_bytes // self._backbone.new_pool(1).nbytes, self.tokens_max + PAGE, TOKENS_PER_FORWARD)
         self._cache = TimelineCache(slots)
         self._pool = self._backbone.new_pool(slots)
@@ -110,13 +108,7 @@ class Engine:
         if not requests:
             return []
         hidden = self._last_hidden([(request.timeline.account_id, self._ids(request)) for request in requests])
-        numbers = torch.from_numpy(as_numbers(self._head.names, [request.features for request in requests]))
-        logits, typologies = self._head(hidden, numbers)
-        risks = self._head.calibration.risk(logits.numpy())
-        return [
-            Score(float(risk), self._typologies[kind], self.name)
-            for risk, kind in zip(risks, typologies.argmax(dim=1).tolist(), strict=True)
-        ]
+        return self._head.scores(hidden, [request.features for request in requests], self.name)
 
     def new_tokens(self, request: ScoreRequest) -> int:
         """About how many tokens scoring it would read now, at least 1; may be asked from any thread."""
@@ -128,8 +120,7 @@ class Engine:
         self._cache.drop(account_id)
 
     def _ids(self, request: ScoreRequest) -> Ids:
-        ids = [token for line in request.timeline.lines for token in self._tokenizer.encode(line.text)]
-        return tuple(ids[-self.tokens_max :])
+        return self._tokenizer.encode_timeline(request.timeline, self.tokens_max)
 
     def _last_hidden(self, timelines: Sequence[tuple[str, Ids]]) -> torch.Tensor:
         """The final hidden state at the last token of each timeline: [n, hidden_size]."""

@@ -43,6 +43,8 @@ class GuardedEngine:
             return scores
         except TimeoutError as error:
             raise EngineUnavailable(f"no score within {self._timeout_s} s") from error
+        except EngineUnavailable:
+            raise
         except Exception as error:
             raise EngineUnavailable(f"{type(error).__name__}: {error}") from error
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fraudguard.domain import Scalar, Typology
+from fraudguard.domain import Scalar, Score, Typology
 from fraudguard.engine.calibration import Platt
 from fraudguard.errors import BadModel
 
@@ -124,6 +124,17 @@ class FusionHead(nn.Module):
     def forward(self, hidden: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102 - see the class
         logits = self.mlp(torch.cat([hidden, self.encode(numbers)], dim=1))
         return logits[:, 0], logits[:, 1:]
+
+    @torch.inference_mode()
+    def scores(self, hidden: Tensor, rows: Sequence[Mapping[str, Scalar]], model: str) -> list[Score]:
+        """A score, signed `model`, for each hidden state [n, hidden_size] with its row of features.
+
+        Raises BadModel when the features are not those it was made for.
+        """
+        logits, kinds = self(hidden, torch.from_numpy(as_numbers(self.names, rows)))
+        risks = self.calibration.risk(logits.numpy())
+        typologies = [Typology(self.spec.typologies[kind]) for kind in kinds.argmax(dim=1).tolist()]
+        return [Score(float(risk), kind, model) for risk, kind in zip(risks, typologies, strict=True)]
 
     @property
     def calibration(self) -> Platt:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from fraudguard.domain import Timeline
 from fraudguard.errors import BadModel
 
 LINES_CACHED_MAX = 65_536  # an account's lines come again with each of its events
@@ -54,6 +55,11 @@ class LineTokenizer:
     def encode(self, line: str) -> tuple[int, ...]:
         """The line's ids, the last one its end."""
         return self._cached(line)
+
+    def encode_timeline(self, timeline: Timeline, tokens_max: int) -> tuple[int, ...]:
+        """The ids of its lines; of more than tokens_max the last."""
+        ids = [token for line in timeline.lines for token in self.encode(line.text)]
+        return tuple(ids[-tokens_max:])
 
     def _tokenize(self, line: str) -> tuple[int, ...]:
         return (*self._tokenizer.encode(line, add_special_tokens=False).ids, self._end)

@@ -29,6 +29,14 @@ def test_this_machine_can_run_everything(plain):
     assert {"Kafka", "PostgreSQL"}.isdisjoint(findings)  # nothing external is configured
 
 
+@pytest.mark.parametrize(("url", "needed"), [(None, "the model"), ("http://gpu-1:8000", "the model on a server")])
+def test_the_packages_follow_where_the_model_is(plain, url, needed):
+    """A worker beside a model's server is not asked for transformers."""
+    findings = doctor.examine(plain.model_copy(update={"engine_url": url}))
+    models = [finding for finding in findings if finding.name.startswith("packages for the model")]
+    assert [finding.name for finding in models if finding.needed] == [f"packages for {needed}"]
+
+
 def test_every_finding_that_is_not_ok_has_a_fix(plain, monkeypatch, tmp_path):
     """On a machine without jars, packages, compiler, memory or space each finding still says what to do."""
     monkeypatch.setenv("PATH", "")

@@ -1,0 +1,45 @@
+"""The contract of engines, kept by each backend that runs without a server of its own (tests/slow has the others)."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from engine_contract import EngineContract
+from vllm_twin import VllmTwin
+
+from fraudguard.engine.engine import Engine
+from fraudguard.engine.remote import RemoteEngine
+
+
+class TestFull(EngineContract):
+    """fp32 here, with a cache."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, ready_releases: Callable[[str], Path]) -> Engine:
+        """A fresh one."""
+        return Engine.load(ready_releases("qwen25"), "fp32", 1, 1 << 24)
+
+
+class TestQuantized(EngineContract):
+    """int8 here, with a cache: an activation near the edge of two levels may fall on either side."""
+
+    tolerance = 2e-3
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, ready_releases: Callable[[str], Path]) -> Engine:
+        """A fresh one."""
+        return Engine.load(ready_releases("qwen25"), "int8", 1, 1 << 24)
+
+
+class TestRemote(EngineContract):
+    """Through the protocol's twin."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, ready_releases: Callable[[str], Path]) -> Iterator[RemoteEngine]:
+        """A fresh one and its server."""
+        release = ready_releases("qwen25")
+        with VllmTwin(release).serving() as twin:
+            yield RemoteEngine.connect(release, twin.url, timeout_s=30, threads=1)
