@@ -175,6 +175,20 @@ def schemas(directory: Annotated[Path, typer.Argument(file_okay=False)] = Path("
         print(path)
 
 
+@app.command("export-onnx")
+def export_onnx(
+    source: Annotated[str, typer.Argument(help='A release folder, or "starter".')],
+    folder: Annotated[Path, typer.Argument(help="A folder to make; FRAUDGUARD_MODEL may name it.")],
+) -> None:
+    """Make an ONNX release, which a worker can run without torch."""
+    from fraudguard.engine import onnx_export
+
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is not there
+    moved = onnx_export.export(source, folder)
+    print(f"{folder}: risks differ from the torch model's by at most {moved:.1e}")
+
+
 @rules_app.command("check")
 def rules_check(directory: Annotated[Path | None, typer.Argument()] = None) -> None:
     """Read, type-check and compile every rule file; prints each problem with its place."""

@@ -1,6 +1,6 @@
 """Builds a Pipeline from Settings: the one place where the rooms meet their configuration.
 
-torch is imported only when a model is switched on, so that processes without one start fast.
+torch or onnxruntime is imported only when a model needs it, so that processes without one start fast.
 """
 
 import json
@@ -12,7 +12,7 @@ from fraudguard.clock import Clock
 from fraudguard.config import Settings
 from fraudguard.decisions.policy import Policy, load_policy
 from fraudguard.decisions.repository import Repository, connect
-from fraudguard.engine.guard import GuardedEngine
+from fraudguard.engine.guard import BlockingEngine, GuardedEngine
 from fraudguard.engine.release import open_release
 from fraudguard.engine.tokenizer import LineTokenizer
 from fraudguard.features.money import Rates, load_rates
@@ -54,10 +54,16 @@ def load_engine(settings: Settings) -> GuardedEngine | None:
     """The configured model behind its guard; None when settings.model is "off". Raises BadModel."""
     if settings.model == "off":
         return None
-    from fraudguard.engine.engine import Engine  # imports torch
-
     cache_bytes = settings.engine_cache_mib << 20
-    engine = Engine.load(settings.model, settings.precision, settings.engine_threads, cache_bytes)
+    engine: BlockingEngine
+    if open_release(settings.model).graph is not None:
+        from fraudguard.engine.onnx_engine import OnnxEngine  # imports onnxruntime
+
+        engine = OnnxEngine.load(settings.model, settings.engine_threads, cache_bytes)
+    else:
+        from fraudguard.engine.engine import Engine  # imports torch
+
+        engine = Engine.load(settings.model, settings.precision, settings.engine_threads, cache_bytes)
     return GuardedEngine(
         engine,
         timeout_s=settings.engine_timeout_ms / 1000,

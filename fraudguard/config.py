@@ -30,9 +30,9 @@ class Settings(BaseSettings):
     policy_path: Path = Path("rules/policy.yaml")
 
     model: str = "starter"  # "starter", "off", or a release directory (see engine/loader.py)
-    precision: Literal["fp32", "int8"] = "int8"
+    precision: Literal["fp32", "int8"] = "int8"  # an ONNX release has its own
     # More threads than free cores wait for each other: 15 times slower beside Kafka and PostgreSQL on 2 cores.
-    engine_threads: Annotated[int, Field(ge=0)] = 1  # 0: what torch picks
+    engine_threads: Annotated[int, Field(ge=0)] = 1  # 0: what torch or onnxruntime picks
     # Keys and values of timelines: 1.5 KiB a token with the starter, so some 2,000 accounts; 0 reads each anew.
     engine_cache_mib: Annotated[int, Field(ge=0)] = 512
     engine_timeout_ms: Annotated[int, Field(ge=1)] = 5_000  # of one batch

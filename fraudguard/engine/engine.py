@@ -13,7 +13,7 @@ from typing import Self
 import torch
 
 from fraudguard.domain import Score, ScoreRequest, Typology
-from fraudguard.engine.head import as_numbers
+from fraudguard.engine.head_spec import as_numbers
 from fraudguard.engine.kv_cache import PAGE, Room, TimelineCache
 from fraudguard.engine.loader import Loaded, Precision, load
 from fraudguard.engine.qwen2 import Span
@@ -83,8 +83,7 @@ class Engine:
         ]
 
     def _ids(self, request: ScoreRequest) -> Ids:
-        ids = [token for line in request.timeline.lines for token in self._tokenizer.encode(line.text)]
-        return tuple(ids[-self.tokens_max :])
+        return self._tokenizer.encode_last((line.text for line in request.timeline.lines), self.tokens_max)
 
     def _last_hidden(self, timelines: Sequence[tuple[str, Ids]]) -> torch.Tensor:
         """The final hidden state at the last token of each timeline: [n, hidden_size]."""

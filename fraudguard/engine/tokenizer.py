@@ -6,6 +6,7 @@ lines, and what was computed for its first lines stays true when more follow.
 """
 
 import hashlib
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -54,6 +55,11 @@ class LineTokenizer:
     def encode(self, line: str) -> tuple[int, ...]:
         """The line's ids, the last one its end."""
         return self._cached(line)
+
+    def encode_last(self, lines: Iterable[str], tokens_max: int) -> tuple[int, ...]:
+        """The ids of the lines, one after the other; of more than tokens_max the last."""
+        ids = [token for line in lines for token in self.encode(line)]
+        return tuple(ids[-tokens_max:])
 
     def _tokenize(self, line: str) -> tuple[int, ...]:
         return (*self._tokenizer.encode(line, add_special_tokens=False).ids, self._end)

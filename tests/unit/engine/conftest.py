@@ -12,7 +12,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from fraudguard.domain import Line, Scalar, ScoreRequest, Timeline
-from fraudguard.engine.head import Calibration, FusionHead, HeadSpec, NumericInput
+from fraudguard.engine.head import FusionHead
+from fraudguard.engine.head_spec import Calibration, HeadSpec, NumericInput
+from fraudguard.engine.onnx_export import export
 
 AT = datetime(2026, 11, 21, 10, tzinfo=UTC)
 TEXTS = [
@@ -93,6 +95,22 @@ def ready_releases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     def ready(shape: str) -> Path:
         if shape not in made:
             made[shape] = make_release(tmp_path_factory.mktemp(shape), shape)
+        return made[shape]
+
+    return ready
+
+
+@pytest.fixture(scope="session")
+def ready_onnx(
+    ready_releases: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """One ONNX release a shape, and of the starter that ships for "shipped", exported when first asked for."""
+    made: dict[str, Path] = {}
+
+    def ready(shape: str) -> Path:
+        if shape not in made:
+            made[shape] = tmp_path_factory.mktemp("onnx") / shape
+            export("starter" if shape == "shipped" else ready_releases(shape), made[shape])
         return made[shape]
 
     return ready

@@ -78,6 +78,14 @@ def test_a_tokenizer_without_a_line_end_is_refused(tmp_path: Path) -> None:
         LineTokenizer(tmp_path)
 
 
+def test_the_last_ids_of_lines_are_kept() -> None:
+    """Lines one after the other; of too many tokens the first go, also in the middle of a line."""
+    first, second = STARTER.encode("customer: 急用钱"), STARTER.encode("agent: hello")
+    both = ["customer: 急用钱", "agent: hello"]
+    assert STARTER.encode_last(both, 100) == first + second
+    assert STARTER.encode_last(both, len(second) + 1) == first[-1:] + second
+
+
 def test_counting_needs_no_torch() -> None:
     """A process that only counts tokens imports neither torch nor transformers."""
     code = (
