@@ -20,7 +20,6 @@ from fraudguard.engine.release import Release, open_release
 from fraudguard.engine.tokenizer import LineTokenizer
 from fraudguard.errors import BadModel
 
-GRAPH: Final = "model.onnx"
 SUMS: Final = "SHA256SUMS"  # of every other file in the folder, as sha256sum writes and checks it
 # ids [new]; past and new [layer, token, key or value, kv_head, head_dim]; numbers [1, feature], NaN where missing;
 # risk [1]: calibrated P(fraud); typologies [1, typology]: logits, in head.json's order.
@@ -39,7 +38,7 @@ class OnnxEngine:
         if release.graph is None:
             raise BadModel("this is no ONNX release", path=str(release.base), hint="make one: fraudguard export-onnx")
         _check_sums(release.graph.parent)
-        self.name = f"{release.name}@{release.version}+onnx"
+        self.name = f"{release.name}@{release.version}+onnx-{release.graph.stem}"
         self._spec, self._tokenizer = load_spec(release.head), LineTokenizer(release.base)
         self._names = [feature.name for feature in self._spec.features]
         self._typologies = tuple(Typology(value) for value in self._spec.typologies)

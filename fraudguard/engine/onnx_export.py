@@ -2,8 +2,8 @@
 
 Knows torch's exporter and what an ONNX release is made of; knows no account and no request (engine/onnx_engine.py runs
 what is made here). The graph reads one timeline's next tokens after the keys and values of those before, so that an
-event costs its own line there too. It is float32: onnxruntime's dynamic int8 takes one scale for all tokens that are
-read together, so a score would depend on what was cached (docs/benchmarks.md).
+event costs its own line there too. int8 is onnxruntime's MatMulNBits: a scale for each block of weights and each token.
+Its "dynamic quantization" has one scale for all tokens that are read together: what is cached would change the score.
 """
 
 import json
@@ -14,17 +14,19 @@ from pathlib import Path
 
 import onnxruntime
 import torch
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from torch import Tensor, nn
 from torch.export import Dim
 
 from fraudguard.engine.head import FusionHead
-from fraudguard.engine.loader import load
-from fraudguard.engine.onnx_engine import GRAPH, INPUTS, OUTPUTS, SUMS, sha256
+from fraudguard.engine.loader import Precision, load
+from fraudguard.engine.onnx_engine import INPUTS, OUTPUTS, SUMS, sha256
 from fraudguard.engine.qwen2 import Qwen2
 from fraudguard.engine.release import Release, open_release
 from fraudguard.errors import BadModel
 
-RISK_MOVED_MAX = 1e-4  # rounding moves a risk by some 1e-6
+# fp32: rounding moves a risk by some 1e-6. int8: as for the torch engine.
+RISK_MOVED_MAX: dict[Precision, float] = {"fp32": 1e-4, "int8": 0.05}
 
 
 class _Scorer(nn.Module):
@@ -47,8 +49,20 @@ class _Scorer(nn.Module):
         return self.backbone.new_pool(tokens)
 
 
-def export(source: Path | str, folder: Path) -> float:
-    """Make `folder`, an ONNX release of the release in `source`; gives how far a risk moved.
+class _Product(nn.Module):
+    """A linear layer with an axis more, which the exporter writes as MatMul, not Gemm: only MatMul is quantized."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x[None])
+        return y[0]
+
+
+def export(source: Path | str, folder: Path, precision: Precision) -> float:
+    """Make `folder`, an ONNX release of the release in `source`; gives how far a risk moved from torch's in fp32.
 
     Raises BadModel: the source is no release for torch, the folder exists, or the graph scores otherwise.
     """
@@ -56,24 +70,52 @@ def export(source: Path | str, folder: Path) -> float:
         raise BadModel("there is something already", path=str(folder), hint="name a folder that is not there yet")
     release = open_release(source)
     loaded = load(release, "fp32")
+    if precision == "int8":
+        _to_products(loaded.backbone)
     scorer = _Scorer(loaded.backbone, loaded.head).eval()
-    example = (torch.arange(3), scorer.past(2), torch.zeros(1, len(loaded.head.names)))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+        made = Path(unfinished) / folder.name
+        made.mkdir()
+        graph = made / f"{precision}.onnx"
+        _write(scorer, graph, precision)
+        moved = _moved(scorer, graph)
+        if not moved <= RISK_MOVED_MAX[precision]:
+            raise BadModel(f"the exported graph moves a risk by {moved:.1e}", path=str(source))
+        _complete(made, release, graph.name)
+        made.rename(folder)
+    return moved
+
+
+def _to_products(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear):
+            setattr(module, name, _Product(child))
+        else:
+            _to_products(child)
+
+
+def _write(scorer: _Scorer, graph: Path, precision: Precision) -> None:
+    """The graph's file; weights beyond 2 GB, protobuf's limit, go into one beside it."""
+    example = (torch.arange(3), scorer.past(2), torch.zeros(1, len(scorer.head.names)))
     axes = ({0: Dim("new")}, {1: Dim("past")}, None)
     program = torch.onnx.export(
         scorer, example, input_names=INPUTS, output_names=OUTPUTS, dynamic_shapes=axes, dynamo=True, verbose=False
     )
     assert program is not None  # noqa: S101  None is for the old exporter
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
-        made = Path(unfinished) / folder.name
-        made.mkdir()
-        program.save(made / GRAPH)  # weights beyond 2 GB go into a file beside it
-        moved = _moved(scorer, made / GRAPH)
-        if not moved <= RISK_MOVED_MAX:
-            raise BadModel(f"the exported graph moves a risk by {moved:.1e}", path=str(source))
-        _complete(made, release)
-        made.rename(folder)
-    return moved
+    if precision == "fp32":
+        program.save(graph)
+        return
+    # In blocks of 32 a token's sums are the same bit for bit whatever is read with it; in the default 128 they are not.
+    quantizer = MatMulNBitsQuantizer(
+        program.model_proto,
+        bits=8,
+        block_size=32,
+        is_symmetric=True,
+        accuracy_level=4,  # 4: products of int8
+    )
+    quantizer.process()
+    quantizer.model.save_model_to_file(str(graph), quantizer.model.model.ByteSize() >= 2**31)
 
 
 def _moved(scorer: _Scorer, graph: Path) -> float:
@@ -96,12 +138,13 @@ def _moved(scorer: _Scorer, graph: Path) -> float:
     return largest
 
 
-def _complete(folder: Path, release: Release) -> None:
+def _complete(folder: Path, release: Release, graph: str) -> None:
+    """Everything beside the graph."""
     shutil.copyfile(release.base / "tokenizer.json", folder / "tokenizer.json")
     shutil.copyfile(release.head / "head.json", folder / "head.json")
     manifest = {
         "format": 1, "name": release.name, "version": release.version, "description": "Made by fraudguard export-onnx.",
-        "base": ".", "head": ".", "graph": GRAPH,
+        "base": ".", "head": ".", "graph": graph,
     }  # fmt: skip
     (folder / "release.json").write_text(json.dumps(manifest, indent=1) + "\n")
     files = sorted(folder.iterdir())

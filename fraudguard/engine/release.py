@@ -26,7 +26,7 @@ class Manifest(BaseModel):
     """release.json. base, adapter and head: a folder beside it, an absolute path, or a hub id `owner/name[@revision]`.
 
     base: a Qwen2 checkpoint with its tokenizer.json. adapter: a peft LoRA adapter, merged on loading; null for none.
-    graph: a file beside it: this is an ONNX release (engine/onnx_export.py), all of whose parts are in its folder.
+    graph: PRECISION.onnx beside it: this is an ONNX release (engine/onnx_export.py), whose parts are all in its folder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

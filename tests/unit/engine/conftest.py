@@ -14,6 +14,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from fraudguard.domain import Line, Scalar, ScoreRequest, Timeline
 from fraudguard.engine.head import FusionHead
 from fraudguard.engine.head_spec import Calibration, HeadSpec, NumericInput
+from fraudguard.engine.loader import Precision
 from fraudguard.engine.onnx_export import export
 
 AT = datetime(2026, 11, 21, 10, tzinfo=UTC)
@@ -101,17 +102,15 @@ def ready_releases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 
 
 @pytest.fixture(scope="session")
-def ready_onnx(
-    ready_releases: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
-    """One ONNX release a shape, and of the starter that ships for "shipped", exported when first asked for."""
-    made: dict[str, Path] = {}
+def ready_onnx(ready_releases: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """One ONNX release a shape (or "shipped": the starter) and precision, exported when first asked for."""
+    made: dict[tuple[str, str], Path] = {}
 
-    def ready(shape: str) -> Path:
-        if shape not in made:
-            made[shape] = tmp_path_factory.mktemp("onnx") / shape
-            export("starter" if shape == "shipped" else ready_releases(shape), made[shape])
-        return made[shape]
+    def ready(shape: str, precision: Precision = "fp32") -> Path:
+        if (shape, precision) not in made:
+            folder = made[shape, precision] = tmp_path_factory.mktemp("onnx") / shape
+            export("starter" if shape == "shipped" else ready_releases(shape), folder, precision)
+        return made[shape, precision]
 
     return ready
 

@@ -21,7 +21,7 @@ def test_a_release_is_one_folder_with_the_hashes_of_its_files(
     folder = ready_onnx("qwen25")
     lines = (folder / "SHA256SUMS").read_text().splitlines()
     sums = {name: sum_ for sum_, name in (line.split("  ") for line in lines)}
-    assert set(sums) == {"model.onnx", "tokenizer.json", "head.json", "release.json"}
+    assert set(sums) == {"fp32.onnx", "tokenizer.json", "head.json", "release.json"}
     assert {path.name for path in folder.iterdir()} == {*sums, "SHA256SUMS"}
     assert all(sha256(folder / name) == sum_ for name, sum_ in sums.items())
     source = json.loads((ready_releases("qwen25") / "release.json").read_text())
@@ -32,23 +32,23 @@ def test_a_release_is_one_folder_with_the_hashes_of_its_files(
 def test_a_folder_that_exists_is_refused(tmp_path: Path) -> None:
     """Nothing is overwritten."""
     with pytest.raises(BadModel, match=r"something already.*not there yet"):
-        export("starter", tmp_path)
+        export("starter", tmp_path, "fp32")
 
 
 def test_a_graph_that_scores_otherwise_is_refused(
     ready_releases: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No folder is left that could be taken for a release."""
-    monkeypatch.setattr("fraudguard.engine.onnx_export.RISK_MOVED_MAX", -1.0)
+    monkeypatch.setattr("fraudguard.engine.onnx_export.RISK_MOVED_MAX", {"fp32": -1.0})
     with pytest.raises(BadModel, match="moves a risk by"):
-        export(ready_releases("starter"), tmp_path / "made")
+        export(ready_releases("starter"), tmp_path / "made", "fp32")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_onnx_release_is_not_for_torch(ready_onnx: Callable[[str], Path], tmp_path: Path) -> None:
     """Neither exported again nor loaded by the torch engine; the error says what to give."""
-    with pytest.raises(BadModel, match=r"model\.onnx: this is an ONNX release .give the release"):
-        export(ready_onnx("starter"), tmp_path / "made")
+    with pytest.raises(BadModel, match=r"fp32\.onnx: this is an ONNX release .give the release"):
+        export(ready_onnx("starter"), tmp_path / "made", "fp32")
     with pytest.raises(BadModel, match="this is an ONNX release"):
         Engine.load(ready_onnx("starter"), "fp32")
 
