@@ -32,7 +32,13 @@ MEMORY_BYTES_MIN = 2 * GIB  # an estimate with room: Kafka, PostgreSQL, a worker
 CONNECT_S_MAX = 3.0
 PYTHON_BELOW = (3, 15)  # as in pyproject.toml
 MACHINES = ("x86_64", "aarch64")  # those the wheels of the JRE and of PostgreSQL are built for
-EXTRAS = {"stream": "the worker", "engine": "the model", "api": "the API", "embedded": "Kafka and PostgreSQL here"}
+EXTRAS = {
+    "stream": "the worker",
+    "engine": "the model",
+    "onnx": "an ONNX model",
+    "api": "the API",
+    "embedded": "Kafka and PostgreSQL here",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,9 @@ def examine(settings: Settings) -> list[Finding]:
         writable(settings.state_dir),
         packages("", "fraudguard itself"),
     ]
-    needed = {"stream": True, "engine": settings.model != "off", "api": True, "embedded": own_kafka or own_database}
+    onnx = any(Path(settings.model).glob("*.onnx"))
+    torch = settings.model != "off" and not onnx
+    needed = {"stream": True, "engine": torch, "onnx": onnx, "api": True, "embedded": own_kafka or own_database}
     findings += [packages(extra, purpose, needed=needed[extra]) for extra, purpose in EXTRAS.items()]
     findings += [jre(needed=own_kafka), jars(needed=own_kafka), postgres_binaries(needed=own_database)]
     findings += [model(settings), port("API port", settings.api_port, "FRAUDGUARD_API_PORT")]

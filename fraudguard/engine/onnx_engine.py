@@ -109,7 +109,7 @@ def _check_sums(folder: Path) -> None:
     """Raises BadModel unless every file that the folder's SUMS names is there, unchanged."""
     try:
         lines = (folder / SUMS).read_text().splitlines()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise BadModel(f"there is no readable {SUMS}", path=str(folder), hint="export the release again") from error
     for line in lines:
         expected, _, name = line.partition("  ")
