@@ -23,7 +23,8 @@ from finetune.passages import Passage
 from finetune.recipe import AdapterRun, HeadRun
 from fraudguard.domain import Typology
 from fraudguard.engine.calibration import fit_platt
-from fraudguard.engine.head import Calibration, FusionHead, HeadSpec, NumericInput
+from fraudguard.engine.head import FusionHead
+from fraudguard.engine.head_spec import Calibration, HeadSpec, NumericInput
 from fraudguard.engine.tokenizer import LineTokenizer
 from fraudguard.evaluation import average_precision
 from fraudguard.features.registry import FEATURES, MODEL_FEATURES

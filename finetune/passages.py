@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from finetune.data import Life, Told
 from fraudguard.domain import Snapshot, Typology
-from fraudguard.engine.head import as_numbers
+from fraudguard.engine.head_spec import as_numbers
 from fraudguard.features.feedback import FeedbackView
 from fraudguard.features.money import load_rates
 from fraudguard.features.registry import MODEL_FEATURES

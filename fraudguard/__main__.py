@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -194,6 +194,21 @@ def schemas(directory: Annotated[Path, typer.Argument(file_okay=False)] = Path("
         path = directory / f"{name}.json"
         path.write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         print(path)
+
+
+@app.command("export-onnx")
+def export_onnx(
+    source: Annotated[str, typer.Argument(help='A release folder, or "starter".')],
+    folder: Annotated[Path, typer.Argument(help="A folder to make; FRAUDGUARD_MODEL may name it.")],
+    precision: Annotated[Literal["fp32", "int8"], typer.Option(help="int8 pays for larger bases only.")] = "fp32",
+) -> None:
+    """Make an ONNX release, which a worker can run without torch."""
+    from fraudguard.engine import onnx_export
+
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is not there
+    moved = onnx_export.export(source, folder, precision)
+    print(f"{folder}: risks differ from the torch model's by at most {moved:.1e}")
 
 
 @rules_app.command("check")

@@ -1,6 +1,6 @@
 """Builds a Pipeline from Settings: the one place where the rooms meet their configuration.
 
-torch is imported only when a model is switched on, so that processes without one start fast.
+torch or onnxruntime is imported only when a model needs it, so that processes without one start fast.
 """
 
 import json
@@ -72,11 +72,17 @@ def load_engine(settings: Settings) -> GuardedEngine | None:
 
 def open_engine(settings: Settings) -> BlockingEngine:
     """The configured model: on this machine, or on the server that settings name. Raises BadModel, BadSettings."""
-    return _connect(settings, str(settings.engine_url)) if settings.engine_url else local_engine(settings)
+    if settings.engine_url:
+        return _connect(settings, str(settings.engine_url))
+    if open_release(settings.model).graph is None:
+        return local_engine(settings)
+    from fraudguard.engine.onnx_engine import OnnxEngine  # imports onnxruntime
+
+    return OnnxEngine.load(settings.model, settings.engine_threads, settings.engine_cache_mib << 20)
 
 
 def local_engine(settings: Settings) -> "Engine":
-    """The configured model on this machine. Raises BadModel, BadSettings."""
+    """The configured model on torch. Raises BadModel, BadSettings."""
     from fraudguard.engine.engine import Engine  # imports torch, transformers and peft
 
     cache_bytes = settings.engine_cache_mib << 20

@@ -32,10 +32,10 @@ class Settings(BaseSettings):
     model: str = "starter"  # "starter", "off", or a release directory (see engine/loader.py)
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU if there is one
     # auto: bf16 on a GPU, int8 on the CPU, where bf16 is faster with AMX or avx512_bf16 (lscpu) and slower without.
-    # What each costs in quality: docs/benchmarks.md.
+    # What each costs in quality: docs/benchmarks.md. An ONNX release has its own.
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     # More threads than free cores wait for each other: 15 times slower beside Kafka and PostgreSQL on 2 cores.
-    engine_threads: Annotated[int, Field(ge=0)] = 1  # 0: what torch picks
+    engine_threads: Annotated[int, Field(ge=0)] = 1  # 0: what torch or onnxruntime picks
     # Keys and values of timelines: 1.5 KiB a token with the starter, so some 2,000 accounts; 0 reads each anew.
     engine_cache_mib: Annotated[int, Field(ge=0)] = 512
     engine_pass_ms: Annotated[int, Field(ge=1)] = 100  # how long one pass of the model should take

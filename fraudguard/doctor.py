@@ -36,6 +36,7 @@ EXTRAS = {
     "stream": "the worker",
     "engine": "the model",
     "remote": "the model on a server",
+    "onnx": "an ONNX model",
     "api": "the API",
     "embedded": "Kafka and PostgreSQL here",
 }
@@ -70,10 +71,13 @@ def examine(settings: Settings) -> list[Finding]:
         writable(settings.state_dir),
         packages("", "fraudguard itself"),
     ]
+    scoring = settings.model != "off"
+    onnx = any(Path(settings.model).glob("*.onnx"))
     needed = {
         "stream": True,
-        "engine": settings.model != "off" and settings.engine_url is None,
-        "remote": settings.model != "off" and settings.engine_url is not None,
+        "engine": scoring and settings.engine_url is None and not onnx,
+        "remote": scoring and settings.engine_url is not None,
+        "onnx": scoring and settings.engine_url is None and onnx,
         "api": True,
         "embedded": own_kafka or own_database,
     }

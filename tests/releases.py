@@ -10,7 +10,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from fraudguard.domain import Line, Scalar, ScoreRequest, Timeline
-from fraudguard.engine.head import Calibration, FusionHead, HeadSpec, NumericInput
+from fraudguard.engine.head import FusionHead
+from fraudguard.engine.head_spec import Calibration, HeadSpec, NumericInput
 
 AT = datetime(2026, 11, 21, 10, tzinfo=UTC)
 TEXTS = [

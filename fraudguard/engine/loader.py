@@ -40,6 +40,8 @@ class Loaded:
 
 def load(release: Release, precision: Precision, device: str = "cpu") -> Loaded:
     """Everything needed to score. Raises BadModel when a part is missing, damaged or does not fit the others."""
+    if release.graph is not None:
+        raise BadModel("this is an ONNX release", path=str(release.graph), hint="give the release that it was made of")
     tokenizer = open_tokenizer(release.base)
     head = load_head(release.head)
     model = load_base(release.base)

@@ -165,11 +165,13 @@ class Qwen2(nn.Module):
         *windows, last_window = self.shape.windows
         plans = {window: _plan(spans, everything, starts, x, window) for window in set(windows)}
         for layer, kept, window in zip(self._layers[:-1], pool[:-1], windows, strict=True):
-            queries = self._project(layer, x, cosines, sines, new_slots, kept)
+            queries, new = self._project(layer, x, cosines, sines)
+            kept.index_copy_(0, new_slots, new[:total])
             x = layer.feed(x + layer.out(_attend(queries, plans[window], kept)))
         ends = [np.array(span.ends, dtype=np.int64) for span in spans]
         layer, kept = self._layers[-1], pool[-1]
-        queries = self._project(layer, x, cosines, sines, new_slots, kept)
+        queries, new = self._project(layer, x, cosines, sines)
+        kept.index_copy_(0, new_slots, new[:total])
         wanted = torch.from_numpy(np.concatenate([start + end for start, end in zip(starts, ends, strict=True)]))
         if not len(wanted):
             return x[:0]
@@ -178,19 +180,38 @@ class Qwen2(nn.Module):
         last: Tensor = self.norm(layer.feed(x[rows] + layer.out(attended[rows])))
         return last[: len(wanted)]
 
-    def _project(
-        self, layer: _Layer, x: Tensor, cosines: Tensor, sines: Tensor, new_slots: Tensor, kept: Tensor
-    ) -> Tensor:
-        """Rotated queries [token, head, dim]; keys and values go into the layer's part of the pool."""
+    def extend(self, ids: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """One timeline's next tokens, without spans or a pool: what can be traced into a graph.
+
+        ids [new]; past [layer, past, key or value, kv_head, head_dim]. Gives the final hidden state at the last token
+        [1, hidden] and the new tokens' keys and values, shaped like the past ones.
+        """
+        positions = torch.arange(ids.shape[0]) + past.shape[1]
+        behind = positions[:, None] - torch.arange(past.shape[1] + ids.shape[0])  # how far a key stands behind a query
+        cosines, sines = self.cosines[positions][:, None], self.sines[positions][:, None]
+        x: Tensor = self.embedding(ids)
+        added = []
+        for layer, kept, window in zip(self._layers, past, self.shape.windows, strict=True):
+            queries, new = self._project(layer, x, cosines, sines)
+            seen = behind >= 0 if window is None else (behind >= 0) & (behind < window)
+            if layer is self._layers[-1]:
+                x, queries, seen = x[-1:], queries[-1:], seen[-1:]
+            keys, values = torch.cat((kept, new)).permute(1, 2, 0, 3)[:, None]
+            asked = queries.transpose(0, 1)[None]
+            found = F.scaled_dot_product_attention(asked, keys, values, attn_mask=seen, enable_gqa=True)
+            x = layer.feed(x + layer.out(found[0].transpose(0, 1).flatten(1)))
+            added.append(new)
+        return self.norm(x), torch.stack(added)
+
+    def _project(self, layer: _Layer, x: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotated queries [token, head, dim]; keys and values [token, key or value, kv_head, dim]."""
         shape = self.shape
-        qkv = layer.qkv(layer.attention_norm(x)).view(len(x), -1, shape.head_dim)
+        qkv = layer.qkv(layer.attention_norm(x)).unflatten(-1, (-1, shape.head_dim))
         rotating, values = qkv.split((shape.heads + shape.kv_heads, shape.kv_heads), dim=1)
         first, second = rotating.chunk(2, dim=-1)
         rotated = rotating * cosines + torch.cat((-second, first), dim=-1) * sines
         queries: Tensor = rotated[:, : shape.heads]
-        keys, count = rotated[:, shape.heads :], len(new_slots)
-        kept.index_copy_(0, new_slots, torch.stack((keys[:count], values[:count]), dim=1))
-        return queries
+        return queries, torch.stack((rotated[:, shape.heads :], values), dim=1)
 
 
 def _rotations(shape: Shape) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,7 @@ class Manifest(BaseModel):
     """release.json. base, adapter and head: a folder beside it, an absolute path, or a hub id `owner/name[@revision]`.
 
     base: a Qwen2 checkpoint with its tokenizer.json. adapter: a peft LoRA adapter, merged on loading; null for none.
+    graph: PRECISION.onnx beside it: this is an ONNX release (engine/onnx_export.py), whose parts are all in its folder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -37,6 +38,7 @@ class Manifest(BaseModel):
     base: str
     adapter: str | None = None
     head: str
+    graph: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Release:
     base: Path
     adapter: Path | None
     head: Path
+    graph: Path | None = None
 
 
 def open_release(source: Path | str) -> Release:
@@ -72,6 +75,7 @@ def open_release(source: Path | str) -> Release:
         base=_part(folder, "base", manifest.base),
         adapter=None if manifest.adapter is None else _part(folder, "adapter", manifest.adapter),
         head=_part(folder, "head", manifest.head),
+        graph=None if manifest.graph is None else folder / manifest.graph,
     )
 
 

@@ -56,6 +56,19 @@ def test_every_finding_that_is_not_ok_has_a_fix(plain, monkeypatch, tmp_path):
     assert all(finding.fix and finding.found for finding in bad)
 
 
+def test_an_onnx_release_needs_no_torch(plain, tmp_path):
+    """Its own packages are needed then, and those only."""
+
+    def needed(model):
+        findings = {finding.name: finding for finding in doctor.examine(plain.model_copy(update={"model": model}))}
+        return [findings[f"packages for {purpose}"].needed for purpose in ("the model", "an ONNX model")]
+
+    (tmp_path / "fp32.onnx").touch()
+    assert needed(str(tmp_path)) == [False, True]
+    assert needed("starter") == [True, False]
+    assert needed("off") == [False, False]
+
+
 @pytest.mark.parametrize(("version", "ok"), [((3, 10), False), ((3, 11), True), ((3, 14), True), ((3, 15), False)])
 def test_python(version, ok):
     """The versions that pyproject.toml admits."""

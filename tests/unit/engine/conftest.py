@@ -7,6 +7,8 @@ import pytest
 from releases import TEXTS, make_release, request_of
 
 from fraudguard.domain import ScoreRequest
+from fraudguard.engine.loader import Precision
+from fraudguard.engine.onnx_export import export
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +20,20 @@ def ready_releases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
         if shape not in made:
             made[shape] = make_release(tmp_path_factory.mktemp(shape), shape)
         return made[shape]
+
+    return ready
+
+
+@pytest.fixture(scope="session")
+def ready_onnx(ready_releases: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """One ONNX release a shape (or "shipped": the starter) and precision, exported when first asked for."""
+    made: dict[tuple[str, str], Path] = {}
+
+    def ready(shape: str, precision: Precision = "fp32") -> Path:
+        if (shape, precision) not in made:
+            folder = made[shape, precision] = tmp_path_factory.mktemp("onnx") / shape
+            export("starter" if shape == "shipped" else ready_releases(shape), folder, precision)
+        return made[shape, precision]
 
     return ready
 

@@ -8,6 +8,7 @@ from engine_contract import EngineContract
 from vllm_twin import VllmTwin
 
 from fraudguard.engine.engine import Engine
+from fraudguard.engine.onnx_engine import OnnxEngine
 from fraudguard.engine.remote import RemoteEngine
 
 
@@ -31,6 +32,16 @@ class TestQuantized(EngineContract):
     def engine(cls, ready_releases: Callable[[str], Path]) -> Engine:
         """A fresh one."""
         return Engine.load(ready_releases("qwen25"), "int8", 1, 1 << 24)
+
+
+class TestOnnx(EngineContract):
+    """On onnxruntime."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, ready_onnx: Callable[..., Path]) -> OnnxEngine:
+        """A fresh one."""
+        return OnnxEngine.load(ready_onnx("qwen25"), 1, 1 << 24)
 
 
 class TestRemote(EngineContract):

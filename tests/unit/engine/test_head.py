@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fraudguard.engine.head import Calibration, FusionHead, HeadSpec, NumericInput, as_numbers, load_head
+from fraudguard.engine.head import FusionHead, load_head
+from fraudguard.engine.head_spec import Calibration, HeadSpec, NumericInput
 from fraudguard.errors import BadModel
 
 EDGES = {"a": [0.0, 1.0, 10.0], "b": [-5.0, 5.0], "c": [0.0, 1.0]}
@@ -42,22 +43,6 @@ def plain_encoding(row: list[float]) -> list[float]:
 def test_the_encoding_is_piecewise_linear(row: list[float]) -> None:
     """Against a loop over the bins, missing values included."""
     assert make().encode(torch.tensor([row]))[0].tolist() == pytest.approx(plain_encoding(row), abs=1e-5)
-
-
-def test_values_become_numbers() -> None:
-    """Booleans are 0 and 1; None and what is not finite are missing."""
-    rows = [{"a": True, "b": 2, "c": 0.5, "unused": "x"}, {"a": False, "b": None, "c": math.inf}]
-    table = as_numbers(["a", "b", "c"], rows)
-    assert table[0].tolist() == [1.0, 2.0, 0.5]
-    assert table[1][0] == 0.0
-    assert math.isnan(table[1][1])
-    assert math.isnan(table[1][2])
-
-
-def test_text_is_refused() -> None:
-    """A feature that turned into text is another registry's."""
-    with pytest.raises(BadModel, match="reads 'a' as a number, but it is text"):
-        as_numbers(["a"], [{"a": "app"}])
 
 
 def test_a_saved_head_is_the_same(tmp_path: Path) -> None:

@@ -75,6 +75,22 @@ def test_every_batch_gives_what_transformers_gives(name: str, timelines: list[tu
             torch.testing.assert_close(given_states, torch.stack(expected), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("sizes", [(20,), (1, 1, 18), (12, 7, 1)])
+@torch.inference_mode()
+def test_extending_is_the_packed_pass_for_one_timeline(name: str, sizes: tuple[int, ...]) -> None:
+    """In pieces of any size, the last hidden state and all keys and values are those of one packed pass."""
+    ours, ids, slots = OURS[name], torch.arange(20), np.arange(20)
+    pool = ours.new_pool(20)
+    want = ours(ids, [Span(0, slots, [19])], pool)
+    past = ours.new_pool(0)
+    for piece in ids.split(list(sizes)):
+        hidden, new = ours.extend(piece, past)
+        past = torch.cat((past, new), dim=1)
+    torch.testing.assert_close(hidden, want, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(past, pool, atol=1e-4, rtol=1e-4)
+
+
 @torch.inference_mode()
 def test_one_timeline_may_come_in_two_spans_of_a_pass() -> None:
     """The second sees the first's tokens."""

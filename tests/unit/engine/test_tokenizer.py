@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from releases import request_of
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from fraudguard.engine.release import open_release
@@ -76,6 +77,14 @@ def test_a_tokenizer_without_a_line_end_is_refused(tmp_path: Path) -> None:
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(BadModel, match="line end is 0 tokens"):
         LineTokenizer(tmp_path)
+
+
+def test_the_last_ids_of_lines_are_kept() -> None:
+    """Lines one after the other; of too many tokens the first go, also in the middle of a line."""
+    first, second = STARTER.encode("customer: 急用钱"), STARTER.encode("agent: hello")
+    both = request_of("customer: 急用钱", "agent: hello").timeline
+    assert STARTER.encode_timeline(both, 100) == first + second
+    assert STARTER.encode_timeline(both, len(second) + 1) == first[-1:] + second
 
 
 def test_counting_needs_no_torch() -> None:
