@@ -130,17 +130,20 @@ def start(
 ) -> tuple[dict[str, Peer], list[str]]:
     """Peers ready to be timed, and a line on each about how long that took or why it is missing."""
     peers: dict[str, Peer] = {}
-    notes = []
+    notes, took = [], {}
     for name in names:
         began = time.perf_counter()
         try:
             peers[name] = PEERS[name](model, threads)
         except ImportError as error:
             notes.append(f"{name}: not installed ({error.name})")
-            continue
+        took[name] = time.perf_counter() - began
+    # Not before all are made: exporting a graph makes torch.compile forget its own.
+    for name, peer in peers.items():
+        began = time.perf_counter()
         for batch in warm_up:
-            peers[name].read(batch.events)
-        notes.append(f"{name}: made and warmed up in {time.perf_counter() - began:.1f} s")
+            peer.read(batch.events)
+        notes.append(f"{name}: made in {took[name]:.1f} s, warmed up in {time.perf_counter() - began:.1f} s")
     return peers, notes
 
 
