@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fraudguard.engine.quantization import Int8Linear, to_int8
+from fraudguard.engine.quantization import PACKED_FROM, Int8Linear, to_int8
 
 
 @settings(max_examples=30, deadline=None)
@@ -31,6 +31,20 @@ def test_rows_do_not_change_each_other() -> None:
     linear = Int8Linear(nn.Linear(64, 32))
     x = torch.randn(20, 64)
     assert torch.equal(linear(torch.cat([x, 1e6 * torch.ones(1, 64)]))[:20], linear(x))
+
+
+@torch.no_grad()
+def test_large_layers_give_the_same_product() -> None:
+    """From PACKED_FROM weights on another kernel may multiply: as exact, and no row changes another."""
+    torch.manual_seed(0)
+    linear = nn.Linear(600, PACKED_FROM // 600 + 1)
+    x = torch.randn(20, 600)
+    quantized = Int8Linear(linear)
+    x_scale = x.abs().amax(1, keepdim=True) / 127
+    w_scale = linear.weight.abs().amax(1, keepdim=True) / 127
+    exact = torch.round(x / x_scale).double() @ torch.round(linear.weight / w_scale).double().t()
+    torch.testing.assert_close(quantized(x).double(), exact * x_scale * w_scale.t() + linear.bias, rtol=1e-5, atol=1e-5)
+    assert torch.equal(quantized(torch.cat([x, 1e6 * torch.ones(1, 600)]))[:20], quantized(x))
 
 
 @torch.no_grad()
