@@ -49,7 +49,7 @@ class Ours:
 
     def __init__(self, model: Qwen2Model, precision: Precision, *, keeps: bool) -> None:
         self.exact, self.keeps = precision == "fp32", keeps
-        backbone = Qwen2.of(model)
+        backbone = Qwen2.of(_bf16(model) if precision == "bf16" else model)
         if precision == "int8":
             to_int8(backbone)
         self._head = _SeenHead(model.config.hidden_size)
@@ -230,7 +230,9 @@ PEERS: dict[str, Callable[[Qwen2Model, int], Peer]] = {
     "OpenVINO": openvino,
     "OpenVINO int8 (NNCF)": functools.partial(openvino, int8=True),
     "ours fp32, from scratch": lambda model, _: Ours(model, "fp32", keeps=False),
+    "ours bf16, from scratch": lambda model, _: Ours(model, "bf16", keeps=False),
     "ours int8, from scratch": lambda model, _: Ours(model, "int8", keeps=False),
     "ours fp32, timeline cache": lambda model, _: Ours(model, "fp32", keeps=True),
+    "ours bf16, timeline cache": lambda model, _: Ours(model, "bf16", keeps=True),
     "ours int8, timeline cache": lambda model, _: Ours(model, "int8", keeps=True),
 }

@@ -5,6 +5,7 @@ value are one product, and so are gate and up; the last layer is worked out wher
 Knows no tokenizer, no head and no account.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
@@ -149,9 +150,14 @@ class Qwen2(nn.Module):
 
     def new_pool(self, slots: int) -> Tensor:
         """Room for the keys and values of so many tokens: [layer, slot, key or value, kv_head, head_dim]."""
-        shape = self.shape
+        shape, weight = self.shape, self.embedding.weight
+        size = (shape.layers, slots, 2, shape.kv_heads, shape.head_dim)
         # Zeros: what stands in a padded key's place is read, though it weighs nothing.
-        return self.embedding.weight.new_zeros(shape.layers, slots, 2, shape.kv_heads, shape.head_dim)
+        if weight.is_cuda or not slots:
+            return weight.new_zeros(size)
+        # numpy's take no memory before they are written, and most of a pool seldom is.
+        zeros = np.zeros(math.prod(size) * weight.element_size(), dtype=np.uint8)
+        return torch.from_numpy(zeros).view(weight.dtype).view(size)
 
     def forward(self, ids: Tensor, spans: Sequence[Span], pool: Tensor) -> Tensor:
         """ids [token]: the spans' own tokens, one span after the other. Gives [end, hidden]: the spans' ends in order.
