@@ -97,7 +97,8 @@ def measure(
             if row.spent_s < seconds:
                 row.work(batch)
     plain = Transformers(model, padded=False, exact=True)
-    reference = [plain.read(batch.events[-1:])[0] for batch in batches[: max(len(row.states) for row in rows)]]
+    done = max((len(row.states) for row in rows), default=0)
+    reference = [plain.read(batch.events[-1:])[0] for batch in batches[:done]]
     return [row.figures(rows[0], batches, reference) for row in rows]
 
 
