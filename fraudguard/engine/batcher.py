@@ -16,7 +16,6 @@ from typing import Final, Protocol
 
 from fraudguard.domain import Score, ScoreRequest
 from fraudguard.engine.tokenizer import LineTokenizer
-from fraudguard.errors import EngineUnavailable
 
 TOKENS_FIRST: Final = 1_024  # of a pass, as long as the rate is not known
 RATE_MEMORY: Final = 0.8  # how much of the measured rate is the past's, at every pass
@@ -76,10 +75,10 @@ class Batcher:
     ) -> list[Score | None]:
         """One score a request, in order; None for one that cannot be had within its patience (None: any time will do).
 
-        Raises EngineUnavailable when the queue is full, and what the engine raises.
+        None for all of them when the queue is too full to take them. Raises what the engine raises.
         """
         if len(self._queue) + len(requests) > self._queue_max:
-            raise EngineUnavailable(f"{len(self._queue)} requests wait already, {self._queue_max} may")
+            return [None] * len(requests)
         loop = asyncio.get_running_loop()
         now = loop.time()
         jobs = [
