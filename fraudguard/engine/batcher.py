@@ -77,7 +77,8 @@ class Batcher:
 
         None for all of them when the queue is too full to take them. Raises what the engine raises.
         """
-        if len(self._queue) + len(requests) > self._queue_max:
+        waiting = [job for job in self._queue if not job.answer.done()]  # without those whose callers have given up
+        if len(waiting) + len(requests) > self._queue_max:
             return [None] * len(requests)
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -88,19 +89,19 @@ class Batcher:
             )
             for place, request in enumerate(requests)
         ]  # fmt: skip
-        self._admit(jobs, now)
+        self._admit([*waiting, *jobs], now)
         if self._queue and self._running is None:
             self._running = loop.create_task(self._run())
         return await asyncio.gather(*(job.answer for job in jobs))
 
     def _admit(self, jobs: Sequence[_Job], now: float) -> None:
-        """Queue the jobs, and refuse those of all that wait whose deadline the work before them leaves no time for.
+        """Queue all that wait, and refuse those whose deadline the work before them leaves no time for.
 
         An idle engine takes the first in any case: a rate that was measured in a bad moment must not refuse for ever.
         """
         until = max(now, self._running_until)
         kept: list[_Job] = []
-        for job in sorted([*self._queue, *jobs]):
+        for job in sorted(jobs):
             until_then = until + (job.tokens / self._rate if self._rate else 0.0)
             if job.due <= now or (until_then > job.due and (kept or self._running)):
                 _settle(job, None)

@@ -160,6 +160,24 @@ async def test_a_full_queue_refuses_and_stays_bounded() -> None:
     batcher.close()
 
 
+async def test_callers_who_gave_up_take_no_place_in_the_queue() -> None:
+    """However many were cancelled while the engine was stuck, new ones are taken."""
+    engine = Counting(open_gate=False)
+    batcher = Batcher(engine, pass_s=0.1, queue_max=2)
+    first = await occupied(batcher, engine)
+    for _ in range(5):
+        gone = asyncio.ensure_future(batcher.score([request("gone"), request("gone")]))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.wait([gone])
+    stays = asyncio.ensure_future(batcher.score([request("stays")]))
+    await asyncio.sleep(0)
+    engine.gate.set()
+    assert names(await first) == ["first"]
+    assert names(await stays) == ["stays"]
+    batcher.close()
+
+
 async def test_a_failed_pass_fails_its_own_requests_only() -> None:
     """The next pass is scored as if nothing had been."""
     engine = Counting()
