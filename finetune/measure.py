@@ -26,6 +26,7 @@ from fraudguard.evaluation import average_precision, calibration_error, recall_a
 from fraudguard.features.registry import MODEL_FEATURES
 
 ALARM = 0.5
+REACHED = (0.3, 0.45, 0.5, 0.6, 0.8, 0.9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,17 @@ def story_table(scored: Sequence[Scored], found: Sequence[Conversation]) -> list
     return ["| measure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
 
 
+def reach_table(scored: Sequence[Scored]) -> list[str]:
+    """How many harmless and fraudulent events of the stories reach a risk: what thresholds are chosen from."""
+    lines = ["| risk | harmless payments | fraudulent | harmless messages | fraudulent |", "|---|---|---|---|---|"]
+    events = [event for event in scored if event.source in ("story", "life")]
+    kinds = [(payment, fraud) for payment in (True, False) for fraud in (False, True)]
+    risks = [np.array([e.risk for e in events if (e.payment, e.fraud) == kind]) for kind in kinds]
+    for risk in REACHED:
+        lines.append(f"| {risk} | " + " | ".join(f"{np.mean(of_kind >= risk):.2%}" for of_kind in risks) + " |")
+    return lines
+
+
 def harmless_table(found: Sequence[Conversation]) -> list[str]:
     """How often harmless talk alarms, by set."""
     lines = ["| set | dialogues | alarms at 0.5 |", "|---|---|---|"]
@@ -181,6 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = conversations(scored)
     for title, table in (
         ("Held-out stories", story_table(scored, found)),
+        ("What reaches a risk", reach_table(scored)),
         ("Public dialogues, test parts", dialogue_table(found)),
         ("Harmless talk, held out", harmless_table(found)),
     ):

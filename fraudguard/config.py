@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     # More threads than free cores wait for each other: 15 times slower beside Kafka and PostgreSQL on 2 cores.
     engine_threads: Annotated[int, Field(ge=0)] = 1  # 0: what torch or onnxruntime picks
-    # Keys and values of timelines: 1.5 KiB a token with the starter, so some 2,000 accounts; 0 reads each anew.
+    # Keys and values of timelines: 1.5 KiB a token with the starter, some 2,000 accounts; never less than a pass needs.
     engine_cache_mib: Annotated[int, Field(ge=0)] = 512
     engine_pass_ms: Annotated[int, Field(ge=1)] = 100  # how long one pass of the model should take
     engine_queue_max: Annotated[int, Field(ge=1)] = 8_192  # requests that wait for the model

@@ -128,7 +128,12 @@ class _Agents:
         """Show the watchdog once a second that the event loop runs; SIGHUP reloads the model."""
         self._watchdog.start()
         loop, reloads = asyncio.get_running_loop(), set[asyncio.Task[None]]()
-        loop.add_signal_handler(signal.SIGHUP, lambda: reloads.add(loop.create_task(self.reload())))
+
+        def on_hangup() -> None:
+            reloads.add(task := loop.create_task(self.reload()))  # the loop alone would let it be collected
+            task.add_done_callback(reloads.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, on_hangup)
         while not self._app.should_stop:
             self._beats += 1
             await self._app.sleep(1.0)

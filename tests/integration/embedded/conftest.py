@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support import wait_until
 
 from fraudguard.embedded.postgres import temporary_directory
 
@@ -56,9 +57,7 @@ class OwnerProcess:
 
 def _wait_for(condition: Callable[[], object], seconds: float) -> float:
     began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, f"not so within {seconds} s"
-        time.sleep(0.02)
+    wait_until(lambda: bool(condition()), "what was waited for", seconds)
     return time.monotonic() - began
 
 
