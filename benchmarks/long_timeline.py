@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from transformers import Qwen2Config, Qwen2Model
 
+from fraudguard.engine.attention import Span
 from fraudguard.engine.engine import TOKENS_PER_FORWARD
-from fraudguard.engine.qwen2 import Qwen2, Span
+from fraudguard.engine.qwen2 import Qwen2
 
 
 def peak_mib() -> int:

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from fraudguard.domain import Score, ScoreRequest
+from fraudguard.engine.attention import Span
 from fraudguard.engine.kv_cache import PAGE, Room, TimelineCache
 from fraudguard.engine.loader import Loaded, Precision, load
-from fraudguard.engine.qwen2 import Shape, Span
+from fraudguard.engine.qwen2 import Shape
 from fraudguard.engine.release import open_release
 from fraudguard.engine.tokenizer import LineTokenizer
 from fraudguard.errors import BadSettings
