@@ -314,15 +314,22 @@ class EntityCount:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """A timeline and the numeric features at its last line."""
+    """A timeline and the numeric features at its last line.
+
+    tenant: whose adapter and head shall read it, where the release has them; else the release's own do.
+    """
 
     timeline: Timeline
     features: Mapping[str, Scalar]
+    tenant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """risk: calibrated P(fraud) in [0, 1]; model: name@version+precision that gave it."""
+    """risk: calibrated P(fraud) in [0, 1].
+
+    model: what gave it: name@version+precision, or name@version/tenant+precision where a tenant's adapter and head did.
+    """
 
     risk: float
     typology: Typology

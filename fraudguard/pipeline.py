@@ -51,7 +51,7 @@ class Scorer(Protocol):
 
     @property
     def name(self) -> str:
-        """name@version+precision, written on every decision."""
+        """name@version+precision, written on every decision that has no score."""
         ...
 
     async def score(
@@ -298,7 +298,7 @@ class Pipeline:
         """Scores in order, and why one that is None is missing."""
         if self._scorer is None:
             return [None] * len(taken), "ENGINE_OFF"
-        requests = [ScoreRequest(item.snapshot.timeline, item.snapshot.features) for item in taken]
+        requests = [score_request(item.event, item.snapshot.timeline, item.snapshot.features) for item in taken]
         patience_s = None
         if limit_ms := self._settings.deadline_ms:
             now = self._clock.now()
@@ -346,6 +346,12 @@ class Pipeline:
             policy_version=self._policy.version,
             sealed_text=item.received.sealed_text,
         )
+
+
+def score_request(event: Screenable, timeline: Timeline, features: Mapping[str, Scalar]) -> ScoreRequest:
+    """What the engine is asked of an event; its tenant is the text of its attribute `tenant`."""
+    tenant = event.attributes.get("tenant")
+    return ScoreRequest(timeline, features, tenant if isinstance(tenant, str) else None)
 
 
 def rule_inputs(features: Mapping[str, Scalar], timeline: Timeline, score: Score | None) -> dict[str, Scalar]:

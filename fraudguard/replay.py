@@ -11,9 +11,9 @@ from fraudguard.assembly import load_engine
 from fraudguard.config import Settings
 from fraudguard.decisions.policy import Policy
 from fraudguard.decisions.repository import Repository, connect
-from fraudguard.domain import DecisionRecord, ScoreRequest, Timeline
+from fraudguard.domain import DecisionRecord, Timeline
 from fraudguard.features.registry import FEATURES
-from fraudguard.pipeline import Scorer, rule_inputs, wire_hits
+from fraudguard.pipeline import Scorer, rule_inputs, score_request, wire_hits
 from fraudguard.rules.registry import RuleSet
 
 # int8 kernels differ between processors; see docs/model-card.md for the measured drift.
@@ -52,7 +52,7 @@ class Replayer:
         outcome, reasons = policy.decide(decision.event_type, record.score, hits, reason, record.late)
         rescored = None
         if self._scorer and record.score:
-            (score,) = await self._scorer.score([ScoreRequest(timeline, record.features)])
+            (score,) = await self._scorer.score([score_request(record.event, timeline, record.features)])
             rescored = score.risk if score else None
         compared = {
             "timeline": (record.timeline_hash, timeline.hash),

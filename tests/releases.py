@@ -1,8 +1,11 @@
 """Small releases made on the fly: random weights, but real checkpoints, adapters and heads."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -46,8 +49,26 @@ def make_tokenizer(folder: Path, special: list[str], vocabulary: int = 400) -> N
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def make_release(folder: Path, shape: str = "starter", *, hidden: int = 48, adapter: bool = True) -> Path:
-    """A release with random weights, the adapter's among them."""
+# LoRA configurations of tenants that differ in all that may differ: targets, ranks, scaling.
+TENANTS: dict[str, dict[str, Any]] = {
+    "attention": {"r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]},
+    "by_layer": {
+        "r": 4, "lora_alpha": 8, "use_rslora": True, "target_modules": ["k_proj", "gate_proj", "up_proj"],
+        "rank_pattern": {"layers.1.mlp.up_proj": 7}, "alpha_pattern": {"layers.0.self_attn.k_proj": 20},
+    },
+    "embedding": {"r": 5, "lora_alpha": 5, "target_modules": ["embed_tokens", "up_proj", "down_proj"]},
+}  # fmt: skip
+
+
+def make_release(
+    folder: Path,
+    shape: str = "starter",
+    *,
+    hidden: int = 48,
+    adapter: bool = True,
+    tenants: Mapping[str, dict[str, Any]] = MappingProxyType({}),
+) -> Path:
+    """A release with random weights, those of adapters and heads among them. tenants: names and LoRA configurations."""
     settings = SHAPES[shape]
     torch.manual_seed(7)
     config = Qwen2Config(
@@ -59,8 +80,37 @@ def make_release(folder: Path, shape: str = "starter", *, hidden: int = 48, adap
     model.save_pretrained(folder / "base")
     make_tokenizer(folder / "base", settings["special"])
     if adapter:
-        lora = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
-        get_peft_model(model, lora).save_pretrained(folder / "adapter")
+        _save_adapter(model, folder / "adapter", r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"])
+    _save_head(folder / "head", hidden)
+    for tenant, lora in tenants.items():
+        _save_adapter(model, folder / tenant / "adapter", **lora)
+        _save_head(folder / tenant / "head", hidden)
+    manifest = {
+        "format": 1, "name": shape, "version": "0.0.1", "base": "base",
+        "adapter": "adapter" if adapter else None, "head": "head",
+        "tenants": {tenant: {"adapter": f"{tenant}/adapter", "head": f"{tenant}/head"} for tenant in tenants},
+    }  # fmt: skip
+    (folder / "release.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def merged_release(folder: Path, source: Path, tenant: str) -> Path:
+    """A release of one tenant of `source` alone: its adapter, which is then merged, and its head."""
+    manifest = json.loads((source / "release.json").read_text())
+    parts = {"base": manifest["base"], **manifest.pop("tenants")[tenant]}
+    folder.mkdir(parents=True)
+    absolute = {name: str(source / part) for name, part in parts.items()}
+    (folder / "release.json").write_text(json.dumps(manifest | absolute))
+    return folder
+
+
+def _save_adapter(model: Qwen2ForCausalLM, folder: Path, **lora: Any) -> None:
+    adapted = get_peft_model(model, LoraConfig(init_lora_weights=False, **lora))
+    adapted.save_pretrained(folder, save_embedding_layers=False)
+    adapted.unload()
+
+
+def _save_head(folder: Path, hidden: int) -> None:
     head = FusionHead(
         HeadSpec(
             format=1, hidden_size=hidden, width=16, tokens_max=128,
@@ -75,16 +125,12 @@ def make_release(folder: Path, shape: str = "starter", *, hidden: int = 48, adap
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.normal_(0, 0.3)
-    head.save(folder / "head")
-    manifest = {
-        "format": 1, "name": shape, "version": "0.0.1", "base": "base",
-        "adapter": "adapter" if adapter else None, "head": "head",
-    }  # fmt: skip
-    (folder / "release.json").write_text(json.dumps(manifest))
-    return folder
+    head.save(folder)
 
 
-def request_of(*texts: str, account_id: str = "a-1", features: dict[str, Scalar] | None = None) -> ScoreRequest:
+def request_of(
+    *texts: str, account_id: str = "a-1", features: dict[str, Scalar] | None = None, tenant: str | None = None
+) -> ScoreRequest:
     """A timeline of these lines, each at the same time."""
     lines = tuple(Line("message", AT, text) for text in texts)
-    return ScoreRequest(Timeline(account_id, 1, lines), FEATURES if features is None else features)
+    return ScoreRequest(Timeline(account_id, 1, lines), FEATURES if features is None else features, tenant)

@@ -28,11 +28,13 @@ class Span:
 
     past: how many tokens come before them. slots: where the keys and values of the past ones are and those of its own
     go, [past + count] places of the pool. ends: those of its own tokens whose hidden state is wanted, from 0.
+    adapter: the number of the one that reads them, where the model has several.
     """
 
     past: int
     slots: Places
     ends: Sequence[int]
+    adapter: int = 0
 
     @property
     def count(self) -> int:
@@ -44,13 +46,14 @@ class Batch(Protocol):
     """What a forward pass reads, in tensors where the model is.
 
     ids, positions [row]; slots [<= row]: where the first rows' keys and values go, the others are filler. wanted [end]:
-    the rows whose final hidden state is read.
+    the rows whose final hidden state is read. adapters [row]: of each row, where the model has several, else None.
     """
 
     ids: Tensor
     positions: Tensor
     slots: Tensor
     wanted: Tensor
+    adapters: Tensor | None
 
     def attend(self, queries: Tensor, kept: Tensor, window: int | None, *, ends: bool) -> Tensor:
         """[row, head * dim]: what the queries [row, head, dim] gather from one layer's pool.
@@ -64,8 +67,11 @@ class Batch(Protocol):
 class Gathered:
     """A Batch whose keys are copied together, layer by layer: for scaled_dot_product_attention."""
 
-    def __init__(self, ids: Tensor, spans: Sequence[Span], like: Tensor) -> None:
-        """ids [token]: the spans' own tokens, one span after the other. like: a tensor as the model's are."""
+    def __init__(self, ids: Tensor, spans: Sequence[Span], like: Tensor, *, adapted: bool) -> None:
+        """ids [token]: the spans' own tokens, one span after the other. like: a tensor as the model's are.
+
+        adapted: the model has adapters beside its weights.
+        """
         self._spans, self._like = spans, like
         counts = np.array([span.count for span in spans])
         self._starts = np.cumsum(counts) - counts
@@ -78,6 +84,12 @@ class Gathered:
         self.positions = _filled(torch.from_numpy(positions)).to(device)
         self.slots = torch.from_numpy(np.concatenate([span.slots[span.past :] for span in spans])).to(device)
         self.wanted = _filled(torch.from_numpy(wanted)).to(device)
+        self.adapters = None
+        if adapted:
+            # Filler goes with the last row: it shall be no adapter's more.
+            numbers = np.repeat([span.adapter for span in spans], counts)
+            filled = np.pad(numbers, (0, len(self.ids) - len(numbers)), mode="edge")
+            self.adapters = torch.from_numpy(filled).to(device)
         self._plans: dict[tuple[int | None, bool], list[_Attention]] = {}
 
     def attend(self, queries: Tensor, kept: Tensor, window: int | None, *, ends: bool) -> Tensor:  # noqa: D102 - see Batch

@@ -15,6 +15,7 @@ import torch
 
 from fraudguard.domain import Score, ScoreRequest
 from fraudguard.engine.attention import Span
+from fraudguard.engine.head import Heads
 from fraudguard.engine.kv_cache import PAGE, Room, TimelineCache
 from fraudguard.engine.loader import Loaded, Precision, load
 from fraudguard.engine.qwen2 import Shape
@@ -26,13 +27,14 @@ from fraudguard.errors import BadSettings
 TOKENS_PER_FORWARD = 1_024
 
 Ids = tuple[int, ...]
+Key = tuple[int, str]  # an adapter's number, an account
 
 
 @dataclass(slots=True)
 class Run:
     """A timeline that is read once. readings: by its token, the requests whose verdict is read there."""
 
-    account_id: str
+    key: Key
     ids: Ids
     readings: dict[int, list[int]] = field(default_factory=dict)
 
@@ -44,6 +46,8 @@ class Engine:
         """name: name@version+precision. cache_bytes: for timelines' keys and values, at least a pass's."""
         self.name = name
         self._backbone, self._head, self._tokenizer = loaded.backbone, loaded.head, loaded.tokenizer
+        self._heads = Heads(name, loaded.head, loaded.tenants)
+        self._adapters: dict[str | None, int] = {None: 0} | {tenant: n for n, tenant in enumerate(loaded.tenants, 1)}
         slots = max(cache_bytes // self._backbone.new_pool(1).nbytes, self.tokens_max + PAGE, TOKENS_PER_FORWARD)
         self._cache = TimelineCache(slots)
         self._pool = self._backbone.new_pool(slots)
@@ -108,28 +112,32 @@ class Engine:
         """One score a request, in order. Raises BadModel when the features are not those the head was made for."""
         if not requests:
             return []
-        hidden = self._last_hidden([(request.timeline.account_id, self._ids(request)) for request in requests])
-        return self._head.scores(hidden, [request.features for request in requests], self.name)
+        hidden = self._last_hidden([(self._key(request), self._ids(request)) for request in requests])
+        return self._heads.scores(hidden, requests)
 
     def new_tokens(self, request: ScoreRequest) -> int:
         """About how many tokens scoring it would read now, at least 1; may be asked from any thread."""
         ids = self._ids(request)
-        return max(1, len(ids) - self._cache.held(request.timeline.account_id, ids))
+        return max(1, len(ids) - self._cache.held(self._key(request), ids))
 
     def forget(self, account_id: str) -> None:
         """Drop what is kept of the account's timeline; its next score costs more and is the same."""
-        self._cache.drop(account_id)
+        for adapter in self._adapters.values():
+            self._cache.drop((adapter, account_id))
+
+    def _key(self, request: ScoreRequest) -> Key:
+        return self._adapters[self._heads.tenant(request)], request.timeline.account_id
 
     def _ids(self, request: ScoreRequest) -> Ids:
         return self._tokenizer.encode_timeline(request.timeline, self.tokens_max)
 
-    def _last_hidden(self, timelines: Sequence[tuple[str, Ids]]) -> torch.Tensor:
+    def _last_hidden(self, timelines: Sequence[tuple[Key, Ids]]) -> torch.Tensor:
         """The final hidden state at the last token of each timeline: [n, hidden_size]."""
         hidden = torch.empty(len(timelines), self._head.spec.hidden_size)
         waiting = deque(share(timelines))
         while waiting:
             taken: list[tuple[Run, Room]] = []
-            while waiting and (room := self._cache.take(waiting[0].account_id, waiting[0].ids)):
+            while waiting and (room := self._cache.take(waiting[0].key, waiting[0].ids)):
                 taken.append((waiting.popleft(), room))
             try:
                 self._read(taken, hidden)
@@ -152,7 +160,7 @@ class Engine:
                 stop = min(len(run.ids), start + TOKENS_PER_FORWARD - len(tokens))
                 ends = [end for end in sorted(run.readings) if start <= end < stop]
                 tokens += run.ids[start:stop]
-                spans.append(Span(start, slots[:stop], [end - start for end in ends]))
+                spans.append(Span(start, slots[:stop], [end - start for end in ends], run.key[0]))
                 readers += [run.readings[end] for end in ends]
                 start = stop
                 if len(tokens) == TOKENS_PER_FORWARD:
@@ -169,16 +177,16 @@ class Engine:
             hidden[indices] = state
 
 
-def share(timelines: Sequence[tuple[str, Ids]]) -> list[Run]:
-    """The timelines (account, ids) that must be read, each with the requests that are read from it.
+def share(timelines: Sequence[tuple[Key, Ids]]) -> list[Run]:
+    """The timelines that must be read, each with the requests that are read from it; an adapter's come together.
 
     The events of one account in one batch have timelines that continue each other; one run reads them all.
     """
     runs: list[Run] = []
     # Backwards in lexicographic order a timeline stands right behind those that continue it.
     for index in sorted(range(len(timelines)), key=timelines.__getitem__, reverse=True):
-        account_id, ids = timelines[index]
-        if not runs or runs[-1].account_id != account_id or runs[-1].ids[: len(ids)] != ids:
-            runs.append(Run(account_id, ids))
+        key, ids = timelines[index]
+        if not runs or runs[-1].key != key or runs[-1].ids[: len(ids)] != ids:
+            runs.append(Run(key, ids))
         runs[-1].readings.setdefault(len(ids) - 1, []).append(index)
     return runs

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fraudguard.domain import Scalar, Score, Typology
+from fraudguard.domain import Scalar, Score, ScoreRequest, Typology
 from fraudguard.engine.calibration import Platt
 from fraudguard.engine.head_spec import HeadSpec, as_numbers, load_spec
+from fraudguard.engine.release import TenantParts
 from fraudguard.errors import BadModel
 
 
@@ -86,3 +87,43 @@ def load_head(folder: Path) -> FusionHead:
     except Exception as error:  # safetensors and torch raise kinds of their own
         raise BadModel(f"does not fit head.json: {error}", path=str(weights)) from error
     return head.eval()
+
+
+class Heads:
+    """A release's own head and its tenants', each for its own requests."""
+
+    def __init__(self, name: str, own: FusionHead, tenants: Mapping[str, FusionHead]) -> None:
+        """name: name@version+precision; a tenant's scores are signed name@version/tenant+precision."""
+        release, plus, precision = name.partition("+")
+        self._of: dict[str | None, tuple[FusionHead, str]] = {None: (own, name)}
+        self._of |= {tenant: (head, f"{release}/{tenant}{plus}{precision}") for tenant, head in tenants.items()}
+
+    def tenant(self, request: ScoreRequest) -> str | None:
+        """The tenant whose adapter and head the request is for; None for the release's own."""
+        return request.tenant if request.tenant in self._of else None
+
+    def rows(self, requests: Sequence[ScoreRequest]) -> dict[str | None, list[int]]:
+        """Which of the requests are for each tenant, in order; those with none are left out."""
+        rows: dict[str | None, list[int]] = {}
+        for row, request in enumerate(requests):
+            rows.setdefault(self.tenant(request), []).append(row)
+        return rows
+
+    def scores(self, hidden: Tensor, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """One score for each hidden state [n, hidden_size] and its request. Raises BadModel as FusionHead.scores."""
+        scores: dict[int, Score] = {}
+        for tenant, rows in self.rows(requests).items():
+            head, name = self._of[tenant]
+            scores |= zip(rows, head.scores(hidden[rows], [requests[row].features for row in rows], name), strict=True)
+        return [scores[row] for row in range(len(requests))]
+
+
+def load_tenants(parts: Mapping[str, TenantParts], own: FusionHead) -> dict[str, FusionHead]:
+    """The tenants' heads by name, which must read what the release's own reads. Raises BadModel."""
+    heads = {tenant: load_head(part.head) for tenant, part in parts.items()}
+    for tenant, head in heads.items():
+        for number in ("hidden_size", "tokens_max"):
+            its, wanted = getattr(head.spec, number), getattr(own.spec, number)
+            if its != wanted:
+                raise BadModel(f"{number} is {its}, and {wanted} in the release's own", path=str(parts[tenant].head))
+    return heads

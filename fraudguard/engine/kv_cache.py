@@ -6,7 +6,7 @@ adapters or precisions.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,9 +20,12 @@ Ids = Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Places of the pool for a timeline's tokens. slots: one a token; held: how many of the first are filled."""
+    """Places of the pool for a timeline's tokens. slots: one a token; held: how many of the first are filled.
 
-    account_id: str
+    key: whose timeline; two models' of one account would be two.
+    """
+
+    key: Hashable
     ids: Ids
     pages: list[int]
     held: int
@@ -40,19 +43,19 @@ class TimelineCache:
     def __init__(self, slots: int) -> None:
         """slots: places of the pool; of those beyond a multiple of PAGE no use is made."""
         self._free = list(range(slots // PAGE))
-        self._entries: OrderedDict[str, Room] = OrderedDict()
+        self._entries: OrderedDict[Hashable, Room] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def held(self, account_id: str, ids: Ids) -> int:
+    def held(self, key: Hashable, ids: Ids) -> int:
         """How many of the first ids are kept; the one question that another thread may ask."""
-        entry = self._entries.get(account_id)
+        entry = self._entries.get(key)
         return _common(entry.ids, ids) if entry else 0
 
-    def take(self, account_id: str, ids: Ids) -> Room | None:
+    def take(self, key: Hashable, ids: Ids) -> Room | None:
         """Room for all of ids, nobody else's until it is put back; None while those taken out fill the pool."""
-        entry = self._entries.pop(account_id, None)
+        entry = self._entries.pop(key, None)
         pages = entry.pages if entry else []
         wanted = -(-len(ids) // PAGE)
         while len(self._free) + len(pages) < wanted and self._entries:
@@ -63,20 +66,20 @@ class TimelineCache:
             self._free += pages
             return None
         pages += [self._free.pop() for _ in range(wanted - len(pages))]
-        return Room(account_id, ids, pages, _common(entry.ids, ids) if entry else 0)
+        return Room(key, ids, pages, _common(entry.ids, ids) if entry else 0)
 
     def put(self, room: Room) -> None:
         """Keep a room whose places are all filled; of several for one account the last stays."""
-        self.drop(room.account_id)
-        self._entries[room.account_id] = room
+        self.drop(room.key)
+        self._entries[room.key] = room
 
     def release(self, room: Room) -> None:
         """Take back a room that was not filled."""
         self._free += room.pages
 
-    def drop(self, account_id: str) -> None:
+    def drop(self, key: Hashable) -> None:
         """Forget the account's entry, if there is one."""
-        entry = self._entries.pop(account_id, None)
+        entry = self._entries.pop(key, None)
         if entry is not None:
             self.release(entry)
 

@@ -1,25 +1,27 @@
-"""A release's folders to modules in memory: base, merged adapter, head, tokenizer, checked against each other.
+"""A release's folders to modules in memory: base, adapters, heads, tokenizer, checked against each other.
 
 Knows transformers and peft. Only safetensors are read and no code of a checkpoint is run. The adapter is merged before
-anything is quantized: merging into a quantized base loses precision.
+anything is quantized: merging into a quantized base loses precision. Adapters of several tenants stay beside the base.
 """
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
+from peft.tuners.lora import Embedding, Linear, LoraLayer
 from safetensors import safe_open
 from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from fraudguard.engine.head import FusionHead, load_head
+from fraudguard.engine.adapters import LowRank
+from fraudguard.engine.head import FusionHead, load_head, load_tenants
 from fraudguard.engine.quantization import to_int8
 from fraudguard.engine.qwen2 import Qwen2
 from fraudguard.engine.release import Release
@@ -31,11 +33,16 @@ Precision = Literal["fp32", "bf16", "int8"]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """backbone: adapter merged, in the precision and on the device asked for. head: float32, on the CPU."""
+    """backbone: in the precision and on the device asked for. head: float32, on the CPU; so are the tenants'.
+
+    Without tenants the adapter is merged. With them the backbone has the release's own as number 0, or nothing there,
+    and the tenants' from 1 on, in this order.
+    """
 
     backbone: Qwen2
     head: FusionHead
     tokenizer: LineTokenizer
+    tenants: Mapping[str, FusionHead] = field(default_factory=dict)
 
 
 def load(release: Release, precision: Precision, device: str = "cpu") -> Loaded:
@@ -43,7 +50,8 @@ def load(release: Release, precision: Precision, device: str = "cpu") -> Loaded:
     if release.graph is not None:
         raise BadModel("this is an ONNX release", path=str(release.graph), hint="give the release that it was made of")
     tokenizer = open_tokenizer(release.base)
-    head = load_head(release.head)
+    head = load_head(release.head).requires_grad_(False)
+    tenants = load_tenants(release.tenants, head)
     model = load_base(release.base)
     config = model.config
     if head.spec.hidden_size != config.hidden_size:
@@ -62,13 +70,19 @@ def load(release: Release, precision: Precision, device: str = "cpu") -> Loaded:
             f"the tokenizer has {tokenizer.vocabulary} ids, the base only {config.vocab_size} embeddings",
             path=str(release.base),
         )
-    if release.adapter is not None:
+    beside: list[dict[str, LowRank]] = []
+    if release.tenants:
+        folders = [release.adapter, *(tenant.adapter for tenant in release.tenants.values())]
+        beside = [{} if folder is None else low_rank(model, folder) for folder in folders]
+    elif release.adapter is not None:
         with _quiet():
             model = attach(model, release.adapter).merge_and_unload()
     backbone = Qwen2.of(model.model.to(torch.bfloat16 if precision == "bf16" else torch.float32))
     if precision == "int8":
         to_int8(backbone)
-    return Loaded(backbone.to(device), head.requires_grad_(False), tokenizer)
+    if beside:
+        backbone.adapt(beside)
+    return Loaded(backbone.to(device), head, tokenizer, tenants)
 
 
 def load_base(folder: Path) -> Qwen2ForCausalLM:
@@ -130,6 +144,38 @@ def attach(model: nn.Module, folder: Path) -> PeftModel:
     if stray:
         raise BadModel(f"the adapter does not fit the base: {len(stray)} tensors differ, {stray[0]}", path=str(folder))
     return adapted
+
+
+def low_rank(base: Qwen2ForCausalLM, folder: Path) -> dict[str, LowRank]:
+    """What the adapter adds to modules of the base's body, by their names; the base stays as it is. Raises BadModel."""
+    adapted = attach(base, folder)
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
+        stored = set(file.keys())
+    # DoRA's magnitudes, biases, whole modules: more than products beside the weights.
+    kinds = "lora_A.weight", "lora_B.weight", "lora_embedding_A", "lora_embedding_B"
+    more = sorted(name for name in stored if not name.endswith(kinds))
+    if adapted.peft_config["default"].layer_replication:
+        more.append("layer_replication")
+    found: dict[str, LowRank] = {}
+    for name, module in adapted.base_model.model.model.named_modules():
+        if not isinstance(module, LoraLayer):
+            continue
+        if type(module) not in (Linear, Embedding) or module.lora_variant:
+            more.append(name)
+        elif isinstance(module, Embedding):
+            (down,), (up,) = module.lora_embedding_A.values(), module.lora_embedding_B.values()
+            found[name] = LowRank(down.detach(), up.detach() * module.scaling["default"])
+        else:
+            (down,), (up,) = module.lora_A.values(), module.lora_B.values()
+            found[name] = LowRank(down.weight.detach(), up.weight.detach() * module.scaling["default"])
+    if more:
+        raise BadModel(
+            f"the adapter is more than LoRA of linear layers and embeddings: it has {more[0]}",
+            path=str(folder),
+            hint="it can only be merged: make it the adapter of a release without tenants",
+        )
+    adapted.unload()
+    return found
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import onnxruntime
@@ -68,7 +69,7 @@ def export(source: Path | str, folder: Path, precision: Precision) -> float:
     """
     if folder.exists():
         raise BadModel("there is something already", path=str(folder), hint="name a folder that is not there yet")
-    release = open_release(source)
+    release = replace(open_release(source), tenants={})  # one graph has one adapter, merged: the release's own
     loaded = load(release, "fp32")
     if precision == "int8":
         _to_products(loaded.backbone)

@@ -6,7 +6,7 @@ Knows no tokenizer, no head and no account.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen2Config, Qwen2Model
 
+from fraudguard.engine.adapters import Adapted, AdaptedEmbedding, LowRank, Mix, product
 from fraudguard.engine.attention import ROWS_STEP, Batch, Gathered, Span
 
 # Rows that the feed-forward half takes at once: what lies between its products shall stay in the CPU's caches.
@@ -71,17 +72,17 @@ class _Layer(nn.Module):
         self.gate_up = nn.Linear(shape.hidden, 2 * shape.intermediate, bias=False)
         self.down = nn.Linear(shape.intermediate, shape.hidden, bias=False)
 
-    def fed(self, x: Tensor) -> Tensor:
+    def fed(self, x: Tensor, mix: Mix | None = None) -> Tensor:
         """What the feed-forward half adds to x."""
-        gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, dim=-1)
-        added: Tensor = self.down(F.silu(gate).mul_(up))
-        return added
+        gate, up = product(self.gate_up, self.mlp_norm(x), mix).chunk(2, dim=-1)
+        return product(self.down, F.silu(gate).mul_(up), mix)
 
-    def feed(self, x: Tensor) -> Tensor:
+    def feed(self, x: Tensor, mix: Mix | None) -> Tensor:
         """x, to which the feed-forward half has been added in place."""
         parts = max(1, round(len(x) / ROWS_FED))
-        for rows in torch.split(x, ROWS_STEP * -(-len(x) // (parts * ROWS_STEP))):
-            rows.add_(self.fed(rows))
+        step = ROWS_STEP * -(-len(x) // (parts * ROWS_STEP))
+        for number, rows in enumerate(torch.split(x, step)):
+            rows.add_(self.fed(rows, None if mix is None else mix[number * step : (number + 1) * step]))
         return x
 
 
@@ -94,10 +95,11 @@ class Qwen2(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-        self.embedding = nn.Embedding(shape.vocabulary, shape.hidden)
+        self.embedding: nn.Module = nn.Embedding(shape.vocabulary, shape.hidden)
         self._layers = [_Layer(shape) for _ in range(shape.layers)]
         self.layers = nn.ModuleList(self._layers)
         self.norm = _Norm(shape.hidden, shape.norm_eps)
+        self.adapters = 0  # how many are beside the weights, unmerged
         cosines, sines = _rotations(shape)
         self.register_buffer("cosines", cosines, persistent=False)
         self.register_buffer("sines", sines, persistent=False)
@@ -125,9 +127,36 @@ class Qwen2(nn.Module):
         made.load_state_dict(weights, assign=True)
         return made.eval().requires_grad_(False)
 
+    def adapt(self, adapters: Sequence[Mapping[str, LowRank]]) -> None:
+        """Put adapters beside the weights; a span names its own by number.
+
+        adapters: by the names of a checkpoint's modules, such as `layers.0.mlp.up_proj` or `embed_tokens`.
+        """
+        shape, like = self.shape, self.norm.weight
+        queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        fused = {
+            "qkv": {"self_attn.q_proj": queries, "self_attn.k_proj": keys, "self_attn.v_proj": keys},
+            "out": {"self_attn.o_proj": shape.hidden},
+            "gate_up": {"mlp.gate_proj": shape.intermediate, "mlp.up_proj": shape.intermediate},
+            "down": {"mlp.down_proj": shape.hidden},
+        }
+        as_here = [
+            {name: LowRank(part.down.to(like), part.up.to(like)) for name, part in adapter.items()}
+            for adapter in adapters
+        ]
+        for number, layer in enumerate(self._layers):
+            for name, widths in fused.items():
+                of_layer = [[adapter.get(f"layers.{number}.{part}") for part in widths] for adapter in as_here]
+                if any(part is not None for parts in of_layer for part in parts):
+                    setattr(layer, name, Adapted(getattr(layer, name), list(widths.values()), of_layer))
+        of_embedding = [adapter.get("embed_tokens") for adapter in as_here]
+        if any(of_embedding):
+            self.embedding = AdaptedEmbedding(self.embedding, shape.hidden, of_embedding)
+        self.adapters = len(adapters)
+
     def new_pool(self, slots: int) -> Tensor:
         """Room for the keys and values of so many tokens: [layer, slot, key or value, kv_head, head_dim]."""
-        shape, weight = self.shape, self.embedding.weight
+        shape, weight = self.shape, self.norm.weight
         size = (shape.layers, slots, 2, shape.kv_heads, shape.head_dim)
         # Zeros: what stands in a padded key's place is read, though it weighs nothing.
         if weight.is_cuda or not slots:
@@ -141,24 +170,29 @@ class Qwen2(nn.Module):
 
         ids may be anywhere; the states are where the model is. A span may continue an earlier one of the same batch.
         """
-        return self.read(Gathered(ids, spans, self.norm.weight), pool)[: sum(len(span.ends) for span in spans)]
+        batch = Gathered(ids, spans, self.norm.weight, adapted=self.adapters > 0)
+        return self.read(batch, pool)[: sum(len(span.ends) for span in spans)]
 
     def read(self, batch: Batch, pool: Tensor) -> Tensor:
         """[wanted, hidden]: the final hidden states. Fills the batch's places of the pool."""
-        x: Tensor = self.embedding(batch.ids)
+        mix = None
+        if batch.adapters is not None:
+            mix = Mix.of(batch.adapters, self.adapters, masked=batch.adapters.is_cuda)
+        x = product(self.embedding, batch.ids, mix)
         cosines, sines = (table[batch.positions][:, None].to(x.dtype) for table in (self.cosines, self.sines))
         *windows, last_window = self.shape.windows
         for layer, kept, window in zip(self._layers[:-1], pool[:-1], windows, strict=True):
-            queries, new = self._project(layer, x, cosines, sines)
+            queries, new = self._project(layer, x, cosines, sines, mix)
             kept.index_copy_(0, batch.slots, new[: len(batch.slots)])
-            x = layer.feed(x + layer.out(batch.attend(queries, kept, window, ends=False)))
+            x = layer.feed(x + product(layer.out, batch.attend(queries, kept, window, ends=False), mix), mix)
         layer, kept = self._layers[-1], pool[-1]
-        queries, new = self._project(layer, x, cosines, sines)
+        queries, new = self._project(layer, x, cosines, sines, mix)
         kept.index_copy_(0, batch.slots, new[: len(batch.slots)])
         if not len(batch.wanted):
             return x[:0]
         attended = batch.attend(queries, kept, last_window, ends=True)
-        last: Tensor = self.norm(layer.feed(x[batch.wanted] + layer.out(attended[batch.wanted])))
+        mix = None if mix is None else mix[batch.wanted]
+        last: Tensor = self.norm(layer.feed(x[batch.wanted] + product(layer.out, attended[batch.wanted], mix), mix))
         return last
 
     def extend(self, ids: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,11 +219,14 @@ class Qwen2(nn.Module):
             added.append(new)
         return self.norm(x), torch.stack(added)
 
-    def _project(self, layer: _Layer, x: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
+    def _project(
+        self, layer: _Layer, x: Tensor, cosines: Tensor, sines: Tensor, mix: Mix | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Rotated queries [token, head, dim]; keys and values [token, key or value, kv_head, dim]."""
         shape = self.shape
-        qkv = layer.qkv(layer.attention_norm(x)).unflatten(-1, (-1, shape.head_dim))
-        rotating, values = qkv.split((shape.heads + shape.kv_heads, shape.kv_heads), dim=1)
+        qkv = product(layer.qkv, layer.attention_norm(x), mix)
+        qkv = qkv.view(-1, shape.heads + 2 * shape.kv_heads, shape.head_dim)
+        rotating, values = torch.split(qkv, [shape.heads + shape.kv_heads, shape.kv_heads], dim=1)
         first, second = rotating.chunk(2, dim=-1)
         rotated = rotating * cosines + torch.cat((-second, first), dim=-1) * sines
         queries: Tensor = rotated[:, : shape.heads]

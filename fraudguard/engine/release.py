@@ -5,12 +5,13 @@ only counts tokens can open it too.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from huggingface_hub import snapshot_download
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from fraudguard.errors import BadModel
 
@@ -22,14 +23,27 @@ _FETCHED = ("*.json", "*.safetensors", "*.txt")
 _Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
+_STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class TenantManifest(BaseModel):
+    """One of release.json's tenants. adapter: trained from the release's base. head: with the same tokens_max."""
+
+    model_config = _STRICT
+
+    adapter: str
+    head: str
+
+
 class Manifest(BaseModel):
     """release.json. base, adapter and head: a folder beside it, an absolute path, or a hub id `owner/name[@revision]`.
 
     base: a Qwen2 checkpoint with its tokenizer.json. adapter: a peft LoRA adapter, merged on loading; null for none.
     graph: PRECISION.onnx beside it: this is an ONNX release (engine/onnx_export.py), whose parts are all in its folder.
+    tenants: those with an adapter and a head of their own; with any, no adapter is merged.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = _STRICT
 
     format: Literal[1]
     name: _Word
@@ -39,11 +53,20 @@ class Manifest(BaseModel):
     adapter: str | None = None
     head: str
     graph: str | None = None
+    tenants: dict[_Word, TenantManifest] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TenantParts:
+    """A tenant's own parts, folders of this machine."""
+
+    adapter: Path
+    head: Path
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A release whose parts are folders of this machine."""
+    """A release whose parts are folders of this machine. tenants: by name."""
 
     name: str
     version: str
@@ -51,6 +74,7 @@ class Release:
     adapter: Path | None
     head: Path
     graph: Path | None = None
+    tenants: Mapping[str, TenantParts] = field(default_factory=dict)
 
 
 def open_release(source: Path | str) -> Release:
@@ -76,6 +100,13 @@ def open_release(source: Path | str) -> Release:
         adapter=None if manifest.adapter is None else _part(folder, "adapter", manifest.adapter),
         head=_part(folder, "head", manifest.head),
         graph=None if manifest.graph is None else folder / manifest.graph,
+        tenants={
+            name: TenantParts(
+                adapter=_part(folder, f"tenants.{name}.adapter", tenant.adapter),
+                head=_part(folder, f"tenants.{name}.head", tenant.head),
+            )
+            for name, tenant in manifest.tenants.items()
+        },
     )
 
 

@@ -1,6 +1,6 @@
 """Scores through a vLLM server: token ids out, last hidden states back; the head and its calibration stay here.
 
-Knows HTTP, two of the server's endpoints, and a release's tokenizer and head. Reads no weights of base or adapter, so
+Knows HTTP, two of the server's endpoints, and a release's tokenizer and heads. Reads no weights of base or adapter, so
 it needs neither transformers nor peft: GPUs, parallelism, paged attention and the cache of timelines are the server's.
 """
 
@@ -20,7 +20,7 @@ import torch
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from fraudguard.domain import Score, ScoreRequest
-from fraudguard.engine.head import load_head
+from fraudguard.engine.head import Heads, load_head, load_tenants
 from fraudguard.engine.release import Release, open_release
 from fraudguard.engine.tokenizer import LineTokenizer, open_tokenizer
 from fraudguard.errors import BadModel, BadSettings, EngineUnavailable, FraudguardError
@@ -69,11 +69,14 @@ class RemoteEngine:
     def __init__(self, release: Release, client: httpx.Client, timeout_s: float, served_name: str | None) -> None:
         """client: its base URL is the server's. timeout_s: of one exchange. served_name: None for name@version.
 
-        Raises BadModel.
+        A tenant's adapter is served as served_name/tenant. Raises BadModel.
         """
         self.name = f"{release.name}@{release.version}+vllm"
-        self._served_name = served_name or f"{release.name}@{release.version}"
+        served_name = served_name or f"{release.name}@{release.version}"
+        self._served: dict[str | None, str] = {None: served_name}
+        self._served |= {tenant: f"{served_name}/{tenant}" for tenant in release.tenants}
         self._tokenizer, self._head = open_tokenizer(release.base), load_head(release.head)
+        self._heads = Heads(self.name, self._head, load_tenants(release.tenants, self._head))
         self._client, self._timeout_s = client, timeout_s
         self._checked = False
 
@@ -121,30 +124,31 @@ class RemoteEngine:
         return self._head.spec.tokens_max
 
     def check(self) -> None:
-        """Look whether the server has the model and reads timelines of tokens_max.
+        """Look whether the server has the model, and every tenant's, and reads timelines of tokens_max.
 
         Raises BadModel when not, BadSettings when it does not let us ask, EngineUnavailable when it does not answer.
         """
         models = {one.id: one for one in self._parse(_Models, self._exchange("GET", "/v1/models")).data}
-        served = models.get(self._served_name)
-        if served is None:
-            raise BadModel(
-                f"the server has no model {self._served_name!r}, only {sorted(models)}",
-                path=self._server,
-                hint="serve this release under that name, or set FRAUDGUARD_ENGINE_SERVED_NAME",
-            )
-        parent = models.get(served.parent or served.id, served)
-        length = served.max_model_len or parent.max_model_len
-        if length is None or length < self.tokens_max:
-            raise BadModel(
-                f"the server reads timelines of {length} tokens, the head {self.tokens_max}",
-                path=self._server,
-                hint=f"start it with --max-model-len {self.tokens_max}",
-            )
+        for name in self._served.values():
+            served = models.get(name)
+            if served is None:
+                raise BadModel(
+                    f"the server has no model {name!r}, only {sorted(models)}",
+                    path=self._server,
+                    hint="serve this release under that name, or set FRAUDGUARD_ENGINE_SERVED_NAME",
+                )
+            parent = models.get(served.parent or served.id, served)
+            length = served.max_model_len or parent.max_model_len
+            if length is None or length < self.tokens_max:
+                raise BadModel(
+                    f"the server reads timelines of {length} tokens, the head {self.tokens_max}",
+                    path=self._server,
+                    hint=f"start it with --max-model-len {self.tokens_max}",
+                )
         self._checked = True
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """One score a request, in order, for one question to the server.
+        """One score a request, in order, for one question to the server about each tenant's.
 
         Raises EngineUnavailable when it does not answer as it should, BadSettings when it does not let us ask, BadModel
         when it has another model or when the features are not those the head was made for.
@@ -153,22 +157,25 @@ class RemoteEngine:
             return []
         if not self._checked:
             self.check()
+        prompts = [self._tokenizer.encode_timeline(request.timeline, self.tokens_max) for request in requests]
+        hidden = torch.empty(len(prompts), self._head.spec.hidden_size)
         try:
-            hidden = self._last_hidden([self._tokenizer.encode_timeline(r.timeline, self.tokens_max) for r in requests])
+            for tenant, rows in self._heads.rows(requests).items():
+                hidden[rows] = self._last_hidden(self._served[tenant], [prompts[row] for row in rows])
         except FraudguardError:
             self._checked = False  # it may come back with another model
             raise
-        return self._head.scores(hidden, [request.features for request in requests], self.name)
+        return self._heads.scores(hidden, requests)
 
     def new_tokens(self, request: ScoreRequest) -> int:
         """Of its last line alone: the server is expected to keep what it has read."""
         return self._tokenizer.count(request.timeline.lines[-1].text)
 
-    def _last_hidden(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+    def _last_hidden(self, served_name: str, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         """The final hidden state at the last token of each prompt: [n, hidden_size]."""
         size = self._head.spec.hidden_size
         question = {
-            "model": self._served_name,
+            "model": served_name,
             "input": prompts,
             "encoding_format": "base64",
             "embed_dtype": "float32",
@@ -190,7 +197,7 @@ class RemoteEngine:
                 raise BadModel(
                     f"the head reads hidden states of {size}, the server's have {len(state)}",
                     path=self._server,
-                    hint=f"{self._served_name} is served from another base",
+                    hint=f"{served_name} is served from another base",
                 )
             hidden[index] = state
         if not np.isfinite(hidden).all():
