@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import pytest
-from releases import FEATURES, TEXTS, request_of
+from releases import FEATURES, TENANTS, TEXTS, request_of
 
 from fraudguard.domain import Scalar, ScoreRequest
 from fraudguard.engine.engine import Engine
@@ -100,3 +100,38 @@ class EngineContract:
         with pytest.raises(BadModel, match="reads a feature 'amount_base'"):
             engine.score([request_of("a", features={"is_new_counterparty": True, "transfers_1d": 1})])
         assert len(engine.score([request_of("a")])) == 1
+
+
+class TenantsContract(EngineContract):
+    """The same of a release with the tenants of tests/releases.py, whose own adapter is unmerged too."""
+
+    def test_tenants_that_share_a_batch_do_not_mix(self, engine: Backend) -> None:
+        """In any order each request gets what it gets alone; nobody's tenant gets the release's own."""
+        names = [None, *TENANTS, "nobody"]
+        requests = [request_of(*TEXTS[: n % 3 + 1], account_id=f"a-{n % 4}", tenant=names[n % 5]) for n in range(30)]
+        alone = [engine.score([one])[0].risk for one in requests]
+        assert [score.risk for score in engine.score(requests)] == self.close(alone)
+        assert [score.risk for score in engine.score(requests[::-1])] == self.close(alone[::-1])
+        of_names = engine.score([request_of(TEXTS[0], tenant=name) for name in names])
+        assert of_names[0] == of_names[-1]
+        assert len({score.risk for score in of_names}) == len(names) - 1
+
+    def test_one_account_at_several_tenants_grows_apart(self, engine: Backend) -> None:
+        """The same lines under the same account, interleaved, score as under accounts of their own."""
+        texts = [f"{number} {TEXTS[number % len(TEXTS)]}" for number in range(5)]
+
+        def grown(tenant: str, account: str) -> list[ScoreRequest]:
+            return [request_of(*texts[: n + 1], account_id=account, tenant=tenant) for n in range(len(texts))]
+
+        apart = {tenant: [engine.score([one])[0].risk for one in grown(tenant, f"a-{tenant}")] for tenant in TENANTS}
+        batches = zip(*(grown(tenant, "a-shared") for tenant in TENANTS), strict=True)
+        together = [[score.risk for score in engine.score(batch)] for batch in batches]
+        for place, tenant in enumerate(TENANTS):
+            assert [risks[place] for risks in together] == self.close(apart[tenant])
+
+    def test_a_tenants_score_is_signed_with_it(self, engine: Backend) -> None:
+        """Between the release's version and the precision."""
+        release, precision = engine.name.split("+")
+        for tenant in TENANTS:
+            (score,) = engine.score([request_of("a", tenant=tenant)])
+            assert score.model == f"{release}/{tenant}+{precision}"

@@ -13,6 +13,7 @@ from threading import Thread
 from typing import Any
 
 import torch
+from transformers import Qwen2Model
 
 from fraudguard.engine.loader import attach, load_base
 from fraudguard.engine.release import open_release
@@ -21,35 +22,43 @@ Answer = tuple[int, Iterable[bytes]]
 
 
 class VllmTwin:
-    """Serves one release under name@version. A test may set `answer` to say something else to a question."""
+    """Serves one release under name@version, its tenants' adapters under name@version/tenant.
+
+    A test may set `answer` to say something else to a question.
+    """
 
     def __init__(self, folder: Path) -> None:
         release = open_release(folder)
-        model = load_base(release.base)
-        if release.adapter:
-            model = attach(model, release.adapter).merge_and_unload()
-        self.body, self.served_name, self.url = model.model, f"{release.name}@{release.version}", ""
+        adapters = {"": release.adapter} | {f"/{name}": tenant.adapter for name, tenant in release.tenants.items()}
+        self.bodies = {}  # by what follows the served name
+        for suffix, adapter in adapters.items():
+            model = load_base(release.base)
+            self.bodies[suffix] = (attach(model, adapter).merge_and_unload() if adapter else model).model
+        self.served_name, self.url = f"{release.name}@{release.version}", ""
         self.max_model_len = 128
         self.questions: list[Any] = []
         self.headers: list[dict[str, str]] = []
         self.answer: Callable[[Any], Answer] = self.embed
 
     def models(self) -> Answer:
-        """The base, and the adapter as its child, as `--lora-modules` shows it."""
+        """The base, and the adapters as its children, as `--lora-modules` shows them."""
         base = {"id": "base", "object": "model", "max_model_len": self.max_model_len, "parent": None}
-        adapter = {"id": self.served_name, "object": "model", "max_model_len": None, "parent": "base"}
-        return 200, [json.dumps({"object": "list", "data": [base, adapter]}).encode()]
+        names = [self.served_name + suffix for suffix in self.bodies]
+        adapters = [{"id": name, "object": "model", "max_model_len": None, "parent": "base"} for name in names]
+        return 200, [json.dumps({"object": "list", "data": [base, *adapters]}).encode()]
 
     def embed(self, question: Any) -> Answer:
         """The last hidden state of each prompt; the whole batch is refused for one that is too long."""
         if max(map(len, question["input"])) > self.max_model_len:
             return 400, [b'{"error": {"message": "too long", "code": 400}}']
-        return self.vectors([self.state(ids) for ids in question["input"]])
+        body = self.bodies[question["model"].removeprefix(self.served_name)]
+        return self.vectors([self.state(body, ids) for ids in question["input"]])
 
+    @staticmethod
     @torch.inference_mode()
-    def state(self, ids: list[int]) -> bytes:
+    def state(body: Qwen2Model, ids: list[int]) -> bytes:
         """transformers' own, without any cache."""
-        hidden: torch.Tensor = self.body(torch.tensor([ids])).last_hidden_state[0, -1]
+        hidden: torch.Tensor = body(torch.tensor([ids])).last_hidden_state[0, -1]
         return hidden.numpy().astype("<f4").tobytes()
 
     @staticmethod

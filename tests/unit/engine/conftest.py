@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from releases import TEXTS, make_release, request_of
+from releases import TENANTS, TEXTS, make_release, request_of
 
 from fraudguard.domain import ScoreRequest
 from fraudguard.engine.loader import Precision
@@ -22,6 +22,12 @@ def ready_releases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
         return made[shape]
 
     return ready
+
+
+@pytest.fixture(scope="session")
+def release_with_tenants(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of shape qwen25, with TENANTS."""
+    return make_release(tmp_path_factory.mktemp("tenants"), "qwen25", tenants=TENANTS)
 
 
 @pytest.fixture(scope="session")

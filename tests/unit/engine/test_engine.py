@@ -164,9 +164,7 @@ def test_shared_readings_cover_everything_once(timelines: list[tuple[str, tuple[
     read = [(run, end, index) for run in runs for end, indices in run.readings.items() for index in indices]
     assert sorted(index for _, _, index in read) == list(range(len(timelines)))
     assert all(timelines[index] == (run.key, run.ids[: end + 1]) for run, end, index in read)
-    assert not any(
-        a is not b and a.key == b.key and b.ids[: len(a.ids)] == a.ids for a in runs for b in runs
-    )
+    assert not any(a is not b and a.key == b.key and b.ids[: len(a.ids)] == a.ids for a in runs for b in runs)
 
 
 class Lives:

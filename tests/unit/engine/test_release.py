@@ -44,6 +44,12 @@ def test_parts_may_lie_elsewhere(make_release: Callable[..., Path], tmp_path: Pa
         ({"head": "/no/such/folder"}, r"head: there is no folder /no/such/folder"),
         ({"format": 2}, r"format: Input should be 1"),
         ({"version": "1 0"}, r"version: String should match"),
+        ({"tenants": {"bank": {"adapter": "adapter"}}}, r"tenants\.bank\.head: Field required"),
+        (
+            {"tenants": {"bank": {"adapter": "none", "head": "head"}}},
+            r"tenants\.bank\.adapter: there is no folder .*none",
+        ),
+        ({"tenants": {"a/b": {"adapter": "adapter", "head": "head"}}}, r"tenants\.a/b.*: String should match"),
         ({"bass": "base"}, r"bass: Extra inputs are not permitted"),
     ],
 )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import SecretStr
-from releases import TEXTS, request_of
+from releases import TENANTS, TEXTS, request_of
 from vllm_twin import Answer, VllmTwin
 
 from fraudguard.assembly import load_engine
@@ -68,6 +68,44 @@ def test_a_batch_is_one_question_of_token_ids(engine: RemoteEngine, twin: VllmTw
     assert question["model"] == "qwen25@0.0.1"
     assert question["use_activation"] is False
     assert question["input"] == [list(engine.tokenizer.encode_timeline(one.timeline, 128)) for one in REQUESTS]
+
+
+def test_tenants_are_asked_for_by_name(release_with_tenants: Path) -> None:
+    """One question for each that is in the batch; the scores are the local engine's."""
+    requests = [request_of(*TEXTS[: n % 3 + 1], tenant=[None, *TENANTS][n % 3]) for n in range(7)]
+    with VllmTwin(release_with_tenants).serving() as twin:
+        remote = RemoteEngine.connect(release_with_tenants, twin.url, timeout_s=30).score(requests)
+    asked = {question["model"]: len(question["input"]) for question in twin.questions}
+    assert len(twin.questions) == len(asked)
+    assert asked == {"qwen25@0.0.1": 3, "qwen25@0.0.1/attention": 2, "qwen25@0.0.1/by_layer": 2}
+    for one, other in zip(remote, Engine.load(release_with_tenants, "fp32").score(requests), strict=True):
+        assert one.risk == pytest.approx(other.risk, abs=1e-4)
+        assert one.typology == other.typology
+
+
+def test_a_server_without_a_tenants_adapter_is_refused(release_with_tenants: Path) -> None:
+    """At the start; a given name is all of theirs."""
+    twin = VllmTwin(release_with_tenants)
+    with twin.serving():
+        twin.served_name = "ours"
+        assert RemoteEngine.connect(release_with_tenants, twin.url, timeout_s=30, served_name="ours").score(
+            [request_of("a", tenant="by_layer")]
+        )
+        del twin.bodies["/by_layer"]
+        with pytest.raises(BadModel, match="no model 'ours/by_layer', only "):
+            RemoteEngine.connect(release_with_tenants, twin.url, timeout_s=30, served_name="ours")
+
+
+def test_a_failed_question_is_no_score(release_with_tenants: Path) -> None:
+    """Of one tenant: the whole batch fails, and the next is scored."""
+    requests = [request_of("a", tenant=name) for name in TENANTS]
+    with VllmTwin(release_with_tenants).serving() as twin:
+        engine = RemoteEngine.connect(release_with_tenants, twin.url, timeout_s=30)
+        twin.answer = lambda question: (500, [b""]) if "by_layer" in question["model"] else twin.embed(question)
+        with pytest.raises(EngineUnavailable, match="answers 500"):
+            engine.score(requests)
+        twin.answer = twin.embed
+        assert len(engine.score(requests)) == 3
 
 
 def test_answers_go_by_their_index(engine: RemoteEngine, twin: VllmTwin) -> None:
