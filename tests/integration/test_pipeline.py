@@ -1,5 +1,6 @@
 """The pipeline in one process on the real PostgreSQL: effects once, order, labels, conflicts, replay."""
 
+import json
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -9,6 +10,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 from support import settings_for
 
 from fraudguard.assembly import Parts, load_parts, open_pipeline
@@ -16,6 +19,8 @@ from fraudguard.clock import SystemClock
 from fraudguard.config import Settings
 from fraudguard.decisions.repository import Changes, StoredState, connect
 from fraudguard.domain import DecisionRecord, Event, Label, Outcome, Received, Score, ScoreRequest, Transaction
+from fraudguard.engine.loader import load_base
+from fraudguard.engine.release import STARTER
 from fraudguard.errors import EngineUnavailable
 from fraudguard.pipeline import BUGS_IN_A_ROW_MAX, Answer, Decided, Labelled, Pipeline, Refused
 from fraudguard.replay import Replayer
@@ -311,6 +316,54 @@ async def test_replay_proves_a_decision_and_finds_a_forged_one(database_url: str
         finally:
             replayer.close()
     assert {difference.split(":")[0] for difference in proof.differences} >= {"outcome", "timeline"}
+
+
+@pytest.fixture(scope="module")
+def bank_of_two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
+    """The starter with two tenants: one has its adapter and head, the other a random adapter and its head."""
+    folder = tmp_path_factory.mktemp("tenants")
+    parts = {name: str(STARTER / name) for name in ("base", "adapter", "head")}
+    base = load_base(STARTER / "base")
+    torch.manual_seed(3)
+    lora = LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
+    get_peft_model(base, lora).save_pretrained(folder / "random")
+    tenants = {"alpha": {**parts, "adapter": str(folder / "random")}, "beta": parts}
+    manifest = json.loads((STARTER / "release.json").read_text()) | parts
+    manifest["tenants"] = {name: {"adapter": of["adapter"], "head": of["head"]} for name, of in tenants.items()}
+    (folder / "release.json").write_text(json.dumps(manifest))
+    loaded = load_parts(settings_for("unused:1", "postgresql://unused", model=str(folder)))
+    yield loaded
+    loaded.close()
+
+
+async def test_an_events_tenant_names_its_adapter(database_url: str, bank_of_two: Parts) -> None:
+    """In one batch each decision is its own tenant's and says so; replay and rescore agree with all of them."""
+    names = ["alpha", "beta", "nobody", 7, None]
+    batch = [
+        transfer(
+            f"t-{n}", f"a-{n}", amount=Decimal("9000.00"), memo="急用钱", attributes={"tenant": name} if name else {}
+        )
+        for n, name in enumerate(names)
+    ]
+    async with opened(database_url, bank_of_two) as pipeline:
+        made = records(await pipeline.screen(received(*batch)))
+    async with connect(database_url) as repository:
+        replayer = Replayer(repository, bank_of_two.scorer)
+        try:
+            proofs = [await replayer.replay(record.decision.decision_id) for record in made]
+        finally:
+            replayer.close()
+    assert bank_of_two.scorer is not None
+    release, precision = bank_of_two.scorer.name.split("+")
+    own = bank_of_two.scorer.name
+    signed = [f"{release}/alpha+{precision}", f"{release}/beta+{precision}", own, own, own]
+    assert [record.decision.model for record in made] == signed
+    risks = [record.score.risk for record in made if record.score]
+    assert len(risks) == 5
+    assert abs(risks[0] - risks[1]) > RISK_TOLERANCE
+    assert risks[1:] == pytest.approx([risks[1]] * 4, abs=RISK_TOLERANCE)  # the same weights, as own and as beta's
+    assert [proof.differences for proof in proofs] == [()] * 5
+    assert [proof.rescored for proof in proofs] == pytest.approx(risks, abs=RISK_TOLERANCE)
 
 
 def test_settings_reach_a_child_process_whole() -> None:

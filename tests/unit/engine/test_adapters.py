@@ -20,7 +20,7 @@ from fraudguard.engine.adapters import Adapted, LowRank, Mix
 from fraudguard.engine.attention import Span
 from fraudguard.engine.engine import Engine
 from fraudguard.engine.loader import Precision, attach, load, load_base
-from fraudguard.engine.qwen2 import Qwen2
+from fraudguard.engine.qwen2 import ROWS_FED, Qwen2
 from fraudguard.engine.release import STARTER, open_release
 from fraudguard.errors import BadModel
 
@@ -147,16 +147,18 @@ def test_a_pass_reads_as_peft_does(
     assert release.adapter is not None
     adapters = [release.adapter, *(tenant.adapter for tenant in release.tenants.values())]
     ids = [torch.randint(300, (20 + number,)).tolist() for number in range(len(adapters))]
-    timelines = [*enumerate(ids), *enumerate(ids)]
+    repeats = 8  # more rows than the feed-forward half takes at once
+    timelines = [*enumerate(ids)] * repeats
+    assert sum(len(of_timeline) for _, of_timeline in timelines) > 2 * ROWS_FED
     backbone = load(release, "fp32").backbone
     expected = []
     for folder, of_adapter in zip(adapters, ids, strict=True):
         beside = attach(load_base(release.base), folder).eval().base_model.model.model
         expected.append(beside(input_ids=torch.tensor([of_adapter])).last_hidden_state[0])
-    torch.testing.assert_close(read(backbone, timelines), torch.cat(expected * 2), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(read(backbone, timelines), torch.cat(expected * repeats), atol=1e-4, rtol=1e-4)
     of = Mix.of
     monkeypatch.setattr(Mix, "of", lambda adapters, count, masked: of(adapters, count, masked=not masked))
-    torch.testing.assert_close(read(backbone, timelines), torch.cat(expected * 2), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(read(backbone, timelines), torch.cat(expected * repeats), atol=1e-4, rtol=1e-4)
 
 
 # ---------------------------------------------------------------- the engine

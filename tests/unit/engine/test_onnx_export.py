@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from releases import TENANTS, TEXTS, request_of
 
 from fraudguard.engine.engine import Engine
-from fraudguard.engine.onnx_engine import sha256
+from fraudguard.engine.onnx_engine import OnnxEngine, sha256
 from fraudguard.engine.onnx_export import export
 from fraudguard.errors import BadModel
 
@@ -33,6 +34,16 @@ def test_a_folder_that_exists_is_refused(tmp_path: Path) -> None:
     """Nothing is overwritten."""
     with pytest.raises(BadModel, match=r"something already.*not there yet"):
         export("starter", tmp_path, "fp32")
+
+
+def test_of_a_release_with_tenants_the_own_adapter_is_exported(release_with_tenants: Path, tmp_path: Path) -> None:
+    """Merged; whoever a request is for gets its score, under its name."""
+    export(release_with_tenants, tmp_path / "made", "fp32")
+    engine, twin = OnnxEngine.load(tmp_path / "made", 1), Engine.load(release_with_tenants, "fp32", 1)
+    for tenant in (None, *TENANTS):
+        (score,) = engine.score([request_of(*TEXTS, tenant=tenant)])
+        assert score.risk == pytest.approx(twin.score([request_of(*TEXTS)])[0].risk, abs=1e-4)
+        assert score.model == "qwen25@0.0.1+onnx-fp32"
 
 
 def test_a_graph_that_scores_otherwise_is_refused(
