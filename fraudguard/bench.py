@@ -28,7 +28,7 @@ from fraudguard.assembly import batcher_of, local_engine
 from fraudguard.config import Settings
 from fraudguard.domain import ScoreRequest, Screenable
 from fraudguard.engine.batcher import Batcher
-from fraudguard.engine.engine import TOKENS_PER_FORWARD, Engine
+from fraudguard.engine.engine import Engine
 from fraudguard.events.masking import mask_event
 from fraudguard.features.feedback import FeedbackView
 from fraudguard.features.money import load_rates
@@ -95,7 +95,7 @@ def roofline(engine: Engine) -> Report:
     machine = {
         "fp32": product / _seconds(lambda: a @ b), "int8": product / _seconds(lambda: torch._int_mm(c, c)),
     }  # fmt: skip
-    tokens_per_s = TOKENS_PER_FORWARD / _seconds(lambda: engine.read_cold(TOKENS_PER_FORWARD))
+    tokens_per_s = engine.tokens_per_pass / _seconds(lambda: engine.read_cold(engine.tokens_per_pass))
     return {
         "operations_per_token": operations,
         "tokens_per_s": round(tokens_per_s),

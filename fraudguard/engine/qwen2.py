@@ -79,6 +79,8 @@ class _Layer(nn.Module):
 
     def feed(self, x: Tensor) -> Tensor:
         """x, to which the feed-forward half has been added in place."""
+        if x.is_cuda:
+            return x.add_(self.fed(x))
         parts = max(1, round(len(x) / ROWS_FED))
         for rows in torch.split(x, ROWS_STEP * -(-len(x) // (parts * ROWS_STEP))):
             rows.add_(self.fed(rows))
@@ -125,6 +127,11 @@ class Qwen2(nn.Module):
         made.load_state_dict(weights, assign=True)
         return made.eval().requires_grad_(False)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.norm.weight.device
+
     def new_pool(self, slots: int) -> Tensor:
         """Room for the keys and values of so many tokens: [layer, slot, key or value, kv_head, head_dim]."""
         shape, weight = self.shape, self.embedding.weight
@@ -147,14 +154,15 @@ class Qwen2(nn.Module):
         """[wanted, hidden]: the final hidden states. Fills the batch's places of the pool."""
         x: Tensor = self.embedding(batch.ids)
         cosines, sines = (table[batch.positions][:, None].to(x.dtype) for table in (self.cosines, self.sines))
+        slots = batch.slots.long()
         *windows, last_window = self.shape.windows
         for layer, kept, window in zip(self._layers[:-1], pool[:-1], windows, strict=True):
             queries, new = self._project(layer, x, cosines, sines)
-            kept.index_copy_(0, batch.slots, new[: len(batch.slots)])
+            kept.index_copy_(0, slots, new[: len(slots)])
             x = layer.feed(x + layer.out(batch.attend(queries, kept, window, ends=False)))
         layer, kept = self._layers[-1], pool[-1]
         queries, new = self._project(layer, x, cosines, sines)
-        kept.index_copy_(0, batch.slots, new[: len(batch.slots)])
+        kept.index_copy_(0, slots, new[: len(slots)])
         if not len(batch.wanted):
             return x[:0]
         attended = batch.attend(queries, kept, last_window, ends=True)
