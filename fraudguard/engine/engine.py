@@ -46,13 +46,12 @@ class Engine:
         """
         self.name = name
         self._backbone, self._head, self._tokenizer = loaded.backbone, loaded.head, loaded.tokenizer
-        device = self._backbone.device
-        self.tokens_per_pass = TOKENS_PER_PASS[device.type]
+        self.tokens_per_pass = TOKENS_PER_PASS[self.device.type]
         slots = max(cache_bytes // self._backbone.new_pool(1).nbytes, self.tokens_max + PAGE, self.tokens_per_pass)
         self._cache = TimelineCache(slots)
         self._pool = self._backbone.new_pool(slots + 1)  # graphs put what fills them up into the last place
         self._run_pass: Callable[[Sequence[int], Sequence[Span]], torch.Tensor] = self._plain_pass
-        if device.type == "cuda":
+        if self.device.type == "cuda":
             from fraudguard.engine.graphs import Passes  # imports triton, which only GPUs need
 
             self._run_pass = Passes(self._backbone, self._pool, self.tokens_max, graphs=graphs)
@@ -100,6 +99,11 @@ class Engine:
     def weight_bytes(self) -> int:
         """What the base's weights take in memory."""
         return sum(tensor.nbytes for tensor in self._backbone.state_dict().values())
+
+    @property
+    def device(self) -> torch.device:
+        """Where it reads."""
+        return self._backbone.device
 
     @property
     def shape(self) -> Shape:
