@@ -79,6 +79,8 @@ class _Layer(nn.Module):
 
     def feed(self, x: Tensor, mix: Mix | None) -> Tensor:
         """x, to which the feed-forward half has been added in place."""
+        if x.is_cuda:
+            return x.add_(self.fed(x, mix))
         parts = max(1, round(len(x) / ROWS_FED))
         step = ROWS_STEP * -(-len(x) // (parts * ROWS_STEP))
         for number, rows in enumerate(torch.split(x, step)):
@@ -126,6 +128,11 @@ class Qwen2(nn.Module):
             }
         made.load_state_dict(weights, assign=True)
         return made.eval().requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.norm.weight.device
 
     def adapt(self, adapters: Sequence[Mapping[str, LowRank]]) -> None:
         """Put adapters beside the weights; a span names its own by number.
@@ -180,14 +187,15 @@ class Qwen2(nn.Module):
             mix = Mix.of(batch.adapters, self.adapters, masked=batch.adapters.is_cuda)
         x = product(self.embedding, batch.ids, mix)
         cosines, sines = (table[batch.positions][:, None].to(x.dtype) for table in (self.cosines, self.sines))
+        slots = batch.slots.long()
         *windows, last_window = self.shape.windows
         for layer, kept, window in zip(self._layers[:-1], pool[:-1], windows, strict=True):
             queries, new = self._project(layer, x, cosines, sines, mix)
-            kept.index_copy_(0, batch.slots, new[: len(batch.slots)])
+            kept.index_copy_(0, slots, new[: len(slots)])
             x = layer.feed(x + product(layer.out, batch.attend(queries, kept, window, ends=False), mix), mix)
         layer, kept = self._layers[-1], pool[-1]
         queries, new = self._project(layer, x, cosines, sines, mix)
-        kept.index_copy_(0, batch.slots, new[: len(batch.slots)])
+        kept.index_copy_(0, slots, new[: len(slots)])
         if not len(batch.wanted):
             return x[:0]
         attended = batch.attend(queries, kept, last_window, ends=True)
