@@ -52,8 +52,8 @@ class Ours:
         backbone = Qwen2.of(_bf16(model) if precision == "bf16" else model)
         if precision == "int8":
             to_int8(backbone)
-        self._head = _SeenHead(model.config.hidden_size)
-        self._engine = Engine("benchmark", Loaded(backbone, self._head, _GivenIds()), CACHE_BYTES if keeps else 0)
+        self._head = SeenHead(model.config.hidden_size)
+        self._engine = Engine("benchmark", Loaded(backbone, self._head, GivenIds()), CACHE_BYTES if keeps else 0)
         self._strangers = itertools.count()
 
     def read(self, events: Sequence[Event]) -> Tensor:  # noqa: D102 - see Peer
@@ -67,7 +67,7 @@ class Ours:
         return self._head.seen
 
 
-class _SeenHead(FusionHead):
+class SeenHead(FusionHead):
     """A head without numeric features, random, that shows what hidden states it was given."""
 
     seen: Tensor
@@ -81,12 +81,12 @@ class _SeenHead(FusionHead):
             )
         )  # fmt: skip
 
-    def forward(self, hidden: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, hidden: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102 - see FusionHead
         self.seen = hidden
         return super().forward(hidden, numbers)
 
 
-class _GivenIds(LineTokenizer):
+class GivenIds(LineTokenizer):
     """Lines are ids in decimal already; looked up as the real one looks up lines that it knows."""
 
     def __init__(self) -> None:
