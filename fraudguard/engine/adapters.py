@@ -64,52 +64,48 @@ class Adapted(nn.Module):
         given = [part for parts in adapters for part in parts if part is not None]
         # Padded to the largest with zeros, which add nothing.
         columns = max(sum(len(part.down) for part in parts if part is not None) for parts in adapters)
-        down = given[0].down.new_zeros(len(adapters), columns, given[0].down.shape[1])
+        down = given[0].down.new_zeros(given[0].down.shape[1], len(adapters), columns)
         up = given[0].up.new_zeros(len(adapters), columns, sum(widths))
-        self._places: list[list[tuple[slice, slice]]] = []  # by adapter: columns and outputs of a projection
+        # By adapter, for the runs of a CPU: its part of `down`, and for each projection columns, outputs, part of `up`.
+        self._own: list[tuple[Tensor, list[tuple[slice, slice, Tensor]]]] = []
         for number, parts in enumerate(adapters):
             places, column, output = [], 0, 0
             for width, part in zip(widths, parts, strict=True):
                 if part is not None:
-                    place = slice(column, column + len(part.down)), slice(output, output + width)
-                    down[number, place[0]] = part.down
-                    up[number][place] = part.up.T
-                    places.append(place)
-                    column = place[0].stop
+                    of_part, outputs = slice(column, column + len(part.down)), slice(output, output + width)
+                    down[:, number, of_part] = part.down.T
+                    up[number, of_part, outputs] = part.up.T
+                    places.append((of_part, outputs, up[number, of_part, outputs]))
+                    column = of_part.stop
                 output += width
-            self._places.append(places)
-        self.register_buffer("down", down)  # [adapter, column, in]
+            self._own.append((down[:, number, :column], places))
+        self.register_buffer("down", down)  # [in, adapter, column]
         self.register_buffer("up", up)  # [adapter, column, out]
 
     def forward(self, x: Tensor, mix: Mix) -> Tensor:
         """The base's y for x [row, in], plus what the adapter of each row adds."""
         y: Tensor = self.base(x)
         if mix.mask is not None:
-            inner = self._inner(x, None).view(len(x), *self.up.shape[:2]) * mix.mask[:, :, None]
+            inner = self._inner(x, self.down.flatten(1)).view(len(x), *self.up.shape[:2]) * mix.mask[:, :, None]
             return y.addmm_(inner.flatten(1), self.up.flatten(0, 1))
         for adapter, start, stop in mix.runs:
-            if places := self._places[adapter]:
-                inner = self._inner(x[start:stop], adapter)
-                for columns, outputs in places:
-                    y[start:stop, outputs].addmm_(inner[:, columns], self.up[adapter, columns, outputs])
+            down, places = self._own[adapter]
+            if places:
+                inner, rows = self._inner(x[start:stop], down), y[start:stop]
+                for columns, outputs, up in places:
+                    rows[:, outputs].addmm_(inner[:, columns], up)
         return y
 
-    def _inner(self, x: Tensor, adapter: int | None) -> Tensor:
-        """x in the columns of one adapter, or of all of them side by side."""
-        return F.linear(x, self.down.flatten(0, 1) if adapter is None else self.down[adapter])
+    def _inner(self, x: Tensor, down: Tensor) -> Tensor:
+        """x [row, in] in the columns of down [in, column]."""
+        return x @ down
 
 
 class AdaptedEmbedding(Adapted):
-    """The same of an embedding: x [row] are ids, and a row of the table is what they look up."""
+    """The same of an embedding: x [row] are ids, and a row of `down` is what they look up."""
 
-    def __init__(self, base: nn.Module, width: int, adapters: Sequence[LowRank | None]) -> None:
-        """width: of an embedding."""
-        super().__init__(base, [width], [[part] for part in adapters])
-        self.down = self.down.flatten(0, 1).T.contiguous()  # [id, adapter and column]
-
-    def _inner(self, x: Tensor, adapter: int | None) -> Tensor:
-        columns = F.embedding(x, self.down)
-        return columns if adapter is None else columns.chunk(len(self.up), dim=1)[adapter]
+    def _inner(self, x: Tensor, down: Tensor) -> Tensor:
+        return F.embedding(x, down)
 
 
 def product(layer: nn.Module, x: Tensor, mix: Mix | None) -> Tensor:

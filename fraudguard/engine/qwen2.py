@@ -156,9 +156,9 @@ class Qwen2(nn.Module):
                 of_layer = [[adapter.get(f"layers.{number}.{part}") for part in widths] for adapter in as_here]
                 if any(part is not None for parts in of_layer for part in parts):
                     setattr(layer, name, Adapted(getattr(layer, name), list(widths.values()), of_layer))
-        of_embedding = [adapter.get("embed_tokens") for adapter in as_here]
-        if any(of_embedding):
-            self.embedding = AdaptedEmbedding(self.embedding, shape.hidden, of_embedding)
+        of_embedding = [[adapter.get("embed_tokens")] for adapter in as_here]
+        if any(part is not None for (part,) in of_embedding):
+            self.embedding = AdaptedEmbedding(self.embedding, [shape.hidden], of_embedding)
         self.adapters = len(adapters)
 
     def new_pool(self, slots: int) -> Tensor:
