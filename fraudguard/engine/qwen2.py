@@ -6,7 +6,7 @@ Knows no tokenizer, no head and no account.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen2Config, Qwen2Model
 
-from fraudguard.engine.attention import ROWS_STEP, Batch, Gathered, Span
+from fraudguard.engine.attention import ROWS_STEP, Batch, Gathered, Span, gated, rotated
 
 # Rows that the feed-forward half takes at once: what lies between its products shall stay in the CPU's caches.
 ROWS_FED: Final = 256
@@ -71,19 +71,18 @@ class _Layer(nn.Module):
         self.gate_up = nn.Linear(shape.hidden, 2 * shape.intermediate, bias=False)
         self.down = nn.Linear(shape.intermediate, shape.hidden, bias=False)
 
-    def fed(self, x: Tensor) -> Tensor:
+    def fed(self, x: Tensor, gated: Callable[[Tensor], Tensor]) -> Tensor:
         """What the feed-forward half adds to x."""
-        gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, dim=-1)
-        added: Tensor = self.down(F.silu(gate).mul_(up))
+        added: Tensor = self.down(gated(self.gate_up(self.mlp_norm(x))))
         return added
 
-    def feed(self, x: Tensor) -> Tensor:
+    def feed(self, x: Tensor, batch: Batch) -> Tensor:
         """x, to which the feed-forward half has been added in place."""
         if x.is_cuda:
-            return x.add_(self.fed(x))
+            return x.add_(self.fed(x, batch.gated))
         parts = max(1, round(len(x) / ROWS_FED))
         for rows in torch.split(x, ROWS_STEP * -(-len(x) // (parts * ROWS_STEP))):
-            rows.add_(self.fed(rows))
+            rows.add_(self.fed(rows, batch.gated))
         return x
 
 
@@ -153,20 +152,17 @@ class Qwen2(nn.Module):
     def read(self, batch: Batch, pool: Tensor) -> Tensor:
         """[wanted, hidden]: the final hidden states. Fills the batch's places of the pool."""
         x: Tensor = self.embedding(batch.ids)
-        cosines, sines = (table[batch.positions][:, None].to(x.dtype) for table in (self.cosines, self.sines))
-        slots = batch.slots.long()
+        tables = self.cosines, self.sines
         *windows, last_window = self.shape.windows
         for layer, kept, window in zip(self._layers[:-1], pool[:-1], windows, strict=True):
-            queries, new = self._project(layer, x, cosines, sines)
-            kept.index_copy_(0, slots, new[: len(slots)])
-            x = layer.feed(x + layer.out(batch.attend(queries, kept, window, ends=False)))
+            queries = batch.place(self._qkv(layer, x), *tables, kept)
+            x = layer.feed(x + layer.out(batch.attend(queries, kept, window, ends=False)), batch)
         layer, kept = self._layers[-1], pool[-1]
-        queries, new = self._project(layer, x, cosines, sines)
-        kept.index_copy_(0, slots, new[: len(slots)])
+        queries = batch.place(self._qkv(layer, x), *tables, kept)
         if not len(batch.wanted):
             return x[:0]
         attended = batch.attend(queries, kept, last_window, ends=True)
-        last: Tensor = self.norm(layer.feed(x[batch.wanted] + layer.out(attended[batch.wanted])))
+        last: Tensor = self.norm(layer.feed(x[batch.wanted] + layer.out(attended[batch.wanted]), batch))
         return last
 
     def extend(self, ids: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,7 +177,7 @@ class Qwen2(nn.Module):
         x: Tensor = self.embedding(ids)
         added = []
         for layer, kept, window in zip(self._layers, past, self.shape.windows, strict=True):
-            queries, new = self._project(layer, x, cosines, sines)
+            queries, new = rotated(self._qkv(layer, x), cosines, sines, self.shape.kv_heads)
             seen = behind >= 0 if window is None else (behind >= 0) & (behind < window)
             if layer is self._layers[-1]:
                 x, queries, seen = x[-1:], queries[-1:], seen[-1:]
@@ -189,19 +185,15 @@ class Qwen2(nn.Module):
             asked = queries.transpose(0, 1)[None]
             found = F.scaled_dot_product_attention(asked, keys, values, attn_mask=seen, enable_gqa=True)
             x = x + layer.out(found[0].transpose(0, 1).flatten(1))
-            x = x + layer.fed(x)
+            x = x + layer.fed(x, gated)
             added.append(new)
         return self.norm(x), torch.stack(added)
 
-    def _project(self, layer: _Layer, x: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotated queries [token, head, dim]; keys and values [token, key or value, kv_head, dim]."""
+    def _qkv(self, layer: _Layer, x: Tensor) -> Tensor:
+        """[token, query, key and value heads, dim]."""
         shape = self.shape
-        qkv = layer.qkv(layer.attention_norm(x)).unflatten(-1, (-1, shape.head_dim))
-        rotating, values = qkv.split((shape.heads + shape.kv_heads, shape.kv_heads), dim=1)
-        first, second = rotating.chunk(2, dim=-1)
-        rotated = rotating * cosines + torch.cat((-second, first), dim=-1) * sines
-        queries: Tensor = rotated[:, : shape.heads]
-        return queries, torch.stack((rotated[:, shape.heads :], values), dim=1)
+        qkv: Tensor = layer.qkv(layer.attention_norm(x))
+        return qkv.view(-1, shape.heads + 2 * shape.kv_heads, shape.head_dim)
 
 
 def _rotations(shape: Shape) -> tuple[Tensor, Tensor]:
