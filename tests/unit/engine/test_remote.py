@@ -212,7 +212,7 @@ def test_a_server_that_comes_back_with_another_model_is_refused(engine: RemoteEn
 def test_a_server_that_reads_less_than_the_head_is_refused(release: Path, twin: VllmTwin) -> None:
     """It would refuse the long timelines, and with each its whole batch."""
     twin.max_model_len = 127
-    with pytest.raises(BadModel, match=r"timelines of 127 tokens, the head 128 \(start it with --max-model-len 128"):
+    with pytest.raises(BadModel, match=r"reads 127 tokens, the longest .* has 128 \(start it with --max-model-len 128"):
         RemoteEngine.connect(release, twin.url, timeout_s=30)
 
 
