@@ -48,7 +48,9 @@ def make_tokenizer(folder: Path, special: list[str], vocabulary: int = 400) -> N
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def make_release(folder: Path, shape: str = "starter", *, hidden: int = 48, adapter: bool = True, prefix: str = "") -> Path:
+def make_release(
+    folder: Path, shape: str = "starter", *, hidden: int = 48, adapter: bool = True, prefix: str = ""
+) -> Path:
     """A release with random weights, the adapter's among them."""
     settings = SHAPES[shape]
     torch.manual_seed(7)

@@ -22,7 +22,7 @@ class HostTier:
 
         Of bytes_max beside a GPU the largest power of two is used: torch takes pinned memory in those.
         """
-        self._pool = pool.unflatten(1, (-1, PAGE))
+        self._pool = pool.view(len(pool), -1, PAGE, *pool.shape[2:])
         if pool.is_cuda and bytes_max:
             bytes_max = 1 << bytes_max.bit_length() - 1
         pages = bytes_max // self._pool[:, 0].nbytes

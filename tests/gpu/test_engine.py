@@ -1,9 +1,11 @@
 """The engine on a GPU gives what it gives on the CPU."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import torch
+from releases import PREFIX, TEXTS, make_release, request_of
 
 from fraudguard.domain import Line, ScoreRequest, Timeline
 from fraudguard.engine.engine import Engine
@@ -29,3 +31,18 @@ def test_the_gpu_scores_as_the_cpu(precision: str, tolerance: float) -> None:
         batch = [growing(f"a-{n}", lines) for n in range(9)]
         risks = [score.risk for score in gpu.score(batch)]
         assert risks == pytest.approx([score.risk for score in cpu.score(batch)], abs=tolerance)
+
+
+def test_what_was_evicted_comes_back_from_pinned_memory(tmp_path: Path) -> None:
+    """More accounts than the smallest pool holds, after a prefix: each event costs its own line, at the same risk."""
+    folder = make_release(tmp_path / "release", "qwen25", prefix=PREFIX)
+    gpu = Engine.load(folder, "fp32", device="cuda", host_cache_bytes=64 << 20)
+    cpu = Engine.load(folder, "fp32")
+    assert gpu._host._host.is_pinned()
+    for lines in range(2, 5):
+        batch = [request_of(*TEXTS[:2], *map(str, range(lines)), account_id=f"a-{n}") for n in range(60)]
+        if lines > 2:
+            assert max(map(gpu.new_tokens, batch)) < 5
+        risks = [score.risk for score in gpu.score(batch)]
+        assert len(gpu._cache) < len(batch)
+        assert risks == pytest.approx([score.risk for score in cpu.score(batch)], abs=1e-3)

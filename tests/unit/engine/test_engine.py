@@ -193,7 +193,9 @@ class Lives:
 
 def after_a_prefix(precision: Precision, tokens: int) -> Loaded:
     """The starter, with so many tokens to read before every timeline."""
-    ids = LOADED[precision].tokenizer.encode_prefix("You watch the payments and the messages of one account. 急用钱\n" * 9)
+    ids = LOADED[precision].tokenizer.encode_prefix(
+        "You watch the payments and the messages of one account. 急用钱\n" * 9
+    )
     assert len(ids) >= tokens
     return replace(LOADED[precision], prefix=ids[:tokens])
 
@@ -215,7 +217,9 @@ def counting(engine: Engine) -> Iterator[list[int]]:
     """The tokens of each pass that the engine's base runs meanwhile."""
     counted: list[int] = []
     forward = engine._backbone.forward
-    with patch.object(engine._backbone, "forward", lambda ids, *rest: (counted.append(len(ids)), forward(ids, *rest))[1]):
+    with patch.object(
+        engine._backbone, "forward", lambda ids, *rest: (counted.append(len(ids)), forward(ids, *rest))[1]
+    ):
         yield counted
 
 
@@ -323,6 +327,24 @@ def test_what_was_evicted_comes_back_from_host_memory() -> None:
                 risk = engine.score([returning])[0].risk
         assert sum(counted) == expected
         assert [risk] == pytest.approx(from_scratch(loaded, [returning]), abs=1e-5)
+
+
+def test_making_room_for_a_timeline_does_not_push_it_out() -> None:
+    """The oldest of host memory comes back whole, though what goes for it takes a place there."""
+    one = long_lines("", 5)
+    twins = [ScoreRequest(replace(one.timeline, account_id=f"a-{n}"), one.features) for n in range(12)]
+    engine = Engine("e", LOADED["fp32"])
+    page_bytes = PAGE * engine._pool[:, 0].nbytes
+    pages = -(-len(engine._ids(one)) // PAGE)
+    with patch("fraudguard.engine.engine.TOKENS_PER_FORWARD", 64):
+        engine = Engine("e", LOADED["fp32"], 0, 2 * pages * page_bytes)
+        for twin in twins:
+            engine.score([twin])
+        assert len(engine._host) == 2
+        oldest = twins[-len(engine._cache) - 2]
+        with counting(engine) as counted:
+            engine.score([oldest])
+    assert counted == [1]
 
 
 def test_what_is_forgotten_is_nowhere() -> None:

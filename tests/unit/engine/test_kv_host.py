@@ -43,7 +43,13 @@ class Pool:
         return room.held
 
 
-IDS = st.lists(st.integers(0, 2), min_size=1, max_size=100).map(tuple)
+# Timelines that share any number of first ids, and then differ.
+IDS = st.builds(
+    lambda same, rest, other: (*range(same), *[other] * rest),
+    st.integers(1, 70),
+    st.integers(0, 30),
+    st.integers(-1, 0),
+)
 USES = st.lists(st.tuples(st.sampled_from("abc"), IDS, st.sampled_from(["", "", "pool", "host"])), max_size=30)
 
 
