@@ -80,8 +80,8 @@ class Engine:
         if device == "cpu" and host_cache_bytes:
             raise BadSettings(
                 "a model on the CPU keeps its timelines in host memory already",
-                path="engine_host_cache_mib",
-                hint="raise engine_cache_mib instead",
+                path="FRAUDGUARD_ENGINE_HOST_CACHE_MIB",
+                hint="raise FRAUDGUARD_ENGINE_CACHE_MIB instead",
             )
         release = open_release(source)
         name = f"{release.name}@{release.version}+{precision}"
