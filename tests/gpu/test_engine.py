@@ -40,7 +40,9 @@ def test_what_was_evicted_comes_back_from_pinned_memory(tmp_path: Path) -> None:
     cpu = Engine.load(folder, "fp32")
     assert gpu._host._host.is_pinned()
     for lines in range(2, 5):
-        batch = [request_of(*TEXTS[:2], *map(str, range(lines)), account_id=f"a-{n}") for n in range(60)]
+        batch = [
+            request_of(f"{n} {TEXTS[0]}", TEXTS[1], *map(str, range(lines)), account_id=f"a-{n}") for n in range(60)
+        ]
         if lines > 2:
             assert max(map(gpu.new_tokens, batch)) < 5
         risks = [score.risk for score in gpu.score(batch)]

@@ -360,7 +360,7 @@ def test_what_is_forgotten_is_nowhere() -> None:
 
 def test_a_second_place_is_for_gpus(ready_releases: Callable[..., Path]) -> None:
     """On the CPU it would be the same memory; the error says what to set instead."""
-    with pytest.raises(BadSettings, match="ENGINE_HOST_CACHE_MIB: .*raise FRAUDGUARD_ENGINE_CACHE_MIB instead"):
+    with pytest.raises(BadSettings, match=r"ENGINE_HOST_CACHE_MIB: .*raise FRAUDGUARD_ENGINE_CACHE_MIB instead"):
         Engine.load(ready_releases("starter"), "fp32", host_cache_bytes=1 << 20)
 
 
