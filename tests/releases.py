@@ -13,6 +13,8 @@ from fraudguard.domain import Line, Scalar, ScoreRequest, Timeline
 from fraudguard.engine.head import FusionHead
 from fraudguard.engine.head_spec import Calibration, HeadSpec, NumericInput
 
+# With qwen25's tokenizer 23 tokens, which are no whole pages; its first is a control token there.
+PREFIX = "<|im_start|>system\nYou watch payments. 急用钱\n"
 AT = datetime(2026, 11, 21, 10, tzinfo=UTC)
 TEXTS = [
     "customer: 急用钱，先转到安全账户",
@@ -46,7 +48,9 @@ def make_tokenizer(folder: Path, special: list[str], vocabulary: int = 400) -> N
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def make_release(folder: Path, shape: str = "starter", *, hidden: int = 48, adapter: bool = True) -> Path:
+def make_release(
+    folder: Path, shape: str = "starter", *, hidden: int = 48, adapter: bool = True, prefix: str = ""
+) -> Path:
     """A release with random weights, the adapter's among them."""
     settings = SHAPES[shape]
     torch.manual_seed(7)
@@ -78,7 +82,7 @@ def make_release(folder: Path, shape: str = "starter", *, hidden: int = 48, adap
     head.save(folder / "head")
     manifest = {
         "format": 1, "name": shape, "version": "0.0.1", "base": "base",
-        "adapter": "adapter" if adapter else None, "head": "head",
+        "adapter": "adapter" if adapter else None, "head": "head", "prefix": prefix,
     }  # fmt: skip
     (folder / "release.json").write_text(json.dumps(manifest))
     return folder

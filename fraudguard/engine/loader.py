@@ -31,11 +31,15 @@ Precision = Literal["fp32", "bf16", "int8"]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """backbone: adapter merged, in the precision and on the device asked for. head: float32, on the CPU."""
+    """backbone: adapter merged, in the precision and on the device asked for. head: float32, on the CPU.
+
+    prefix: the ids that it reads before every timeline.
+    """
 
     backbone: Qwen2
     head: FusionHead
     tokenizer: LineTokenizer
+    prefix: tuple[int, ...] = ()
 
 
 def load(release: Release, precision: Precision, device: str = "cpu") -> Loaded:
@@ -52,9 +56,11 @@ def load(release: Release, precision: Precision, device: str = "cpu") -> Loaded:
             path=str(release.head),
             hint="the head was trained on another base",
         )
-    if head.spec.tokens_max > config.max_position_embeddings:
+    prefix = tokenizer.encode_prefix(release.prefix)
+    if len(prefix) + head.spec.tokens_max > config.max_position_embeddings:
+        after = f" after a prefix of {len(prefix)}" if prefix else ""
         raise BadModel(
-            f"the head reads {head.spec.tokens_max} tokens, the base only {config.max_position_embeddings}",
+            f"the head reads {head.spec.tokens_max} tokens{after}, the base only {config.max_position_embeddings}",
             path=str(release.head),
         )
     if tokenizer.vocabulary > config.vocab_size:
@@ -68,7 +74,7 @@ def load(release: Release, precision: Precision, device: str = "cpu") -> Loaded:
     backbone = Qwen2.of(model.model.to(torch.bfloat16 if precision == "bf16" else torch.float32))
     if precision == "int8":
         to_int8(backbone)
-    return Loaded(backbone.to(device), head.requires_grad_(False), tokenizer)
+    return Loaded(backbone.to(device), head.requires_grad_(False), tokenizer, prefix)
 
 
 def load_base(folder: Path) -> Qwen2ForCausalLM:

@@ -27,6 +27,7 @@ class Manifest(BaseModel):
 
     base: a Qwen2 checkpoint with its tokenizer.json. adapter: a peft LoRA adapter, merged on loading; null for none.
     graph: PRECISION.onnx beside it: this is an ONNX release (engine/onnx_export.py), whose parts are all in its folder.
+    prefix: text that the model reads before every timeline, such as an instruct checkpoint's system prompt.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -39,6 +40,7 @@ class Manifest(BaseModel):
     adapter: str | None = None
     head: str
     graph: str | None = None
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Release:
     adapter: Path | None
     head: Path
     graph: Path | None = None
+    prefix: str = ""
 
 
 def open_release(source: Path | str) -> Release:
@@ -76,6 +79,7 @@ def open_release(source: Path | str) -> Release:
         adapter=None if manifest.adapter is None else _part(folder, "adapter", manifest.adapter),
         head=_part(folder, "head", manifest.head),
         graph=None if manifest.graph is None else folder / manifest.graph,
+        prefix=manifest.prefix,
     )
 
 

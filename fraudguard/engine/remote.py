@@ -74,6 +74,7 @@ class RemoteEngine:
         self.name = f"{release.name}@{release.version}+vllm"
         self._served_name = served_name or f"{release.name}@{release.version}"
         self._tokenizer, self._head = open_tokenizer(release.base), load_head(release.head)
+        self._prefix = self._tokenizer.encode_prefix(release.prefix)
         self._client, self._timeout_s = client, timeout_s
         self._checked = False
 
@@ -121,7 +122,7 @@ class RemoteEngine:
         return self._head.spec.tokens_max
 
     def check(self) -> None:
-        """Look whether the server has the model and reads timelines of tokens_max.
+        """Look whether the server has the model and reads timelines of tokens_max after the release's prefix.
 
         Raises BadModel when not, BadSettings when it does not let us ask, EngineUnavailable when it does not answer.
         """
@@ -135,11 +136,12 @@ class RemoteEngine:
             )
         parent = models.get(served.parent or served.id, served)
         length = served.max_model_len or parent.max_model_len
-        if length is None or length < self.tokens_max:
+        needed = len(self._prefix) + self.tokens_max
+        if length is None or length < needed:
             raise BadModel(
-                f"the server reads timelines of {length} tokens, the head {self.tokens_max}",
+                f"the server reads {length} tokens, the longest timeline with its prefix has {needed}",
                 path=self._server,
-                hint=f"start it with --max-model-len {self.tokens_max}",
+                hint=f"start it with --max-model-len {needed}",
             )
         self._checked = True
 
@@ -154,7 +156,7 @@ class RemoteEngine:
         if not self._checked:
             self.check()
         try:
-            hidden = self._last_hidden([self._tokenizer.encode_timeline(r.timeline, self.tokens_max) for r in requests])
+            hidden = self._last_hidden([self._prompt(request) for request in requests])
         except FraudguardError:
             self._checked = False  # it may come back with another model
             raise
@@ -163,6 +165,10 @@ class RemoteEngine:
     def new_tokens(self, request: ScoreRequest) -> int:
         """Of its last line alone: the server is expected to keep what it has read."""
         return self._tokenizer.count(request.timeline.lines[-1].text)
+
+    def _prompt(self, request: ScoreRequest) -> tuple[int, ...]:
+        """What all prompts begin with, the server's prefix cache keeps once."""
+        return self._prefix + self._tokenizer.encode_timeline(request.timeline, self.tokens_max)
 
     def _last_hidden(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         """The final hidden state at the last token of each prompt: [n, hidden_size]."""

@@ -44,6 +44,7 @@ def test_parts_may_lie_elsewhere(make_release: Callable[..., Path], tmp_path: Pa
         ({"head": "/no/such/folder"}, r"head: there is no folder /no/such/folder"),
         ({"format": 2}, r"format: Input should be 1"),
         ({"version": "1 0"}, r"version: String should match"),
+        ({"prefix": None}, r"prefix: Input should be a valid string"),
         ({"bass": "base"}, r"bass: Extra inputs are not permitted"),
     ],
 )
