@@ -266,7 +266,7 @@ class CrossEncoded:
                 folder, device=str(model.device), local_files_only=True,
                 model_kwargs={"dtype": model.dtype, "attn_implementation": "sdpa"},
             )  # fmt: skip
-        self._encoder.tokenizer = decimal  # what is loaded for a Qwen2 model splits numbers into digits
+        self._encoder[0].processor = decimal  # what is loaded for a Qwen2 model splits numbers into digits
 
     def read(self, events: Sequence[Event]) -> Tensor:  # noqa: D102 - see Peer
         texts = [[line.text for line in event.request.timeline.lines] for event in events]

@@ -17,7 +17,7 @@ from benchmarks.peers import Peer
 from benchmarks.workloads import Event
 
 QUANTILE: Final = 0.99
-EVENTS_MIN: Final = 300  # of a rate that is tried: a p99 of fewer says nothing
+EVENTS_MIN: Final = 200  # of a rate that is tried: a p99 of fewer says nothing
 DRAIN_S: Final = 2.0  # how long the last answers may take before they count as never
 STEPS: Final = tuple(np.arange(0.1, 1.51, 0.1).round(1).tolist())  # of the engine's own rate in full batches
 
@@ -70,7 +70,7 @@ async def goodput(
     serve: Serve, events: Sequence[Event], full_rate: float, seconds: float, latency_max_s: float
 ) -> Offered | None:
     """The highest rate, rising in tenths of full_rate, before the first whose p99 is above latency_max_s."""
-    await offer(serve, events, full_rate * STEPS[0], seconds / 2, seed=0)  # warm-up
+    await offer(serve, events, full_rate * STEPS[-1], seconds / 2, seed=0)  # warm-up: a batcher learns its rate
     best = None
     for number, step in enumerate(STEPS, start=1):
         found = await offer(serve, events, full_rate * step, seconds, seed=number)
