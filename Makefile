@@ -21,7 +21,7 @@ test-slow: install ## the long ones: kill -9 in mid-stream, 100,000 malformed ev
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
 
 test-gpu: install ## needs a GPU
-	$(BIN)/python -m pytest -q -m gpu tests/gpu $(ARGS)
+	TRITON_INTERPRET=0 $(BIN)/python -m pytest -q -m gpu tests/gpu $(ARGS)
 
 vllm-env: ## .venv-vllm, 6 GB: vLLM's CPU build; then FRAUDGUARD_VLLM_PYTHON=.venv-vllm/bin/python make test-slow
 	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm

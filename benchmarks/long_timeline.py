@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from transformers import Qwen2Config, Qwen2Model
 
-from fraudguard.engine.engine import TOKENS_PER_FORWARD
-from fraudguard.engine.qwen2 import Qwen2, Span
+from fraudguard.engine.attention import Span
+from fraudguard.engine.engine import TOKENS_PER_PASS
+from fraudguard.engine.qwen2 import Qwen2
 
 
 def peak_mib() -> int:
@@ -41,8 +42,8 @@ def read(engine: str, tokens: int) -> dict[str, object]:
         last = model(input_ids=ids[None], use_cache=False).last_hidden_state[0, -1]
     else:
         pool, slots = ours.new_pool(tokens), np.arange(tokens)
-        for start in range(0, tokens, TOKENS_PER_FORWARD):
-            part = ids[start : start + TOKENS_PER_FORWARD]
+        for start in range(0, tokens, TOKENS_PER_PASS["cpu"]):
+            part = ids[start : start + TOKENS_PER_PASS["cpu"]]
             last = ours(part, [Span(start, slots[: start + len(part)], [len(part) - 1])], pool)[0]
     seconds = time.perf_counter() - began
     return {

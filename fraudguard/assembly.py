@@ -85,8 +85,14 @@ def local_engine(settings: Settings) -> "Engine":
     """The configured model on torch. Raises BadModel, BadSettings."""
     from fraudguard.engine.engine import Engine  # imports torch, transformers and peft
 
-    cache_bytes = settings.engine_cache_mib << 20
-    return Engine.load(settings.model, settings.precision, settings.engine_threads, cache_bytes, settings.device)
+    return Engine.load(
+        settings.model,
+        settings.precision,
+        settings.engine_threads,
+        settings.engine_cache_mib << 20,
+        settings.device,
+        settings.engine_graphs,
+    )
 
 
 def batcher_of(settings: Settings, engine: BlockingEngine) -> Batcher:

@@ -12,8 +12,9 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -28,7 +29,7 @@ from fraudguard.assembly import batcher_of, local_engine
 from fraudguard.config import Settings
 from fraudguard.domain import ScoreRequest, Screenable
 from fraudguard.engine.batcher import Batcher
-from fraudguard.engine.engine import TOKENS_PER_FORWARD, Engine
+from fraudguard.engine.engine import Engine
 from fraudguard.events.masking import mask_event
 from fraudguard.features.feedback import FeedbackView
 from fraudguard.features.money import load_rates
@@ -58,6 +59,7 @@ def bench_engine(settings: Settings, console: Console, *, seconds: float, target
     requests = timeline_requests(settings, engine, 3_000)
     report |= asyncio.run(_under_load(settings, engine, requests, seconds, target_ms))
     report["memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    report["device_memory_mib"] = torch.cuda.max_memory_allocated() >> 20 if engine.device.type == "cuda" else 0
     out.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
     draw(report, out.with_suffix(".png"))
     _show(report, console)
@@ -83,35 +85,42 @@ def _taken(settings: Settings, engine: Engine, states: dict[str, AccountState], 
 
 
 def roofline(engine: Engine) -> Report:
-    """Tokens/s of whole passes, beside what the machine's fp32 and int8 products alone would allow."""
-    shape = engine.shape
+    """Tokens/s of whole passes, beside what the machine's products alone would allow in the kinds it is good at."""
+    shape, device = engine.shape, engine.device
     layer = shape.hidden * (shape.heads + 2 * shape.kv_heads) * shape.head_dim
     layer += shape.heads * shape.head_dim * shape.hidden + 3 * shape.hidden * shape.intermediate
     operations = 2.0 * shape.layers * layer  # of one token, attention itself left out
-    size = 1_024
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    c = torch.randint(-127, 127, (size, size), dtype=torch.int8)
-    product = 2.0 * size**3
-    machine = {
-        "fp32": product / _seconds(lambda: a @ b), "int8": product / _seconds(lambda: torch._int_mm(c, c)),
-    }  # fmt: skip
-    tokens_per_s = TOKENS_PER_FORWARD / _seconds(lambda: engine.read_cold(TOKENS_PER_FORWARD))
+    kinds = {"bf16": torch.bfloat16} if device.type == "cuda" else {"fp32": torch.float32, "bf16": torch.bfloat16}
+    size = 8_192 if device.type == "cuda" else 1_024
+    machine = {}
+    for kind, dtype in kinds.items():
+        a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in "ab")
+        machine[kind] = 2.0 * size**3 / _seconds(partial(torch.mm, a, b))
+    c = torch.randint(-127, 127, (size, size), dtype=torch.int8, device=device)
+    machine["int8"] = 2.0 * size**3 / _seconds(lambda: torch._int_mm(c, c))
+    copied = torch.ones(1 << 26, device=device)
+    memory = 2.0 * copied.nbytes / _seconds(copied.clone)
+    tokens_per_s = engine.tokens_per_pass / _seconds(lambda: engine.read_cold(engine.tokens_per_pass))
     return {
         "operations_per_token": operations,
         "tokens_per_s": round(tokens_per_s),
+        "memory_gb_per_s": round(memory / 1e9, 1),
         **{f"machine_{kind}_gops": round(rate / 1e9, 1) for kind, rate in machine.items()},
         **{f"share_of_{kind}": round(tokens_per_s * operations / rate, 3) for kind, rate in machine.items()},
     }
 
 
-def _seconds(call: Any) -> float:
+def _seconds(call: Callable[[], object]) -> float:
     """The median of some calls, after some more."""
+    wait: Callable[[], None] = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     for _ in range(3):
         call()
     times = []
     for _ in range(15):
+        wait()
         began = time.perf_counter()
         call()
+        wait()
         times.append(time.perf_counter() - began)
     return float(np.median(times))
 
@@ -262,6 +271,11 @@ def _cold_start() -> float:
 
 def _show(report: Mapping[str, Any], console: Console) -> None:
     limits, swap = report["roofline"], report["swap"]
+    shares = ", ".join(
+        f"{name.removeprefix('share_of_')} {share:.0%}"
+        for name, share in limits.items()
+        if name.startswith("share_of_")
+    )
     table = Table(title=f"{report['model']}, {report['cores']} threads", title_justify="left")
     for heading in (
         "load",
@@ -278,8 +292,8 @@ def _show(report: Mapping[str, Any], console: Console) -> None:
         table.add_row(f"{row['share_of_capacity']:.0%}", row["arrivals"], *map(str, cells))
     console.print(table)
     console.print(
-        f"capacity {report['capacity_per_s']:,} events/s; {limits['tokens_per_s']:,} tokens/s in whole passes, "
-        f"{limits['share_of_fp32']:.0%} of what fp32 products here allow, {limits['share_of_int8']:.0%} of int8\n"
+        f"capacity {report['capacity_per_s']:,} events/s; {limits['tokens_per_s']:,} tokens/s in whole passes: of what "
+        f"products alone allow here in {shares}\n"
         f"an event more costs {report['turns']['slope_share']:.1%} of what re-reading its timeline would cost more\n"
         f"a new release takes over in {swap['loading_s']} s under 25 % load: p99 {swap['p99_ms']} ms, "
         f"worst {swap['worst_ms']} ms, none of {swap['scored']} failed\n"

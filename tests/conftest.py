@@ -1,7 +1,10 @@
 """The real Kafka and the real PostgreSQL for every test that asks for one, started once a session."""
 
 import asyncio
+import importlib
 import itertools
+import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +19,13 @@ from fraudguard.embedded.postgres import EmbeddedPostgres, temporary_directory
 
 TEMPLATE = "template_migrated"
 _numbers = itertools.count(1)
+
+# Kernels for GPUs run in Triton's interpreter, where `make test-gpu` does not say otherwise. Triton decides that while
+# it is imported, and torch imports it.
+if sys.platform == "linux" and "TRITON_INTERPRET" not in os.environ:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        importlib.import_module("triton.language")
 
 
 @pytest.fixture(scope="session")

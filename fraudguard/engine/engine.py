@@ -5,24 +5,24 @@ timeline and features alone, never on the batch it came in.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
-import numpy as np
 import torch
 
 from fraudguard.domain import Score, ScoreRequest
+from fraudguard.engine.attention import REQUESTS_PER_PASS, Span
 from fraudguard.engine.kv_cache import PAGE, Room, TimelineCache
 from fraudguard.engine.loader import Loaded, Precision, load
-from fraudguard.engine.qwen2 import Shape, Span
+from fraudguard.engine.qwen2 import Shape
 from fraudguard.engine.release import open_release
 from fraudguard.engine.tokenizer import LineTokenizer
 from fraudguard.errors import BadSettings
 
-# New tokens of one forward pass: more leave the caches of a CPU core and are slower a token.
-TOKENS_PER_FORWARD = 1_024
+# New tokens of one forward pass: more leave the caches of a CPU core and are slower a token; a GPU is filled by then.
+TOKENS_PER_PASS = {"cpu": 1_024, "cuda": 8_192}
 
 Ids = tuple[int, ...]
 
@@ -39,13 +39,22 @@ class Run:
 class Engine:
     """Scores timelines with one release. `score` is for one thread at a time."""
 
-    def __init__(self, name: str, loaded: Loaded, cache_bytes: int = 0) -> None:
-        """name: name@version+precision. cache_bytes: for timelines' keys and values, at least a pass's."""
+    def __init__(self, name: str, loaded: Loaded, cache_bytes: int = 0, *, graphs: bool = True) -> None:
+        """name: name@version+precision. cache_bytes: for timelines' keys and values, at least a pass's.
+
+        graphs: on a GPU, capture passes as CUDA graphs; takes seconds.
+        """
         self.name = name
         self._backbone, self._head, self._tokenizer = loaded.backbone, loaded.head, loaded.tokenizer
-        slots = max(cache_bytes // self._backbone.new_pool(1).nbytes, self.tokens_max + PAGE, TOKENS_PER_FORWARD)
+        self.tokens_per_pass = TOKENS_PER_PASS[self.device.type]
+        slots = max(cache_bytes // self._backbone.new_pool(1).nbytes, self.tokens_max + PAGE, self.tokens_per_pass)
         self._cache = TimelineCache(slots)
-        self._pool = self._backbone.new_pool(slots)
+        self._pool = self._backbone.new_pool(slots + 1)  # graphs put what fills them up into the last place
+        self._run_pass: Callable[[Sequence[int], Sequence[Span]], torch.Tensor] = self._plain_pass
+        if self.device.type == "cuda":
+            from fraudguard.engine.graphs import Passes  # imports triton, which only GPUs need
+
+            self._run_pass = Passes(self._backbone, self._pool, self.tokens_max, graphs=graphs)
 
     @classmethod
     def load(
@@ -55,11 +64,12 @@ class Engine:
         threads: int = 0,
         cache_bytes: int = 0,
         device: Literal["auto", "cpu", "cuda"] = "cpu",
+        graphs: bool = True,
     ) -> Self:
         """The release in a folder, or "starter".
 
         precision "auto": bf16 on a GPU, int8 on the CPU. threads: of torch, for the whole process; 0 leaves its choice.
-        device "auto": a GPU if there is one. Raises BadModel, BadSettings.
+        device "auto": a GPU if there is one. graphs: see the class. Raises BadModel, BadSettings.
         """
         if threads:
             torch.set_num_threads(threads)
@@ -71,7 +81,7 @@ class Engine:
             raise BadSettings("int8 is for the CPU", path="precision", hint="bf16 on a GPU")
         release = open_release(source)
         name = f"{release.name}@{release.version}+{precision}"
-        engine = cls(name, load(release, precision, device), cache_bytes)
+        engine = cls(name, load(release, precision, device), cache_bytes, graphs=graphs)
         engine.read_cold(1)  # the first pass sets torch up: 50 ms that no event should wait for
         return engine
 
@@ -91,16 +101,23 @@ class Engine:
         return sum(tensor.nbytes for tensor in self._backbone.state_dict().values())
 
     @property
+    def device(self) -> torch.device:
+        """Where it reads."""
+        return self._backbone.device
+
+    @property
     def shape(self) -> Shape:
         """The numbers of the base's architecture."""
         return self._backbone.shape
 
     @torch.inference_mode()
     def read_cold(self, tokens: int) -> None:
-        """One pass over so many tokens of timelines that nobody has seen; nothing is kept."""
+        """One pass over so many tokens of timelines that nobody has seen; nothing of them is kept."""
         starts = range(0, tokens, self.tokens_max)
-        spans = [Span(0, np.arange(start, min(tokens, start + self.tokens_max)), [0]) for start in starts]
-        self._backbone(torch.zeros(tokens, dtype=torch.long), spans, self._backbone.new_pool(tokens))
+        timelines = [(f"cold {start}", (0,) * min(self.tokens_max, tokens - start)) for start in starts]
+        self._last_hidden(timelines)
+        for account_id, _ in timelines:
+            self.forget(account_id)
 
     @torch.inference_mode()
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
@@ -141,20 +158,23 @@ class Engine:
         return hidden
 
     def _read(self, taken: Sequence[tuple[Run, Room]], hidden: torch.Tensor) -> None:
-        """Fill the rooms, and into `hidden` what is read there, in passes of at most TOKENS_PER_FORWARD tokens."""
+        """Fill the rooms, and into `hidden` what is read there, in passes of bounded size."""
         tokens: list[int] = []
         spans: list[Span] = []
         readers: list[list[int]] = []  # by end, the requests that read there
         for run, room in taken:
             slots, start = room.slots, min(room.held, *run.readings)  # what is read must be run
             while start < len(run.ids):
-                stop = min(len(run.ids), start + TOKENS_PER_FORWARD - len(tokens))
-                ends = [end for end in sorted(run.readings) if start <= end < stop]
+                ends = [end for end in sorted(run.readings) if end >= start]
+                room_left = REQUESTS_PER_PASS - max(len(spans), len(readers))
+                stop = min(len(run.ids), start + self.tokens_per_pass - len(tokens), *ends[room_left : room_left + 1])
+                ends = [end for end in ends if end < stop]
                 tokens += run.ids[start:stop]
                 spans.append(Span(start, slots[:stop], [end - start for end in ends]))
                 readers += [run.readings[end] for end in ends]
                 start = stop
-                if len(tokens) == TOKENS_PER_FORWARD:
+                full = max(len(spans), len(readers)) == REQUESTS_PER_PASS
+                if full or len(tokens) == self.tokens_per_pass:
                     self._forward(tokens, spans, readers, hidden)
                     tokens, spans, readers = [], [], []
         if tokens:
@@ -163,9 +183,13 @@ class Engine:
     def _forward(
         self, tokens: Sequence[int], spans: Sequence[Span], readers: Sequence[list[int]], hidden: torch.Tensor
     ) -> None:
-        states = self._backbone(torch.tensor(tokens), spans, self._pool).float().cpu()
+        states = self._run_pass(tokens, spans)
         for state, indices in zip(states, readers, strict=True):
             hidden[indices] = state
+
+    def _plain_pass(self, tokens: Sequence[int], spans: Sequence[Span]) -> torch.Tensor:
+        states: torch.Tensor = self._backbone(torch.tensor(tokens), spans, self._pool)
+        return states.float()
 
 
 def share(timelines: Sequence[tuple[str, Ids]]) -> list[Run]:

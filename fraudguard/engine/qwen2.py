@@ -11,20 +11,15 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen2Config, Qwen2Model
 
-Places = npt.NDArray[np.int64]
+from fraudguard.engine.attention import ROWS_STEP, Batch, Gathered, Span
 
-# Rows of the packed batch are filled up to a multiple of this: oneDNN compiles an int8 kernel for every number of rows.
-ROWS_STEP: Final = 16
 # Rows that the feed-forward half takes at once: what lies between its products shall stay in the CPU's caches.
 ROWS_FED: Final = 256
-# What one more attention call costs, in products of a query and a key: spans are padded to each other for less.
-CALL_COST: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +51,6 @@ class Shape:
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Consecutive tokens of one timeline in a packed batch.
-
-    past: how many tokens come before them. slots: where the keys and values of the past ones are and those of its own
-    go, [past + count] places of the pool. ends: those of its own tokens whose hidden state is wanted, from 0.
-    """
-
-    past: int
-    slots: Places
-    ends: Sequence[int]
-
-    @property
-    def count(self) -> int:
-        """How many tokens it has of its own."""
-        return len(self.slots) - self.past
-
-
 class _Norm(nn.Module):
     def __init__(self, hidden: int, eps: float) -> None:
         super().__init__()
@@ -102,6 +79,8 @@ class _Layer(nn.Module):
 
     def feed(self, x: Tensor) -> Tensor:
         """x, to which the feed-forward half has been added in place."""
+        if x.is_cuda:
+            return x.add_(self.fed(x))
         parts = max(1, round(len(x) / ROWS_FED))
         for rows in torch.split(x, ROWS_STEP * -(-len(x) // (parts * ROWS_STEP))):
             rows.add_(self.fed(rows))
@@ -148,6 +127,11 @@ class Qwen2(nn.Module):
         made.load_state_dict(weights, assign=True)
         return made.eval().requires_grad_(False)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.norm.weight.device
+
     def new_pool(self, slots: int) -> Tensor:
         """Room for the keys and values of so many tokens: [layer, slot, key or value, kv_head, head_dim]."""
         shape, weight = self.shape, self.embedding.weight
@@ -162,38 +146,28 @@ class Qwen2(nn.Module):
     def forward(self, ids: Tensor, spans: Sequence[Span], pool: Tensor) -> Tensor:
         """ids [token]: the spans' own tokens, one span after the other. Gives [end, hidden]: the spans' ends in order.
 
-        ids may be anywhere; the states are where the model is.
-
-        A span may continue an earlier one of the same batch.
+        ids may be anywhere; the states are where the model is. A span may continue an earlier one of the same batch.
         """
-        total = len(ids)
-        counts = np.array([span.count for span in spans])
-        starts = np.cumsum(counts) - counts
-        positions = np.concatenate([np.arange(span.past, len(span.slots)) for span in spans])
-        device = pool.device
-        new_slots = torch.from_numpy(np.concatenate([span.slots[span.past :] for span in spans])).to(device)
-        rows_missing = -total % ROWS_STEP
-        x: Tensor = self.embedding(F.pad(ids, (0, rows_missing)).to(device))
-        places = F.pad(torch.from_numpy(positions), (0, rows_missing)).to(device)
-        cosines, sines = (table[places][:, None].to(x.dtype) for table in (self.cosines, self.sines))
-        everything = [np.arange(count) for count in counts]
+        return self.read(Gathered(ids, spans, self.norm.weight), pool)[: sum(len(span.ends) for span in spans)]
+
+    def read(self, batch: Batch, pool: Tensor) -> Tensor:
+        """[wanted, hidden]: the final hidden states. Fills the batch's places of the pool."""
+        x: Tensor = self.embedding(batch.ids)
+        cosines, sines = (table[batch.positions][:, None].to(x.dtype) for table in (self.cosines, self.sines))
+        slots = batch.slots.long()
         *windows, last_window = self.shape.windows
-        plans = {window: _plan(spans, everything, starts, x, window) for window in set(windows)}
         for layer, kept, window in zip(self._layers[:-1], pool[:-1], windows, strict=True):
             queries, new = self._project(layer, x, cosines, sines)
-            kept.index_copy_(0, new_slots, new[:total])
-            x = layer.feed(x + layer.out(_attend(queries, plans[window], kept)))
-        ends = [np.array(span.ends, dtype=np.int64) for span in spans]
+            kept.index_copy_(0, slots, new[: len(slots)])
+            x = layer.feed(x + layer.out(batch.attend(queries, kept, window, ends=False)))
         layer, kept = self._layers[-1], pool[-1]
         queries, new = self._project(layer, x, cosines, sines)
-        kept.index_copy_(0, new_slots, new[:total])
-        wanted = torch.from_numpy(np.concatenate([start + end for start, end in zip(starts, ends, strict=True)]))
-        if not len(wanted):
+        kept.index_copy_(0, slots, new[: len(slots)])
+        if not len(batch.wanted):
             return x[:0]
-        attended = _attend(queries, _plan(spans, ends, starts, x, last_window), kept)
-        rows = F.pad(wanted, (0, -len(wanted) % ROWS_STEP)).to(device)
-        last: Tensor = self.norm(layer.feed(x[rows] + layer.out(attended[rows])))
-        return last[: len(wanted)]
+        attended = batch.attend(queries, kept, last_window, ends=True)
+        last: Tensor = self.norm(layer.feed(x[batch.wanted] + layer.out(attended[batch.wanted])))
+        return last
 
     def extend(self, ids: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """One timeline's next tokens, without spans or a pool: what can be traced into a graph.
@@ -235,97 +209,3 @@ def _rotations(shape: Shape) -> tuple[Tensor, Tensor]:
     inverse = shape.rope_theta ** -(torch.arange(0, shape.head_dim, 2, device="cpu") / shape.head_dim)
     angles = torch.outer(torch.arange(shape.positions, device="cpu"), inverse).repeat(1, 2)
     return angles.cos(), angles.sin()
-
-
-@dataclass(frozen=True, slots=True)
-class _Attention:
-    """Spans that attend in one call, padded to each other.
-
-    rows [span, query]: of the packed batch; a shorter span repeats its last. slots [span, key]: of the pool. mask
-    [span, 1, query, key]: a summand. real: which of the flattened queries are no padding; their rows are `to`.
-    """
-
-    rows: Tensor
-    slots: Tensor
-    mask: Tensor
-    real: Tensor
-    to: Tensor
-
-
-def _plan(
-    spans: Sequence[Span],
-    queries: Sequence[Places],
-    starts: npt.NDArray[np.int64],
-    like: Tensor,
-    window: int | None,
-) -> list[_Attention]:
-    """Which spans attend together. queries: of each span, its tokens that ask; starts: of each span, its first row.
-
-    like: a tensor of the kind and on the device that the mask should be.
-    """
-    asking = [number for number, of_span in enumerate(queries) if len(of_span)]
-    asking.sort(key=lambda number: (len(queries[number]), len(spans[number].slots)))
-    groups: list[list[int]] = []
-    exact = widest = 0
-    for number in asking:
-        count, keys = len(queries[number]), len(spans[number].slots)
-        exact, widest = exact + count * keys, max(widest, keys)
-        if not groups or count * widest * (len(groups[-1]) + 1) > 1.5 * exact + CALL_COST * len(groups[-1]):
-            groups.append([])
-            exact, widest = count * keys, keys
-        groups[-1].append(number)
-    return [
-        _attention([spans[n] for n in group], [queries[n] for n in group], starts[group], like, window)
-        for group in groups
-    ]
-
-
-def _attention(
-    spans: Sequence[Span],
-    queries: Sequence[Places],
-    starts: npt.NDArray[np.int64],
-    like: Tensor,
-    window: int | None,
-) -> _Attention:
-    counts = np.array([len(of_span) for of_span in queries])
-    past = np.array([span.past for span in spans])
-    asked = np.zeros((len(spans), counts.max()), dtype=np.int64)
-    for row, of_span in enumerate(queries):
-        asked[row, : len(of_span)] = of_span
-        asked[row, len(of_span) :] = of_span[-1]
-    positions = asked + past[:, None]
-    # The first key that anybody sees.
-    first = np.maximum(0, positions[:, 0] - window + 1) if window else np.zeros_like(past)
-    seen = [span.slots[start:] for span, start in zip(spans, first, strict=True)]
-    slots = np.zeros((len(spans), max(map(len, seen))), dtype=np.int64)
-    for row, of_span in enumerate(seen):
-        slots[row, : len(of_span)] = of_span
-    rows = starts[:, None] + asked
-    real = np.flatnonzero(np.arange(asked.shape[1]) < counts[:, None])
-    # How far a key stands behind a query, which sees none ahead of it; padded keys stand ahead of all.
-    behind = positions[:, None, :, None] - (first[:, None] + np.arange(slots.shape[1]))[:, None, None, :]
-    hidden = torch.from_numpy((behind < 0) | (behind >= window) if window else behind < 0)
-    device = like.device
-    return _Attention(
-        rows=torch.from_numpy(rows).to(device),
-        slots=torch.from_numpy(slots).to(device),
-        mask=torch.zeros(hidden.shape, dtype=like.dtype).masked_fill_(hidden, -torch.inf).to(device),
-        real=torch.from_numpy(real).to(device),
-        to=torch.from_numpy(rows.flatten()[real]).to(device),
-    )
-
-
-def _attend(queries: Tensor, plan: Sequence[_Attention], kept: Tensor) -> Tensor:
-    """[row, head * dim]: what the queries [row, head, dim] gather; rows that ask nothing stay zero."""
-    attended = torch.zeros_like(queries)
-    for part in plan:
-        keys, values = _rows(kept, part.slots).permute(2, 0, 3, 1, 4)
-        asked = _rows(queries, part.rows).transpose(1, 2)
-        found = F.scaled_dot_product_attention(asked, keys, values, attn_mask=part.mask, enable_gqa=True)
-        attended.index_copy_(0, part.to, found.transpose(1, 2).flatten(0, 1).index_select(0, part.real))
-    return attended.flatten(1)
-
-
-def _rows(source: Tensor, indices: Tensor) -> Tensor:
-    """source[indices], copied row by row where indexing would go element by element."""
-    return source.index_select(0, indices.flatten()).view(*indices.shape, *source.shape[1:])

@@ -245,10 +245,13 @@ def test_a_failed_pass_loses_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_timeline_longer_than_one_pass_is_read_in_pieces(
     ready_releases: Callable[[str], Path], ask: Callable[..., ScoreRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pieces of any size, cut anywhere, give the scores of one pass."""
+    """Pieces of any size, cut anywhere, of any number of verdicts, give the scores of one pass."""
     engine = Engine.load(ready_releases("qwen25"), "fp32")
-    requests = [ask(*(f"customer: {n} {k}" for k in range(n % 5 + 1))) for n in range(12)]
+    requests = [
+        ask(*(f"customer: {n // 3} {k}" for k in range(n % 5 + 1)), account_id=f"a-{n // 3}") for n in range(12)
+    ]
     whole = [score.risk for score in engine.score(requests)]
-    for tokens in (1, 7, 50):
-        monkeypatch.setattr("fraudguard.engine.engine.TOKENS_PER_FORWARD", tokens)
+    for tokens, together in ((1, 512), (7, 2), (50, 1), (50, 3), (1_024, 4)):
+        engine.tokens_per_pass = tokens
+        monkeypatch.setattr("fraudguard.engine.engine.REQUESTS_PER_PASS", together)
         assert [score.risk for score in engine.score(requests)] == pytest.approx(whole, abs=1e-5)

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, Qwen2Model
 
+from fraudguard.engine.attention import Span
 from fraudguard.engine.loader import attach, load, load_base
-from fraudguard.engine.qwen2 import Qwen2, Span
+from fraudguard.engine.qwen2 import Qwen2
 from fraudguard.engine.release import open_release
 from fraudguard.errors import BadModel
 

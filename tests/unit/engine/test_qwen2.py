@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import Qwen2Config, Qwen2Model
 
+from fraudguard.engine.attention import Span
 from fraudguard.engine.loader import load_base
-from fraudguard.engine.qwen2 import Qwen2, Span
+from fraudguard.engine.qwen2 import Qwen2
 from fraudguard.engine.release import open_release
 
 CAPACITY = 64

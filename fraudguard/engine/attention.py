@@ -1,0 +1,183 @@
+"""One pass's tokens and what each of them reads: spans of timelines, gathered from the pool and padded to each other.
+
+Knows places of a pool and scaled dot products; knows no weights and no account. engine/paged_attention.py does the same
+on a GPU, without gathering.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Places = npt.NDArray[np.int64]
+
+# Rows of a packed batch are filled up to a multiple of this: oneDNN compiles an int8 kernel for every number of rows.
+ROWS_STEP: Final = 16
+# Spans of a pass, and ends that are read in it.
+REQUESTS_PER_PASS: Final = 512
+# What one more attention call costs, in products of a query and a key: spans are padded to each other for less.
+CALL_COST: Final = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Consecutive tokens of one timeline in a packed batch.
+
+    past: how many tokens come before them. slots: where the keys and values of the past ones are and those of its own
+    go, [past + count] places of the pool. ends: those of its own tokens whose hidden state is wanted, from 0.
+    """
+
+    past: int
+    slots: Places
+    ends: Sequence[int]
+
+    @property
+    def count(self) -> int:
+        """How many tokens it has of its own."""
+        return len(self.slots) - self.past
+
+
+class Batch(Protocol):
+    """What a forward pass reads, in tensors where the model is.
+
+    ids, positions [row]; slots [<= row]: where the first rows' keys and values go, the others are filler. wanted [end]:
+    the rows whose final hidden state is read.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    slots: Tensor
+    wanted: Tensor
+
+    def attend(self, queries: Tensor, kept: Tensor, window: int | None, *, ends: bool) -> Tensor:
+        """[row, head * dim]: what the queries [row, head, dim] gather from one layer's pool.
+
+        window: how many tokens a token sees, itself included; None: all before it. ends: ask for the wanted rows only;
+        what stands in other rows is of no use then.
+        """
+        ...
+
+
+class Gathered:
+    """A Batch whose keys are copied together, layer by layer: for scaled_dot_product_attention."""
+
+    def __init__(self, ids: Tensor, spans: Sequence[Span], like: Tensor) -> None:
+        """ids [token]: the spans' own tokens, one span after the other. like: a tensor as the model's are."""
+        self._spans, self._like = spans, like
+        counts = np.array([span.count for span in spans])
+        self._starts = np.cumsum(counts) - counts
+        self._ends = [np.array(span.ends, dtype=np.int64) for span in spans]
+        self._everything = [np.arange(count) for count in counts]
+        wanted = np.concatenate([start + end for start, end in zip(self._starts, self._ends, strict=True)])
+        positions = np.concatenate([np.arange(span.past, len(span.slots)) for span in spans])
+        device = like.device
+        self.ids = _filled(ids).to(device)
+        self.positions = _filled(torch.from_numpy(positions)).to(device)
+        self.slots = torch.from_numpy(np.concatenate([span.slots[span.past :] for span in spans])).to(device)
+        self.wanted = _filled(torch.from_numpy(wanted)).to(device)
+        self._plans: dict[tuple[int | None, bool], list[_Attention]] = {}
+
+    def attend(self, queries: Tensor, kept: Tensor, window: int | None, *, ends: bool) -> Tensor:  # noqa: D102 - see Batch
+        plan = self._plans.get((window, ends))
+        if plan is None:
+            asking = self._ends if ends else self._everything
+            plan = self._plans[window, ends] = _plan(self._spans, asking, self._starts, self._like, window)
+        attended = torch.zeros_like(queries)
+        for part in plan:
+            keys, values = _rows(kept, part.slots).permute(2, 0, 3, 1, 4)
+            asked = _rows(queries, part.rows).transpose(1, 2)
+            found = F.scaled_dot_product_attention(asked, keys, values, attn_mask=part.mask, enable_gqa=True)
+            attended.index_copy_(0, part.to, found.transpose(1, 2).flatten(0, 1).index_select(0, part.real))
+        return attended.flatten(1)
+
+
+def _filled(rows: Tensor) -> Tensor:
+    return F.pad(rows, (0, -len(rows) % ROWS_STEP))
+
+
+@dataclass(frozen=True, slots=True)
+class _Attention:
+    """Spans that attend in one call, padded to each other.
+
+    rows [span, query]: of the packed batch; a shorter span repeats its last. slots [span, key]: of the pool. mask
+    [span, 1, query, key]: a summand. real: which of the flattened queries are no padding; their rows are `to`.
+    """
+
+    rows: Tensor
+    slots: Tensor
+    mask: Tensor
+    real: Tensor
+    to: Tensor
+
+
+def _plan(
+    spans: Sequence[Span],
+    queries: Sequence[Places],
+    starts: npt.NDArray[np.int64],
+    like: Tensor,
+    window: int | None,
+) -> list[_Attention]:
+    """Which spans attend together. queries: of each span, its tokens that ask; starts: of each span, its first row.
+
+    like: a tensor of the kind and on the device that the mask should be.
+    """
+    asking = [number for number, of_span in enumerate(queries) if len(of_span)]
+    asking.sort(key=lambda number: (len(queries[number]), len(spans[number].slots)))
+    groups: list[list[int]] = []
+    exact = widest = 0
+    for number in asking:
+        count, keys = len(queries[number]), len(spans[number].slots)
+        exact, widest = exact + count * keys, max(widest, keys)
+        if not groups or count * widest * (len(groups[-1]) + 1) > 1.5 * exact + CALL_COST * len(groups[-1]):
+            groups.append([])
+            exact, widest = count * keys, keys
+        groups[-1].append(number)
+    return [
+        _attention([spans[n] for n in group], [queries[n] for n in group], starts[group], like, window)
+        for group in groups
+    ]
+
+
+def _attention(
+    spans: Sequence[Span],
+    queries: Sequence[Places],
+    starts: npt.NDArray[np.int64],
+    like: Tensor,
+    window: int | None,
+) -> _Attention:
+    counts = np.array([len(of_span) for of_span in queries])
+    past = np.array([span.past for span in spans])
+    asked = np.zeros((len(spans), counts.max()), dtype=np.int64)
+    for row, of_span in enumerate(queries):
+        asked[row, : len(of_span)] = of_span
+        asked[row, len(of_span) :] = of_span[-1]
+    positions = asked + past[:, None]
+    # The first key that anybody sees.
+    first = np.maximum(0, positions[:, 0] - window + 1) if window else np.zeros_like(past)
+    seen = [span.slots[start:] for span, start in zip(spans, first, strict=True)]
+    slots = np.zeros((len(spans), max(map(len, seen))), dtype=np.int64)
+    for row, of_span in enumerate(seen):
+        slots[row, : len(of_span)] = of_span
+    rows = starts[:, None] + asked
+    real = np.flatnonzero(np.arange(asked.shape[1]) < counts[:, None])
+    # How far a key stands behind a query, which sees none ahead of it; padded keys stand ahead of all.
+    behind = positions[:, None, :, None] - (first[:, None] + np.arange(slots.shape[1]))[:, None, None, :]
+    hidden = torch.from_numpy((behind < 0) | (behind >= window) if window else behind < 0)
+    device = like.device
+    return _Attention(
+        rows=torch.from_numpy(rows).to(device),
+        slots=torch.from_numpy(slots).to(device),
+        mask=torch.zeros(hidden.shape, dtype=like.dtype).masked_fill_(hidden, -torch.inf).to(device),
+        real=torch.from_numpy(real).to(device),
+        to=torch.from_numpy(rows.flatten()[real]).to(device),
+    )
+
+
+def _rows(source: Tensor, indices: Tensor) -> Tensor:
+    """source[indices], copied row by row where indexing would go element by element."""
+    return source.index_select(0, indices.flatten()).view(*indices.shape, *source.shape[1:])
