@@ -54,16 +54,19 @@ class Ours:
         *,
         keeps: bool,
         cache_bytes: int = CACHE_BYTES,
-        **engine_options: bool,
+        graphs: bool = True,
     ) -> None:
-        """model: in float32, or in bf16 already where activations are; the engine is where it is."""
+        """model: in float32, or in bf16 already where activations are; the engine is where it is.
+
+        graphs: see Engine.
+        """
         self.exact, self.keeps = precision == "fp32", keeps
         backbone = Qwen2.of(model if precision in ("fp32", "int8") else _bf16(model)).to(model.device)
         if precision == "int8":
             to_int8(backbone)
         self._head = _SeenHead(model.config.hidden_size)
         loaded = Loaded(backbone, self._head, _GivenIds())
-        self.engine = Engine("benchmark", loaded, cache_bytes if keeps else 0, **engine_options)
+        self.engine = Engine("benchmark", loaded, cache_bytes if keeps else 0, graphs=graphs)
         self._strangers = itertools.count()
 
     def read(self, events: Sequence[Event]) -> Tensor:  # noqa: D102 - see Peer
