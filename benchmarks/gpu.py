@@ -49,7 +49,7 @@ SAMPLE: Final = 4  # events of a row whose states are compared
 PASS_S: Final = 0.020  # of the Batcher: two passes and what it takes to hand over stay below 50 ms
 WAITING_MAX: Final = 64  # events of a peer's batch in the open loop
 QUEUE_MAX: Final = 8_192
-FP8_COSINE_MIN: Final = 0.95  # three bits of mantissa: random weights keep some .98 when it is emulated exactly
+FP8_COSINE_MIN: Final = 0.95  # three bits of mantissa are too few for COSINE_MIN where weights are random
 
 BASELINE: Final = next(iter(PEERS))
 # Of the largest model, what fits into some minutes.

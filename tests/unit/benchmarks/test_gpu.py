@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from benchmarks import gpu, open_loop
-from benchmarks.gpu_peers import Sizes, build
+from benchmarks.gpu_peers import Sizes, build, ours
 from benchmarks.limits import Body, Peaks, need
+from benchmarks.peers import Ours
 from benchmarks.workloads import Event
 from fraudguard.errors import BadModel
 
@@ -42,6 +43,19 @@ def test_a_rehearsal_gives_every_row_with_parity(tmp_path: Path, capsys: pytest.
     assert all(line["per s"] > 0 for line in report["rows"])
     assert len(report["aims"]) == 7
     assert capsys.readouterr().out.endswith(f"{gpu.table(report['rows'])}\n\n{gpu.table(report['aims'])}\n")
+
+
+def test_the_timed_part_of_workload_a_is_its_new_tokens() -> None:
+    """What is read before leaves 32 tokens of an event, every time anew; a stranger's timeline is read whole."""
+    made, _ = gpu.workloads(gpu.REHEARSAL, 512)
+    peer = ours(build("tiny", CPU), gpu.REHEARSAL, "bf16", graphs=False)
+    assert isinstance(peer, Ours)
+    for batch in [*made[1].batches, *made[1].batches]:
+        peer.read(batch.before)
+        assert [peer.engine.new_tokens(event.request) for event in batch.events] == [32] * 8
+        peer.read(batch.events)
+    whole = gpu.strangers(made[2].batches[0], iter(range(8)))
+    assert [peer.engine.new_tokens(event.request) for event in whole.events] == [256] * 8
 
 
 class Zeros:
