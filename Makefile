@@ -6,7 +6,7 @@ ARGS   ?=
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu vllm-env lint bench doctor install clean
+.PHONY: help demo test test-slow test-gpu vllm-env lint bench bench-gpu doctor install clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -35,6 +35,9 @@ lint: install ## ruff, strict mypy, import-linter
 
 bench: install ## events/s and latency through Kafka (docs/benchmarks.md)
 	$(BIN)/python -m benchmarks.stream $(ARGS)
+
+bench-gpu: install ## the engine beside its peers on one GPU, some minutes (ARGS="--device cpu --models tiny": without one)
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 doctor: install ## what this machine has and lacks
 	$(BIN)/fraudguard doctor

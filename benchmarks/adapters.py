@@ -107,7 +107,7 @@ def measure(
     hidden, count = model.config.hidden_size, len(adapters)
 
     def engine(backbone: Qwen2, own: SeenHead, tenants: dict[str, SeenHead]) -> Engine:
-        loaded = Loaded(backbone.to(options.device), own, GivenIds(), tenants)
+        loaded = Loaded(backbone.to(options.device), own, GivenIds(), tenants=tenants)
         return Engine("benchmark", loaded, CACHE_BYTES)
 
     heads = {number: SeenHead(hidden) for number in range(count)}

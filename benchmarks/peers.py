@@ -47,13 +47,26 @@ class Peer(Protocol):
 class Ours:
     """fraudguard's Engine by its public call: lookup of the lines' ids, forward pass, head and calibration."""
 
-    def __init__(self, model: Qwen2Model, precision: Precision, *, keeps: bool) -> None:
+    def __init__(
+        self,
+        model: Qwen2Model,
+        precision: Precision,
+        *,
+        keeps: bool,
+        cache_bytes: int = CACHE_BYTES,
+        graphs: bool = True,
+    ) -> None:
+        """model: in float32, or in bf16 already where activations are; the engine is where it is.
+
+        graphs: see Engine.
+        """
         self.exact, self.keeps = precision == "fp32", keeps
-        backbone = Qwen2.of(_bf16(model) if precision == "bf16" else model)
+        backbone = Qwen2.of(model if precision in ("fp32", "int8") else _bf16(model)).to(model.device)
         if precision == "int8":
             to_int8(backbone)
         self._head = SeenHead(model.config.hidden_size)
-        self._engine = Engine("benchmark", Loaded(backbone, self._head, GivenIds()), CACHE_BYTES if keeps else 0)
+        loaded = Loaded(backbone, self._head, GivenIds())
+        self.engine = Engine("benchmark", loaded, cache_bytes if keeps else 0, graphs=graphs)
         self._strangers = itertools.count()
 
     def read(self, events: Sequence[Event]) -> Tensor:  # noqa: D102 - see Peer
@@ -63,7 +76,7 @@ class Ours:
                 replace(request, timeline=replace(request.timeline, account_id=f"stranger-{next(self._strangers)}"))
                 for request in requests
             ]
-        self._engine.score(requests)
+        self.engine.score(requests)
         return self._head.seen
 
 
@@ -98,7 +111,7 @@ class Transformers:
 
     keeps = False
 
-    def __init__(self, model: Callable[..., Any], *, padded: bool, exact: bool) -> None:
+    def __init__(self, model: Qwen2Model, *, padded: bool, exact: bool) -> None:
         self._model, self._padded, self.exact = model, padded, exact
 
     @torch.inference_mode()
@@ -109,10 +122,11 @@ class Transformers:
 
     def _ends(self, rows: Sequence[Tensor]) -> Tensor:
         # No mask: a causal model never sees what stands to the right of a token, and sdpa is faster without.
-        states = self._model(nn.utils.rnn.pad_sequence(list(rows), batch_first=True), use_cache=False)
-        ends = torch.tensor([len(row) - 1 for row in rows])
-        found: Tensor = states.last_hidden_state[torch.arange(len(rows)), ends]
-        return found.float()
+        ids = nn.utils.rnn.pad_sequence(list(rows), batch_first=True).to(self._model.device)
+        states = self._model(ids, use_cache=False).last_hidden_state
+        ends = torch.tensor([len(row) - 1 for row in rows]).to(states.device)
+        found: Tensor = states[torch.arange(len(rows), device=states.device), ends]
+        return found.float().cpu()
 
 
 class TransformersCache:
@@ -215,7 +229,7 @@ def openvino(model: Qwen2Model, threads: int, *, int8: bool = False) -> Peer:
 
 
 def _bf16(model: Qwen2Model) -> Qwen2Model:
-    return copy.deepcopy(model).to(torch.bfloat16)
+    return model if model.dtype == torch.bfloat16 else copy.deepcopy(model).to(torch.bfloat16)
 
 
 # The first is what the others are compared with. The makers take the float32 model and the number of threads.

@@ -37,7 +37,8 @@ _BOOLEANS = {feature.name for feature in FEATURES if feature.type == "boolean"}
 
 @dataclass(slots=True)
 class Sample:
-    """A passage in numbers. ids [token]; ends: each reading's position; the rest one row a reading.
+    """A passage in numbers, after its release's prefix. ids [token]; ends: each reading's position; the rest one row a
+    reading.
 
     typology: -1 where there is none. source: of its passage.
     """
@@ -51,17 +52,20 @@ class Sample:
     weight: Tensor
 
 
-def samples(made: Sequence[Passage], tokenizer: LineTokenizer, ordinary_weight: float) -> list[Sample]:
-    """Passages as tensors, in order."""
+def samples(
+    made: Sequence[Passage], tokenizer: LineTokenizer, ordinary_weight: float, prefix: str = ""
+) -> list[Sample]:
+    """Passages as tensors, in order. prefix: of the release, read before each as the engine will."""
+    before = tokenizer.encode_prefix(prefix)
     result = []
     for passage in made:
         lines = [tokenizer.encode(line) for line in passage.lines]
-        ends = np.cumsum([len(line) for line in lines]) - 1
+        ends = len(before) + np.cumsum([len(line) for line in lines]) - 1
         readings = passage.readings
         result.append(
             Sample(
                 source=passage.source,
-                ids=torch.tensor([token for line in lines for token in line]),
+                ids=torch.tensor([*before, *(token for line in lines for token in line)]),
                 ends=torch.tensor([int(ends[reading.line]) for reading in readings]),
                 numbers=torch.tensor(np.stack([reading.numbers for reading in readings])),
                 truth=torch.tensor([reading.truth for reading in readings]),

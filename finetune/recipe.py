@@ -56,7 +56,10 @@ class LanguageModelRun(_Settings):
 
 
 class AdapterRun(_Settings):
-    """batch_tokens: padded tokens a step. ordinary_weight: of readings outside every plot and dialogue."""
+    """batch_tokens: padded tokens a step. ordinary_weight: of readings outside every plot and dialogue.
+
+    prefix: text that the release reads before every timeline, such as an instruct checkpoint's system prompt.
+    """
 
     rank: int
     alpha: int
@@ -66,6 +69,7 @@ class AdapterRun(_Settings):
     rate: float
     tokens_max: int
     ordinary_weight: float
+    prefix: str = ""
 
 
 class HeadRun(_Settings):

@@ -81,8 +81,9 @@ def make_adapter(
     recipe: Recipe, made: Sequence[Passage], dev: Sequence[Passage], encoder: LineTokenizer, out: Path
 ) -> None:
     """Adapter and head, trained and calibrated, beside the base in `out`."""
-    weight = recipe.adapter.ordinary_weight
-    train_samples, dev_samples = adapt.samples(made, encoder, weight), adapt.samples(dev, encoder, 1.0)
+    prefix, weight = recipe.adapter.prefix, recipe.adapter.ordinary_weight
+    train_samples = adapt.samples(made, encoder, weight, prefix)
+    dev_samples = adapt.samples(dev, encoder, 1.0, prefix)
     log.info(
         "adapter: %d passages, %d tokens, %d readings; dev: %d passages", len(made),
         sum(len(sample.ids) for sample in train_samples), sum(len(sample.ends) for sample in train_samples), len(dev),
@@ -105,7 +106,7 @@ def write_manifest(recipe: Recipe, out: Path) -> None:
     manifest = {
         "format": 1, "name": recipe.name, "version": recipe.version,
         "description": "Made by finetune/train_starter.py; see docs/model-card.md.",
-        "base": "base", "adapter": "adapter", "head": "head",
+        "base": "base", "adapter": "adapter", "head": "head", "prefix": recipe.adapter.prefix,
     }  # fmt: skip
     (out / "release.json").write_text(json.dumps(manifest, indent=1) + "\n")
 

@@ -89,9 +89,10 @@ def local_engine(settings: Settings) -> "Engine":
         settings.model,
         settings.precision,
         settings.engine_threads,
-        settings.engine_cache_mib << 20,
-        settings.device,
-        settings.engine_graphs,
+        cache_bytes=settings.engine_cache_mib << 20,
+        device=settings.device,
+        host_cache_bytes=settings.engine_host_cache_mib << 20,
+        graphs=settings.engine_graphs,
     )
 
 

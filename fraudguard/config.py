@@ -38,6 +38,8 @@ class Settings(BaseSettings):
     engine_threads: Annotated[int, Field(ge=0)] = 1  # 0: what torch or onnxruntime picks
     # Keys and values of timelines: 1.5 KiB a token with the starter, some 2,000 accounts; never less than a pass needs.
     engine_cache_mib: Annotated[int, Field(ge=0)] = 512
+    # Beside a GPU: host memory for timelines that its cache has no room for, a power of two. 0: they are read anew.
+    engine_host_cache_mib: Annotated[int, Field(ge=0)] = 0
     engine_graphs: bool = True  # on a GPU: passes captured as CUDA graphs at the start, some seconds; False: eager
     engine_pass_ms: Annotated[int, Field(ge=1)] = 100  # how long one pass of the model should take
     engine_queue_max: Annotated[int, Field(ge=1)] = 8_192  # requests that wait for the model

@@ -16,6 +16,8 @@ from fraudguard.domain import Line, Scalar, ScoreRequest, Timeline
 from fraudguard.engine.head import FusionHead
 from fraudguard.engine.head_spec import Calibration, HeadSpec, NumericInput
 
+# With qwen25's tokenizer 23 tokens, which are no whole pages; its first is a control token there.
+PREFIX = "<|im_start|>system\nYou watch payments. 急用钱\n"
 AT = datetime(2026, 11, 21, 10, tzinfo=UTC)
 TEXTS = [
     "customer: 急用钱，先转到安全账户",
@@ -66,6 +68,7 @@ def make_release(
     *,
     hidden: int = 48,
     adapter: bool = True,
+    prefix: str = "",
     tenants: Mapping[str, dict[str, Any]] = MappingProxyType({}),
 ) -> Path:
     """A release with random weights, those of adapters and heads among them. tenants: names and LoRA configurations."""
@@ -87,7 +90,7 @@ def make_release(
         _save_head(folder / tenant / "head", hidden)
     manifest = {
         "format": 1, "name": shape, "version": "0.0.1", "base": "base",
-        "adapter": "adapter" if adapter else None, "head": "head",
+        "adapter": "adapter" if adapter else None, "head": "head", "prefix": prefix,
         "tenants": {tenant: {"adapter": f"{tenant}/adapter", "head": f"{tenant}/head"} for tenant in tenants},
     }  # fmt: skip
     (folder / "release.json").write_text(json.dumps(manifest))

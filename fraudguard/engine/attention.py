@@ -45,17 +45,27 @@ class Span:
 
 
 class Batch(Protocol):
-    """What a forward pass reads, in tensors where the model is.
+    """What a forward pass reads, in tensors where the model is, and how what depends on the device is done there.
 
-    ids, positions [row]; slots [<= row]: where the first rows' keys and values go, the others are filler. wanted [end]:
-    the rows whose final hidden state is read. adapters [row]: of each row, where the model has several, else None.
+    ids [row]: the tokens, then filler. wanted [end]: the rows whose final hidden state is read. adapters [row]: each
+    row's, where the model has several, else None.
     """
 
     ids: Tensor
-    positions: Tensor
-    slots: Tensor
     wanted: Tensor
     adapters: Tensor | None
+
+    def place(self, qkv: Tensor, cosines: Tensor, sines: Tensor, kept: Tensor) -> Tensor:
+        """Rotated queries [row, head, dim]; keys, rotated too, and values go to their places in one layer's pool.
+
+        qkv [row, query, key and value heads, dim]; cosines, sines [position, dim], float32, the same in both halves;
+        kept [slot, key or value, kv_head, dim].
+        """
+        ...
+
+    def gated(self, gate_up: Tensor) -> Tensor:
+        """silu(gate) * up [row, inner] of gate and up side by side [row, 2 * inner]."""
+        ...
 
     def attend(self, queries: Tensor, kept: Tensor, window: int | None, *, ends: bool) -> Tensor:
         """[row, head * dim]: what the queries [row, head, dim] gather from one layer's pool.
@@ -83,8 +93,9 @@ class Gathered:
         positions = np.concatenate([np.arange(span.past, len(span.slots)) for span in spans])
         device = like.device
         self.ids = _filled(ids).to(device)
-        self.positions = _filled(torch.from_numpy(positions)).to(device)
-        self.slots = torch.from_numpy(np.concatenate([span.slots[span.past :] for span in spans])).to(device)
+        self._positions = _filled(torch.from_numpy(positions)).to(device)
+        self._angles: tuple[Tensor, Tensor] | None = None
+        self._slots = torch.from_numpy(np.concatenate([span.slots[span.past :] for span in spans])).to(device)
         self.wanted = _filled(torch.from_numpy(wanted)).to(device)
         self.adapters = None
         if adapted:
@@ -93,6 +104,16 @@ class Gathered:
             filled = np.pad(numbers, (0, len(self.ids) - len(numbers)), mode="edge")
             self.adapters = torch.from_numpy(filled).to(device)
         self._plans: dict[tuple[int | None, bool], list[_Attention]] = {}
+
+    def place(self, qkv: Tensor, cosines: Tensor, sines: Tensor, kept: Tensor) -> Tensor:  # noqa: D102 - see Batch
+        if self._angles is None:  # every layer's
+            self._angles = (_of_rows(cosines, self._positions, qkv), _of_rows(sines, self._positions, qkv))
+        queries, new = rotated(qkv, *self._angles, kept.shape[2])
+        kept.index_copy_(0, self._slots, new[: len(self._slots)])
+        return queries
+
+    def gated(self, gate_up: Tensor) -> Tensor:  # noqa: D102 - see Batch
+        return gated(gate_up)
 
     def attend(self, queries: Tensor, kept: Tensor, window: int | None, *, ends: bool) -> Tensor:  # noqa: D102 - see Batch
         plan = self._plans.get((window, ends))
@@ -106,6 +127,28 @@ class Gathered:
             found = F.scaled_dot_product_attention(asked, keys, values, attn_mask=part.mask, enable_gqa=True)
             attended.index_copy_(0, part.to, found.transpose(1, 2).flatten(0, 1).index_select(0, part.real))
         return attended.flatten(1)
+
+
+def rotated(qkv: Tensor, cosines: Tensor, sines: Tensor, kv_heads: int) -> tuple[Tensor, Tensor]:
+    """Rotary embedding (Su et al., arXiv 2104.09864): queries [row, head, dim]; [row, key or value, kv_head, dim].
+
+    qkv [row, query, key and value heads, dim]; cosines, sines [row, 1, dim].
+    """
+    rotating, values = torch.split(qkv, [qkv.shape[1] - kv_heads, kv_heads], dim=1)
+    first, second = rotating.chunk(2, dim=-1)
+    turned = rotating * cosines + torch.cat((-second, first), dim=-1) * sines
+    queries, keys = torch.split(turned, [turned.shape[1] - kv_heads, kv_heads], dim=1)
+    return queries, torch.stack((keys, values), dim=1)
+
+
+def gated(gate_up: Tensor) -> Tensor:
+    """silu(gate) * up [row, inner] of gate and up side by side [row, 2 * inner]."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate).mul_(up)
+
+
+def _of_rows(table: Tensor, positions: Tensor, like: Tensor) -> Tensor:
+    return table[positions][:, None].to(like.dtype)
 
 
 def _filled(rows: Tensor) -> Tensor:

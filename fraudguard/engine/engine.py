@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
+import numpy as np
 import torch
 
 from fraudguard.domain import Score, ScoreRequest
-from fraudguard.engine.attention import REQUESTS_PER_PASS, Span
+from fraudguard.engine.attention import REQUESTS_PER_PASS, Places, Span
 from fraudguard.engine.head import Heads
 from fraudguard.engine.kv_cache import PAGE, Room, TimelineCache
+from fraudguard.engine.kv_host import HostTier
 from fraudguard.engine.loader import Loaded, Precision, load
 from fraudguard.engine.qwen2 import Shape
 from fraudguard.engine.release import open_release
@@ -41,24 +43,33 @@ class Run:
 class Engine:
     """Scores timelines with one release. `score` is for one thread at a time."""
 
-    def __init__(self, name: str, loaded: Loaded, cache_bytes: int = 0, *, graphs: bool = True) -> None:
-        """name: name@version+precision. cache_bytes: for timelines' keys and values, at least a pass's.
+    def __init__(
+        self, name: str, loaded: Loaded, cache_bytes: int = 0, host_cache_bytes: int = 0, *, graphs: bool = True
+    ) -> None:
+        """name: name@version+precision. cache_bytes: for keys and values, at least the prefixes' and a pass's.
 
-        graphs: on a GPU, capture passes as CUDA graphs; takes seconds.
+        host_cache_bytes: for those of timelines that do not fit, in host memory. graphs: on a GPU, capture passes as
+        CUDA graphs; takes seconds.
         """
         self.name = name
         self._backbone, self._head, self._tokenizer = loaded.backbone, loaded.head, loaded.tokenizer
         self._heads = Heads(name, loaded.head, loaded.tenants)
         self._adapters: dict[str | None, int] = {None: 0} | {tenant: n for n, tenant in enumerate(loaded.tenants, 1)}
         self.tokens_per_pass = TOKENS_PER_PASS[self.device.type]
-        slots = max(cache_bytes // self._backbone.new_pool(1).nbytes, self.tokens_max + PAGE, self.tokens_per_pass)
-        self._cache = TimelineCache(slots)
-        self._pool = self._backbone.new_pool(slots + 1)  # graphs put what fills them up into the last place
+        least = len(self._adapters) * (len(loaded.prefix) + PAGE) + max(self.tokens_max + PAGE, self.tokens_per_pass)
+        slots = max(cache_bytes // self._backbone.new_pool(1).nbytes, least) // PAGE * PAGE
+        self._pool = self._backbone.new_pool(
+            slots + PAGE
+        )  # the last page is nobody's: what fills up a graph goes there
+        self._host = HostTier(self._pool, host_cache_bytes)
+        self._cache = TimelineCache(slots, evicted=self._host.keep)
         self._run_pass: Callable[[Sequence[int], Sequence[Span]], torch.Tensor] = self._plain_pass
         if self.device.type == "cuda":
             from fraudguard.engine.graphs import Passes  # imports triton, which only GPUs need
 
-            self._run_pass = Passes(self._backbone, self._pool, self.tokens_max, graphs=graphs)
+            longest = len(loaded.prefix) + self.tokens_max
+            self._run_pass = Passes(self._backbone, self._pool, longest, graphs=graphs)
+        self._prefixes = [self._read_prefix(loaded.prefix, adapter) for adapter in self._adapters.values()]
 
     @classmethod
     def load(
@@ -68,6 +79,7 @@ class Engine:
         threads: int = 0,
         cache_bytes: int = 0,
         device: Literal["auto", "cpu", "cuda"] = "cpu",
+        host_cache_bytes: int = 0,
         graphs: bool = True,
     ) -> Self:
         """The release in a folder, or "starter".
@@ -83,9 +95,15 @@ class Engine:
             precision = "bf16" if device == "cuda" else "int8"
         if (device, precision) == ("cuda", "int8"):
             raise BadSettings("int8 is for the CPU", path="precision", hint="bf16 on a GPU")
+        if device == "cpu" and host_cache_bytes:
+            raise BadSettings(
+                "a model on the CPU keeps its timelines in host memory already",
+                path="FRAUDGUARD_ENGINE_HOST_CACHE_MIB",
+                hint="raise FRAUDGUARD_ENGINE_CACHE_MIB instead",
+            )
         release = open_release(source)
         name = f"{release.name}@{release.version}+{precision}"
-        engine = cls(name, load(release, precision, device), cache_bytes, graphs=graphs)
+        engine = cls(name, load(release, precision, device), cache_bytes, host_cache_bytes, graphs=graphs)
         engine.read_cold(1)  # the first pass sets torch up: 50 ms that no event should wait for
         return engine
 
@@ -134,12 +152,14 @@ class Engine:
     def new_tokens(self, request: ScoreRequest) -> int:
         """About how many tokens scoring it would read now, at least 1; may be asked from any thread."""
         ids = self._ids(request)
-        return max(1, len(ids) - self._cache.held(self._key(request), ids))
+        key = self._key(request)
+        return max(1, len(ids) - max(self._cache.held(key, ids), self._host.held(key, ids)))
 
     def forget(self, account_id: str) -> None:
         """Drop what is kept of the account's timeline; its next score costs more and is the same."""
         for adapter in self._adapters.values():
             self._cache.drop((adapter, account_id))
+            self._host.drop((adapter, account_id))
 
     def _key(self, request: ScoreRequest) -> Key:
         return self._adapters[self._heads.tenant(request)], request.timeline.account_id
@@ -147,15 +167,26 @@ class Engine:
     def _ids(self, request: ScoreRequest) -> Ids:
         return self._tokenizer.encode_timeline(request.timeline, self.tokens_max)
 
+    @torch.inference_mode()
+    def _read_prefix(self, ids: Ids, adapter: int) -> Places:
+        """Read what comes before every timeline, once and for all; the places where it is."""
+        room = self._cache.take(None, ids)
+        assert room is not None  # noqa: S101  no timeline is in the pool yet
+        slots = room.slots
+        for start in range(0, len(ids), self.tokens_per_pass):
+            part = ids[start : start + self.tokens_per_pass]
+            self._run_pass(part, [Span(start, slots[: start + len(part)], [], adapter)])
+        return slots
+
     def _last_hidden(self, timelines: Sequence[tuple[Key, Ids]]) -> torch.Tensor:
         """The final hidden state at the last token of each timeline: [n, hidden_size]."""
         hidden = torch.empty(len(timelines), self._head.spec.hidden_size)
         waiting = deque(share(timelines))
         while waiting:
             taken: list[tuple[Run, Room]] = []
-            while waiting and (room := self._cache.take(waiting[0].key, waiting[0].ids)):
-                taken.append((waiting.popleft(), room))
             try:
+                while waiting and (room := self._take(waiting[0])):
+                    taken.append((waiting.popleft(), room))
                 self._read(taken, hidden)
             except BaseException:
                 for _, room in taken:
@@ -165,20 +196,35 @@ class Engine:
                 self._cache.put(room)
         return hidden
 
+    def _take(self, run: Run) -> Room | None:
+        """Room for the run, with what is kept of its account, here or in host memory; None as the cache says."""
+        self._host.use(run.key)  # making room must not push it out
+        room = self._cache.take(run.key, run.ids)
+        if room is None:
+            return None
+        try:
+            return self._host.fill(room)
+        except BaseException:
+            self._cache.release(room)
+            raise
+
     def _read(self, taken: Sequence[tuple[Run, Room]], hidden: torch.Tensor) -> None:
         """Fill the rooms, and into `hidden` what is read there, in passes of bounded size."""
         tokens: list[int] = []
         spans: list[Span] = []
         readers: list[list[int]] = []  # by end, the requests that read there
         for run, room in taken:
-            slots, start = room.slots, min(room.held, *run.readings)  # what is read must be run
+            adapter, _ = run.key
+            before, slots = len(self._prefixes[adapter]), np.concatenate((self._prefixes[adapter], room.slots))
+            start = min(room.held, *run.readings)  # what is read must be run
             while start < len(run.ids):
                 ends = [end for end in sorted(run.readings) if end >= start]
                 room_left = REQUESTS_PER_PASS - max(len(spans), len(readers))
                 stop = min(len(run.ids), start + self.tokens_per_pass - len(tokens), *ends[room_left : room_left + 1])
                 ends = [end for end in ends if end < stop]
                 tokens += run.ids[start:stop]
-                spans.append(Span(start, slots[:stop], [end - start for end in ends], run.key[0]))
+                ends_here = [end - start for end in ends]
+                spans.append(Span(before + start, slots[: before + stop], ends_here, adapter))
                 readers += [run.readings[end] for end in ends]
                 start = stop
                 full = max(len(spans), len(readers)) == REQUESTS_PER_PASS

@@ -19,6 +19,7 @@ from rich.progress import track
 from torch import Tensor
 
 from fraudguard.engine.attention import REQUESTS_PER_PASS, Span
+from fraudguard.engine.fused import gated, place
 from fraudguard.engine.paged_attention import TILE_FIELDS, attend, tile_tokens
 from fraudguard.engine.qwen2 import Qwen2, Shape
 
@@ -56,7 +57,7 @@ class PackedBatch:
         sizes = _sizes(bucket, self._tokens_of_tile)
         stops = np.cumsum(sizes)
         self._parts = [slice(stop - size, stop) for stop, size in zip(stops, sizes, strict=True)]
-        self.ids, self.positions, self.slots, self.wanted, tiles, end_tiles, adapters = (
+        self.ids, self._positions, self._slots, self.wanted, tiles, end_tiles, adapters = (
             there[part] for part in self._parts
         )
         self.adapters = adapters if adapted else None
@@ -90,6 +91,12 @@ class PackedBatch:
         stop = self._places_from + len(places)
         here[self._places_from : stop] = places
         self._there[:stop].copy_(self._host[:stop], non_blocking=True)
+
+    def place(self, qkv: Tensor, cosines: Tensor, sines: Tensor, kept: Tensor) -> Tensor:  # noqa: D102 - see Batch
+        return place(qkv, self._positions, self._slots, cosines, sines, kept)
+
+    def gated(self, gate_up: Tensor) -> Tensor:  # noqa: D102 - see Batch
+        return gated(gate_up)
 
     def attend(self, queries: Tensor, kept: Tensor, window: int | None, *, ends: bool) -> Tensor:  # noqa: D102 - see Batch
         if ends:

@@ -35,13 +35,14 @@ Precision = Literal["fp32", "bf16", "int8"]
 class Loaded:
     """backbone: in the precision and on the device asked for. head: float32, on the CPU; so are the tenants'.
 
-    Without tenants the adapter is merged. With them the backbone has the release's own as number 0, or nothing there,
-    and the tenants' from 1 on, in this order.
+    prefix: the ids that it reads before every timeline. Without tenants the adapter is merged. With them the backbone
+    has the release's own as number 0, or nothing there, and the tenants' from 1 on, in this order.
     """
 
     backbone: Qwen2
     head: FusionHead
     tokenizer: LineTokenizer
+    prefix: tuple[int, ...] = ()
     tenants: Mapping[str, FusionHead] = field(default_factory=dict)
 
 
@@ -60,9 +61,11 @@ def load(release: Release, precision: Precision, device: str = "cpu") -> Loaded:
             path=str(release.head),
             hint="the head was trained on another base",
         )
-    if head.spec.tokens_max > config.max_position_embeddings:
+    prefix = tokenizer.encode_prefix(release.prefix)
+    if len(prefix) + head.spec.tokens_max > config.max_position_embeddings:
+        after = f" after a prefix of {len(prefix)}" if prefix else ""
         raise BadModel(
-            f"the head reads {head.spec.tokens_max} tokens, the base only {config.max_position_embeddings}",
+            f"the head reads {head.spec.tokens_max} tokens{after}, the base only {config.max_position_embeddings}",
             path=str(release.head),
         )
     if tokenizer.vocabulary > config.vocab_size:
@@ -82,7 +85,7 @@ def load(release: Release, precision: Precision, device: str = "cpu") -> Loaded:
         to_int8(backbone)
     if beside:
         backbone.adapt(beside)
-    return Loaded(backbone.to(device), head, tokenizer, tenants)
+    return Loaded(backbone.to(device), head, tokenizer, prefix, tenants)
 
 
 def load_base(folder: Path) -> Qwen2ForCausalLM:

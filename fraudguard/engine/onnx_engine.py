@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 
 from fraudguard.domain import Score, ScoreRequest, Typology
@@ -52,9 +53,11 @@ class OnnxEngine:
             raise BadModel(f"cannot be loaded: {error}", path=str(release.graph)) from error
         layers, _, *of_token = self._session.get_inputs()[INPUTS.index("past")].shape
         bytes_of_token = layers * int(np.prod(of_token)) * np.dtype(np.float32).itemsize
-        slots = max(cache_bytes // bytes_of_token, self.tokens_max + PAGE)
+        prefix = self._tokenizer.encode_prefix(release.prefix)
+        slots = max(cache_bytes // bytes_of_token, len(prefix) + self.tokens_max + 2 * PAGE)
         self._cache = TimelineCache(slots)
         self._pool = np.zeros((layers, slots, *of_token), dtype=np.float32)
+        self._prefix = self._read_prefix(prefix)
 
     @classmethod
     def load(cls, source: Path | str, threads: int = 0, cache_bytes: int = 0) -> Self:
@@ -89,14 +92,31 @@ class OnnxEngine:
         ids = self._tokenizer.encode_timeline(request.timeline, self.tokens_max)
         return max(1, len(ids) - self._cache.held(request.timeline.account_id, ids))
 
-    def _one(self, account_id: str, ids: tuple[int, ...], numbers: np.typing.NDArray[np.float32]) -> Score:
+    def _read_prefix(self, ids: tuple[int, ...]) -> npt.NDArray[np.int64]:
+        """Read what comes before every timeline, once and for all; the places where it is."""
+        room = self._cache.take(None, ids)
+        assert room is not None  # noqa: S101  nothing else is in the pool yet
+        slots = room.slots
+        if ids:
+            numbers = np.full((1, len(self._names)), np.nan, dtype=np.float32)
+            _, _, self._pool[:, slots] = self._run(ids, slots[:0], numbers)
+        return slots
+
+    def _run(
+        self, ids: tuple[int, ...], past: npt.NDArray[np.int64], numbers: npt.NDArray[np.float32]
+    ) -> list[npt.NDArray[np.float32]]:
+        """The graph's OUTPUTS for ids after those whose keys and values are in the places `past`."""
+        inputs = (np.array(ids, dtype=np.int64), self._pool.take(past, axis=1), numbers)
+        outputs: list[npt.NDArray[np.float32]] = self._session.run(OUTPUTS, dict(zip(INPUTS, inputs, strict=True)))
+        return outputs
+
+    def _one(self, account_id: str, ids: tuple[int, ...], numbers: npt.NDArray[np.float32]) -> Score:
         room = self._cache.take(account_id, ids)
         assert room is not None  # noqa: S101  the pool holds a longest timeline, and no other is taken out
         start = min(room.held, len(ids) - 1)  # what is read must be run
-        past, own = room.slots[:start], room.slots[start:]
-        inputs = (np.array(ids[start:], dtype=np.int64), self._pool.take(past, axis=1), numbers)
+        past, own = np.concatenate((self._prefix, room.slots[:start])), room.slots[start:]
         try:
-            risk, typologies, self._pool[:, own] = self._session.run(OUTPUTS, dict(zip(INPUTS, inputs, strict=True)))
+            risk, typologies, self._pool[:, own] = self._run(ids[start:], past, numbers)
         except BaseException:
             self._cache.release(room)
             raise

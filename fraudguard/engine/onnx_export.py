@@ -33,12 +33,11 @@ RISK_MOVED_MAX: dict[Precision, float] = {"fp32": 1e-3, "int8": 0.1}
 class _Scorer(nn.Module):
     """A timeline's next tokens and its features in; risk [1], typology logits [1, typology], keys and values out."""
 
-    def __init__(self, backbone: Qwen2, head: FusionHead) -> None:
+    def __init__(self, backbone: Qwen2, head: FusionHead, positions: int) -> None:
         super().__init__()
         self.backbone, self.head, self.calibration = backbone, head, head.calibration
-        # Qwen2.5's table is for 32,768 positions; of those the head was trained on tokens_max.
-        backbone.cosines = backbone.cosines[: head.spec.tokens_max].clone()
-        backbone.sines = backbone.sines[: head.spec.tokens_max].clone()
+        # Qwen2.5's table is for 32,768.
+        backbone.cosines, backbone.sines = backbone.cosines[:positions].clone(), backbone.sines[:positions].clone()
 
     def forward(self, ids: Tensor, past: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         hidden, new = self.backbone.extend(ids, past)
@@ -73,7 +72,7 @@ def export(source: Path | str, folder: Path, precision: Precision) -> float:
     loaded = load(release, "fp32")
     if precision == "int8":
         _to_products(loaded.backbone)
-    scorer = _Scorer(loaded.backbone, loaded.head).eval()
+    scorer = _Scorer(loaded.backbone, loaded.head, len(loaded.prefix) + loaded.head.spec.tokens_max).eval()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
         made = Path(unfinished) / folder.name
@@ -126,9 +125,9 @@ def _moved(scorer: _Scorer, graph: Path) -> float:
     """
     session = onnxruntime.InferenceSession(os.fspath(graph), providers=["CPUExecutionProvider"])
     random = torch.Generator().manual_seed(0)
-    spec, vocabulary = scorer.head.spec, scorer.backbone.shape.vocabulary
+    spec, vocabulary, longest = scorer.head.spec, scorer.backbone.shape.vocabulary, len(scorer.backbone.cosines)
     largest = 0.0
-    for total, first in ((spec.tokens_max, spec.tokens_max - 1), (spec.tokens_max, 1), (2, 1)):
+    for total, first in ((longest, longest - 1), (longest, 1), (2, 1)):
         ids = torch.randint(vocabulary, (total,), generator=random)
         numbers = torch.randn(1, len(spec.features), generator=random) * 10
         numbers[torch.rand(numbers.shape, generator=random) < 0.2] = torch.nan
@@ -149,7 +148,7 @@ def _complete(folder: Path, release: Release, graph: str) -> None:
     shutil.copyfile(release.head / "head.json", folder / "head.json")
     manifest = {
         "format": 1, "name": release.name, "version": release.version, "description": "Made by fraudguard export-onnx.",
-        "base": ".", "head": ".", "graph": graph,
+        "base": ".", "head": ".", "graph": graph, "prefix": release.prefix,
     }  # fmt: skip
     (folder / "release.json").write_text(json.dumps(manifest, indent=1) + "\n")
     files = sorted(folder.iterdir())

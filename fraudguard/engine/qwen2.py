@@ -6,7 +6,7 @@ Knows no tokenizer, no head and no account.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import Qwen2Config, Qwen2Model
 
 from fraudguard.engine.adapters import Adapted, AdaptedEmbedding, LowRank, Mix, product
-from fraudguard.engine.attention import ROWS_STEP, Batch, Gathered, Span
+from fraudguard.engine.attention import ROWS_STEP, Batch, Gathered, Span, gated, rotated
 
 # Rows that the feed-forward half takes at once: what lies between its products shall stay in the CPU's caches.
 ROWS_FED: Final = 256
@@ -72,19 +72,19 @@ class _Layer(nn.Module):
         self.gate_up = nn.Linear(shape.hidden, 2 * shape.intermediate, bias=False)
         self.down = nn.Linear(shape.intermediate, shape.hidden, bias=False)
 
-    def fed(self, x: Tensor, mix: Mix | None = None) -> Tensor:
+    def fed(self, x: Tensor, gated: Callable[[Tensor], Tensor], mix: Mix | None = None) -> Tensor:
         """What the feed-forward half adds to x."""
-        gate, up = product(self.gate_up, self.mlp_norm(x), mix).chunk(2, dim=-1)
-        return product(self.down, F.silu(gate).mul_(up), mix)
+        return product(self.down, gated(product(self.gate_up, self.mlp_norm(x), mix)), mix)
 
-    def feed(self, x: Tensor, mix: Mix | None) -> Tensor:
+    def feed(self, x: Tensor, batch: Batch, mix: Mix | None) -> Tensor:
         """x, to which the feed-forward half has been added in place."""
         if x.is_cuda:
-            return x.add_(self.fed(x, mix))
+            return x.add_(self.fed(x, batch.gated, mix))
         parts = max(1, round(len(x) / ROWS_FED))
         step = ROWS_STEP * -(-len(x) // (parts * ROWS_STEP))
         for number, rows in enumerate(torch.split(x, step)):
-            rows.add_(self.fed(rows, None if mix is None else mix[number * step : (number + 1) * step]))
+            mix_of_rows = None if mix is None else mix[number * step : (number + 1) * step]
+            rows.add_(self.fed(rows, batch.gated, mix_of_rows))
         return x
 
 
@@ -186,21 +186,18 @@ class Qwen2(nn.Module):
         if batch.adapters is not None:
             mix = Mix.of(batch.adapters, self.adapters, masked=batch.adapters.is_cuda)
         x = product(self.embedding, batch.ids, mix)
-        cosines, sines = (table[batch.positions][:, None].to(x.dtype) for table in (self.cosines, self.sines))
-        slots = batch.slots.long()
+        tables = self.cosines, self.sines
         *windows, last_window = self.shape.windows
         for layer, kept, window in zip(self._layers[:-1], pool[:-1], windows, strict=True):
-            queries, new = self._project(layer, x, cosines, sines, mix)
-            kept.index_copy_(0, slots, new[: len(slots)])
-            x = layer.feed(x + product(layer.out, batch.attend(queries, kept, window, ends=False), mix), mix)
+            queries = batch.place(self._qkv(layer, x, mix), *tables, kept)
+            x = layer.feed(x + product(layer.out, batch.attend(queries, kept, window, ends=False), mix), batch, mix)
         layer, kept = self._layers[-1], pool[-1]
-        queries, new = self._project(layer, x, cosines, sines, mix)
-        kept.index_copy_(0, slots, new[: len(slots)])
+        queries = batch.place(self._qkv(layer, x, mix), *tables, kept)
         if not len(batch.wanted):
             return x[:0]
-        attended = batch.attend(queries, kept, last_window, ends=True)
+        attended = batch.attend(queries, kept, last_window, ends=True)[batch.wanted]
         mix = None if mix is None else mix[batch.wanted]
-        last: Tensor = self.norm(layer.feed(x[batch.wanted] + product(layer.out, attended[batch.wanted], mix), mix))
+        last: Tensor = self.norm(layer.feed(x[batch.wanted] + product(layer.out, attended, mix), batch, mix))
         return last
 
     def extend(self, ids: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,7 +212,7 @@ class Qwen2(nn.Module):
         x: Tensor = self.embedding(ids)
         added = []
         for layer, kept, window in zip(self._layers, past, self.shape.windows, strict=True):
-            queries, new = self._project(layer, x, cosines, sines)
+            queries, new = rotated(self._qkv(layer, x), cosines, sines, self.shape.kv_heads)
             seen = behind >= 0 if window is None else (behind >= 0) & (behind < window)
             if layer is self._layers[-1]:
                 x, queries, seen = x[-1:], queries[-1:], seen[-1:]
@@ -223,22 +220,15 @@ class Qwen2(nn.Module):
             asked = queries.transpose(0, 1)[None]
             found = F.scaled_dot_product_attention(asked, keys, values, attn_mask=seen, enable_gqa=True)
             x = x + layer.out(found[0].transpose(0, 1).flatten(1))
-            x = x + layer.fed(x)
+            x = x + layer.fed(x, gated)
             added.append(new)
         return self.norm(x), torch.stack(added)
 
-    def _project(
-        self, layer: _Layer, x: Tensor, cosines: Tensor, sines: Tensor, mix: Mix | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Rotated queries [token, head, dim]; keys and values [token, key or value, kv_head, dim]."""
+    def _qkv(self, layer: _Layer, x: Tensor, mix: Mix | None = None) -> Tensor:
+        """[token, query, key and value heads, dim]."""
         shape = self.shape
         qkv = product(layer.qkv, layer.attention_norm(x), mix)
-        qkv = qkv.view(-1, shape.heads + 2 * shape.kv_heads, shape.head_dim)
-        rotating, values = torch.split(qkv, [shape.heads + shape.kv_heads, shape.kv_heads], dim=1)
-        first, second = rotating.chunk(2, dim=-1)
-        rotated = rotating * cosines + torch.cat((-second, first), dim=-1) * sines
-        queries: Tensor = rotated[:, : shape.heads]
-        return queries, torch.stack((rotated[:, shape.heads :], values), dim=1)
+        return qkv.view(-1, shape.heads + 2 * shape.kv_heads, shape.head_dim)
 
 
 def _rotations(shape: Shape) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,7 @@ class Manifest(BaseModel):
 
     base: a Qwen2 checkpoint with its tokenizer.json. adapter: a peft LoRA adapter, merged on loading; null for none.
     graph: PRECISION.onnx beside it: this is an ONNX release (engine/onnx_export.py), whose parts are all in its folder.
+    prefix: text that the model reads before every timeline, such as an instruct checkpoint's system prompt.
     tenants: those with an adapter and a head of their own; with any, no adapter is merged.
     """
 
@@ -53,6 +54,7 @@ class Manifest(BaseModel):
     adapter: str | None = None
     head: str
     graph: str | None = None
+    prefix: str = ""
     tenants: dict[_Word, TenantManifest] = Field(default_factory=dict)
 
 
@@ -74,6 +76,7 @@ class Release:
     adapter: Path | None
     head: Path
     graph: Path | None = None
+    prefix: str = ""
     tenants: Mapping[str, TenantParts] = field(default_factory=dict)
 
 
@@ -100,6 +103,7 @@ def open_release(source: Path | str) -> Release:
         adapter=None if manifest.adapter is None else _part(folder, "adapter", manifest.adapter),
         head=_part(folder, "head", manifest.head),
         graph=None if manifest.graph is None else folder / manifest.graph,
+        prefix=manifest.prefix,
         tenants={
             name: TenantParts(
                 adapter=_part(folder, f"tenants.{name}.adapter", tenant.adapter),

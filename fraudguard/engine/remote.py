@@ -76,6 +76,7 @@ class RemoteEngine:
         self._served: dict[str | None, str] = {None: served_name}
         self._served |= {tenant: f"{served_name}/{tenant}" for tenant in release.tenants}
         self._tokenizer, self._head = open_tokenizer(release.base), load_head(release.head)
+        self._prefix = self._tokenizer.encode_prefix(release.prefix)
         self._heads = Heads(self.name, self._head, load_tenants(release.tenants, self._head))
         self._client, self._timeout_s = client, timeout_s
         self._checked = False
@@ -124,11 +125,12 @@ class RemoteEngine:
         return self._head.spec.tokens_max
 
     def check(self) -> None:
-        """Look whether the server has the model, and every tenant's, and reads timelines of tokens_max.
+        """Look whether the server has the model and every tenant's and reads timelines of tokens_max after the prefix.
 
         Raises BadModel when not, BadSettings when it does not let us ask, EngineUnavailable when it does not answer.
         """
         models = {one.id: one for one in self._parse(_Models, self._exchange("GET", "/v1/models")).data}
+        needed = len(self._prefix) + self.tokens_max
         for name in self._served.values():
             served = models.get(name)
             if served is None:
@@ -139,11 +141,11 @@ class RemoteEngine:
                 )
             parent = models.get(served.parent or served.id, served)
             length = served.max_model_len or parent.max_model_len
-            if length is None or length < self.tokens_max:
+            if length is None or length < needed:
                 raise BadModel(
-                    f"the server reads timelines of {length} tokens, the head {self.tokens_max}",
+                    f"the server reads {length} tokens, the longest timeline with its prefix has {needed}",
                     path=self._server,
-                    hint=f"start it with --max-model-len {self.tokens_max}",
+                    hint=f"start it with --max-model-len {needed}",
                 )
         self._checked = True
 
@@ -157,11 +159,10 @@ class RemoteEngine:
             return []
         if not self._checked:
             self.check()
-        prompts = [self._tokenizer.encode_timeline(request.timeline, self.tokens_max) for request in requests]
-        hidden = torch.empty(len(prompts), self._head.spec.hidden_size)
+        hidden = torch.empty(len(requests), self._head.spec.hidden_size)
         try:
             for tenant, rows in self._heads.rows(requests).items():
-                hidden[rows] = self._last_hidden(self._served[tenant], [prompts[row] for row in rows])
+                hidden[rows] = self._last_hidden(self._served[tenant], [self._prompt(requests[row]) for row in rows])
         except FraudguardError:
             self._checked = False  # it may come back with another model
             raise
@@ -170,6 +171,10 @@ class RemoteEngine:
     def new_tokens(self, request: ScoreRequest) -> int:
         """Of its last line alone: the server is expected to keep what it has read."""
         return self._tokenizer.count(request.timeline.lines[-1].text)
+
+    def _prompt(self, request: ScoreRequest) -> tuple[int, ...]:
+        """What all prompts begin with, the server's prefix cache keeps once."""
+        return self._prefix + self._tokenizer.encode_timeline(request.timeline, self.tokens_max)
 
     def _last_hidden(self, served_name: str, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         """The final hidden state at the last token of each prompt: [n, hidden_size]."""

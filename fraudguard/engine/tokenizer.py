@@ -61,6 +61,17 @@ class LineTokenizer:
         ids = [token for line in timeline.lines for token in self.encode(line.text)]
         return tuple(ids[-tokens_max:])
 
+    def encode_prefix(self, text: str) -> tuple[int, ...]:
+        """The ids of what a release reads before every timeline, as it stands, without a line end of its own.
+
+        A release's text is no customer's: the control tokens that it writes, such as <|im_start|>, are control tokens.
+        """
+        if not text:
+            return ()
+        trusting = Tokenizer.from_str(self._tokenizer.to_str())  # a copy: threads may be using the other
+        trusting.encode_special_tokens = False
+        return tuple(trusting.encode(text, add_special_tokens=False).ids)
+
     def _tokenize(self, line: str) -> tuple[int, ...]:
         return (*self._tokenizer.encode(line, add_special_tokens=False).ids, self._end)
 

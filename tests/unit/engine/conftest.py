@@ -12,14 +12,14 @@ from fraudguard.engine.onnx_export import export
 
 
 @pytest.fixture(scope="session")
-def ready_releases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """One release a shape, made when first asked for."""
-    made: dict[str, Path] = {}
+def ready_releases(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """One release a shape and prefix, made when first asked for."""
+    made: dict[tuple[str, str], Path] = {}
 
-    def ready(shape: str) -> Path:
-        if shape not in made:
-            made[shape] = make_release(tmp_path_factory.mktemp(shape), shape)
-        return made[shape]
+    def ready(shape: str, prefix: str = "") -> Path:
+        if (shape, prefix) not in made:
+            made[shape, prefix] = make_release(tmp_path_factory.mktemp(shape), shape, prefix=prefix)
+        return made[shape, prefix]
 
     return ready
 
@@ -31,15 +31,15 @@ def release_with_tenants(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ready_onnx(ready_releases: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """One ONNX release a shape (or "shipped": the starter) and precision, exported when first asked for."""
-    made: dict[tuple[str, str], Path] = {}
+def ready_onnx(ready_releases: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """One ONNX release a shape (or "shipped": the starter), precision and prefix, exported when first asked for."""
+    made: dict[tuple[str, str, str], Path] = {}
 
-    def ready(shape: str, precision: Precision = "fp32") -> Path:
-        if (shape, precision) not in made:
-            folder = made[shape, precision] = tmp_path_factory.mktemp("onnx") / shape
-            export("starter" if shape == "shipped" else ready_releases(shape), folder, precision)
-        return made[shape, precision]
+    def ready(shape: str, precision: Precision = "fp32", prefix: str = "") -> Path:
+        if (shape, precision, prefix) not in made:
+            folder = made[shape, precision, prefix] = tmp_path_factory.mktemp("onnx") / shape
+            export("starter" if shape == "shipped" else ready_releases(shape, prefix), folder, precision)
+        return made[shape, precision, prefix]
 
     return ready
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from releases import FEATURES, SHAPES, TENANTS, TEXTS, make_release, merged_release, request_of
+from releases import FEATURES, PREFIX, SHAPES, TENANTS, TEXTS, make_release, merged_release, request_of
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -38,7 +38,8 @@ def _folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[s
     @cache
     def made(shape: str) -> dict[str | None, Path]:
         folder = tmp_path_factory.mktemp(shape)
-        everything = make_release(folder / "all", shape, tenants=TENANTS)
+        prefix = PREFIX if shape == "r1_distill" else ""
+        everything = make_release(folder / "all", shape, prefix=prefix, tenants=TENANTS)
         merged = {tenant: merged_release(folder / tenant, everything, tenant) for tenant in TENANTS}
         own = json.loads((everything / "release.json").read_text()) | {"tenants": {}}
         own |= {part: str(everything / part) for part in ("base", "adapter", "head")}
@@ -209,13 +210,17 @@ def test_every_batch_scores_as_each_tenants_own_engine(folders: Callable[[str], 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_cache_mixes_no_tenants(folders: Callable[[str], dict[Any, Path]], precision: Precision) -> None:
-    """The same account and lines at several tenants, growing and in any batch, score as from scratch."""
-    loaded = load(open_release(folders("qwen25")["all"]), precision)
+    """The same account and lines at several tenants, after a prefix and in any batch, score as from scratch."""
+    loaded = load(open_release(folders("r1_distill")["all"]), precision)
 
     @settings(max_examples=20, deadline=None)
-    @given(st.lists(REQUESTS, min_size=1, max_size=4), st.sampled_from([0, 1 << 19, 1 << 24]))
-    def each(batches: list[list[ScoreRequest]], cache_bytes: int) -> None:
-        caching = Engine("caching", loaded, cache_bytes)
+    @given(
+        st.lists(REQUESTS, min_size=1, max_size=4),
+        st.sampled_from([0, 1 << 19, 1 << 24]),
+        st.sampled_from([0, 1 << 20]),
+    )
+    def each(batches: list[list[ScoreRequest]], cache_bytes: int, host_cache_bytes: int) -> None:
+        caching = Engine("caching", loaded, cache_bytes, host_cache_bytes)
         for batch in batches:
             risks = [score.risk for score in caching.score(batch)]
             scratch = [Engine("scratch", loaded).score([one])[0].risk for one in batch]

@@ -4,12 +4,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from engine_contract import EngineContract, TenantsContract
+from engine_contract import EngineContract, TenantsContract, growing
+from releases import PREFIX
 from vllm_twin import VllmTwin
 
 from fraudguard.engine.engine import Engine
 from fraudguard.engine.onnx_engine import OnnxEngine
 from fraudguard.engine.remote import RemoteEngine
+
+PREFIX_TOKENS = 23
 
 
 class TestFull(EngineContract):
@@ -87,3 +90,55 @@ class TestTenantsRemote(TenantsContract):
         """A fresh one and its server."""
         with VllmTwin(release_with_tenants).serving() as twin:
             yield RemoteEngine.connect(release_with_tenants, twin.url, timeout_s=30, threads=1)
+
+
+class TestPrefixed(EngineContract):
+    """After a prefix, fp32 here, with a cache."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, ready_releases: Callable[..., Path]) -> Engine:
+        """A fresh one."""
+        return Engine.load(ready_releases("qwen25", PREFIX), "fp32", 1, 1 << 24)
+
+
+class TestPrefixedOnnx(EngineContract):
+    """After a prefix, on onnxruntime."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, ready_onnx: Callable[..., Path]) -> OnnxEngine:
+        """A fresh one."""
+        return OnnxEngine.load(ready_onnx("qwen25", prefix=PREFIX), 1, 1 << 24)
+
+
+class TestPrefixedRemote(EngineContract):
+    """After a prefix, through the protocol's twin, to which it is a part of every prompt."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, ready_releases: Callable[..., Path]) -> Iterator[RemoteEngine]:
+        """A fresh one and its server, which reads no token more than it must."""
+        release = ready_releases("qwen25", PREFIX)
+        with VllmTwin(release).serving() as twin:
+            twin.max_model_len = PREFIX_TOKENS + 128
+            yield RemoteEngine.connect(release, twin.url, timeout_s=30, threads=1)
+
+
+def test_a_prefix_is_read_alike_by_all(ready_releases: Callable[..., Path], ready_onnx: Callable[..., Path]) -> None:
+    """Here, on onnxruntime and by transformers, which has no cache; and every risk is another than without it."""
+    release, requests = ready_releases("qwen25", PREFIX), growing("a-prefixed", 12)
+    with VllmTwin(release).serving() as twin:
+        twin.max_model_len = PREFIX_TOKENS + 128
+        engines = [
+            Engine.load(release, "fp32", 1),
+            OnnxEngine.load(ready_onnx("qwen25", prefix=PREFIX), 1),
+            RemoteEngine.connect(release, twin.url, timeout_s=30, threads=1),
+            Engine.load(ready_releases("qwen25"), "fp32", 1),
+        ]
+        here, onnx, remote, without = ([score.risk for score in engine.score(requests)] for engine in engines)
+        assert {len(prompt) for prompt in twin.questions[0]["input"]} >= {PREFIX_TOKENS + 128}
+    assert sum(engines[0].tokenizer.count(line.text) for line in requests[-1].timeline.lines) > 128
+    assert here == pytest.approx(remote, abs=1e-5)
+    assert onnx == pytest.approx(remote, abs=1e-4)
+    assert all(abs(a - b) > 1e-4 for a, b in zip(here, without, strict=True))

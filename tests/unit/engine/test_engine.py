@@ -1,11 +1,15 @@
 """The engine: a score depends on its own timeline and features alone, whatever it is batched with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Literal
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,9 +17,11 @@ from hypothesis import strategies as st
 
 from fraudguard.domain import Line, ScoreRequest, Timeline, Typology
 from fraudguard.engine.engine import Engine, share
-from fraudguard.engine.loader import load
+from fraudguard.engine.kv_cache import PAGE
+from fraudguard.engine.loader import Loaded, load
+from fraudguard.engine.qwen2 import Span
 from fraudguard.engine.release import open_release
-from fraudguard.errors import BadModel
+from fraudguard.errors import BadModel, BadSettings
 from fraudguard.features.registry import MODEL_FEATURES
 
 AT = datetime(2026, 11, 21, 10, tzinfo=UTC)
@@ -183,37 +189,178 @@ class Lives:
         return ScoreRequest(timeline, dict.fromkeys(MODEL_FEATURES) | {"transfers_1d": len(lines)})
 
 
-STEPS = st.lists(st.lists(st.tuples(st.sampled_from("abcd"), LINES), min_size=1, max_size=6), min_size=1, max_size=10)
+def after_a_prefix(precision: Precision, tokens: int) -> Loaded:
+    """The starter, with so many tokens to read before every timeline."""
+    ids = LOADED[precision].tokenizer.encode_prefix(
+        "You watch the payments and the messages of one account. 急用钱\n" * 9
+    )
+    assert len(ids) >= tokens
+    return replace(LOADED[precision], prefix=ids[:tokens])
+
+
+@torch.inference_mode()
+def from_scratch(loaded: Loaded, batch: Sequence[ScoreRequest]) -> list[float]:
+    """Each timeline and what comes before it, read alone, at once, into a pool of its own."""
+    risks = []
+    for one in batch:
+        ids = (*loaded.prefix, *loaded.tokenizer.encode_timeline(one.timeline, loaded.head.spec.tokens_max))
+        span = Span(0, np.arange(len(ids)), [len(ids) - 1])
+        hidden = loaded.backbone(torch.tensor(ids), [span], loaded.backbone.new_pool(len(ids)))
+        risks.append(loaded.head.scores(hidden.float(), [one.features], "scratch")[0].risk)
+    return risks
+
+
+@contextmanager
+def counting(engine: Engine) -> Iterator[list[int]]:
+    """The tokens of each pass that the engine's base runs meanwhile."""
+    counted: list[int] = []
+    forward = engine._backbone.forward
+    with patch.object(
+        engine._backbone, "forward", lambda ids, *rest: (counted.append(len(ids)), forward(ids, *rest))[1]
+    ):
+        yield counted
+
+
+BATCHES = st.lists(st.tuples(st.sampled_from("abcd"), LINES), min_size=1, max_size=6)
+# What is forgotten before a batch: of which account, and where.
+DROPS = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["_cache", "_host"])), max_size=2)
+STEPS = st.lists(st.tuples(BATCHES, DROPS), min_size=1, max_size=10)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@settings(max_examples=20, deadline=None)
-@given(steps=STEPS, cache_bytes=st.sampled_from([0, 1 << 21, 1 << 30]), order=st.randoms())
-def test_a_cache_changes_no_score(precision: Precision, steps: object, cache_bytes: int, order: object) -> None:
-    """Any interleaving of growing and cut timelines, with whatever was evicted, scores as from scratch."""
-    caching = Engine("caching", LOADED[precision], cache_bytes)
-    lives = Lives()
-    for step in steps:  # type: ignore[attr-defined]  # hypothesis's lists
-        batch = [lives.grow(account, text) for account, text in step]
-        order.shuffle(batch)  # type: ignore[attr-defined]  # hypothesis's Random
-        risks = [score.risk for score in caching.score(batch)]
-        scratch = Engine("scratch", LOADED[precision]).score(batch)
-        assert risks == pytest.approx([score.risk for score in scratch], abs=TOLERANCE[precision])
+@settings(max_examples=40, deadline=None)
+@given(
+    steps=STEPS,
+    prefix=st.sampled_from([0, 1, 15, 16, 17, 100]),
+    cache_bytes=st.sampled_from([0, 1 << 21, 1 << 30]),
+    host_bytes=st.sampled_from([0, 100_000, 1 << 22]),
+    order=st.randoms(use_true_random=False),
+)
+def test_a_cache_changes_no_score(
+    precision: Precision,
+    steps: list[tuple[list[tuple[str, str]], list[tuple[str, str]]]],
+    prefix: int,
+    cache_bytes: int,
+    host_bytes: int,
+    order: object,
+) -> None:
+    """Any interleaving of growing and cut timelines, after any prefix, scores as from scratch.
+
+    Whatever was evicted, to host memory or for good, and whatever was dropped, here or there. The smallest pool holds
+    little more than one timeline of tokens_max; a place takes 1,536 bytes in fp32.
+    """
+    loaded = after_a_prefix(precision, prefix)
+    with patch.dict("fraudguard.engine.engine.TOKENS_PER_PASS", cpu=64):
+        caching = Engine("caching", loaded, cache_bytes, host_bytes)
+        lives = Lives()
+        for lines, drops in steps:
+            for account, where in drops:
+                getattr(caching, where).drop(account)
+            batch = [lives.grow(account, text) for account, text in lines]
+            order.shuffle(batch)  # type: ignore[attr-defined]  # hypothesis's Random
+            risks = [score.risk for score in caching.score(batch)]
+            assert risks == pytest.approx(from_scratch(loaded, batch), abs=TOLERANCE[precision])
 
 
 def test_an_event_costs_its_own_tokens() -> None:
     """With a cache only the new line is run; without one, the whole timeline."""
     caching = Engine("e", LOADED["fp32"], 1 << 30)
-    counted: list[int] = []
-    forward = caching._backbone.forward
     lives = Lives()
     caching.score([lives.grow("a", SEEN[0])])
-    caching._backbone.forward = lambda ids, *rest: (counted.append(len(ids)), forward(ids, *rest))[1]  # type: ignore[method-assign]
-    try:
+    with counting(caching) as counted:
         caching.score([lives.grow("a", SEEN[1])])
-    finally:
-        caching._backbone.forward = forward  # type: ignore[method-assign]
     assert counted == [caching.tokenizer.count(SEEN[1])]
+
+
+@pytest.mark.parametrize("tokens", [1, 15, 16, 17, 40])
+def test_a_prefix_is_read_once(tokens: int) -> None:
+    """When the engine is made; after that, no account's first event pays for it, nor is it counted as such."""
+    loaded = after_a_prefix("fp32", tokens)
+    with patch.dict("fraudguard.engine.engine.TOKENS_PER_PASS", cpu=16), counting(ENGINES["fp32"]) as counted:
+        engine = Engine("e", loaded)  # of the same base
+    engine.tokens_per_pass = 1_024
+    assert counted == [16] * (tokens // 16) + [tokens % 16] * (tokens % 16 > 0)
+    lives, cost = Lives(), engine.tokenizer.count(SEEN[0])
+    for account in "abc":
+        first = lives.grow(account, SEEN[0])
+        assert engine.new_tokens(first) == cost
+        with counting(engine) as counted:
+            engine.score([first])
+        assert counted == [cost]
+
+
+def test_a_prefix_takes_none_of_a_timelines_tokens() -> None:
+    """tokens_max are its own, whatever comes before; and it counts."""
+    engine = Engine("e", after_a_prefix("fp32", 50))
+    long = request([""] * 600)  # an empty line is one token
+    with counting(engine) as counted:
+        with_prefix = engine.score([long])[0].risk
+    assert sum(counted) == engine.tokens_max
+    assert with_prefix != pytest.approx(ENGINES["fp32"].score([long])[0].risk, abs=1e-4)
+
+
+def long_lines(account: str, lines: int) -> ScoreRequest:
+    """A timeline that is nearly as long as can be read."""
+    texts = [f"customer: {account} {n} {SEEN[0]} {SEEN[1]}" for n in range(lines)]
+    one = request(texts)
+    return ScoreRequest(replace(one.timeline, account_id=account), one.features)
+
+
+def test_what_was_evicted_comes_back_from_host_memory() -> None:
+    """A returning account costs its new line alone, and the whole timeline again without a second place."""
+    loaded = after_a_prefix("fp32", 20)
+    accounts = [f"a-{n}" for n in range(20)]
+    for host_bytes in (1 << 24, 0):
+        with patch.dict("fraudguard.engine.engine.TOKENS_PER_PASS", cpu=64):
+            engine = Engine("e", loaded, 0, host_bytes)
+            for account in accounts:
+                engine.score([long_lines(account, 5)])
+            assert len(engine._cache) < 4
+            returning = long_lines("a-0", 6)
+            cost = engine.tokenizer.count(returning.timeline.lines[-1].text)
+            whole = sum(engine.tokenizer.count(line.text) for line in returning.timeline.lines)
+            assert cost < whole <= engine.tokens_max
+            expected = cost if host_bytes else whole
+            assert engine.new_tokens(returning) == expected
+            with counting(engine) as counted:
+                risk = engine.score([returning])[0].risk
+        assert sum(counted) == expected
+        assert [risk] == pytest.approx(from_scratch(loaded, [returning]), abs=1e-5)
+
+
+def test_making_room_for_a_timeline_does_not_push_it_out() -> None:
+    """The oldest of host memory comes back whole, though what goes for it takes a place there."""
+    one = long_lines("", 5)
+    twins = [ScoreRequest(replace(one.timeline, account_id=f"a-{n}"), one.features) for n in range(12)]
+    engine = Engine("e", LOADED["fp32"])
+    page_bytes = PAGE * engine._pool[:, 0].nbytes
+    pages = -(-len(engine._ids(one)) // PAGE)
+    with patch.dict("fraudguard.engine.engine.TOKENS_PER_PASS", cpu=64):
+        engine = Engine("e", LOADED["fp32"], 0, 2 * pages * page_bytes)
+        for twin in twins:
+            engine.score([twin])
+        assert len(engine._host) == 2
+        oldest = twins[-len(engine._cache) - 2]
+        with counting(engine) as counted:
+            engine.score([oldest])
+    assert counted == [1]
+
+
+def test_what_is_forgotten_is_nowhere() -> None:
+    """Neither in the pool nor behind it."""
+    engine = Engine("e", LOADED["fp32"], 0, 1 << 24)
+    one = long_lines("a", 5)
+    engine.score([one])
+    engine.score([long_lines(f"b-{n}", 5) for n in range(20)])
+    assert engine._host.held("a", (*engine._ids(one),)) == len(engine._ids(one))
+    engine.forget("a")
+    assert engine.new_tokens(one) == len(engine._ids(one))
+
+
+def test_a_second_place_is_for_gpus(ready_releases: Callable[..., Path]) -> None:
+    """On the CPU it would be the same memory; the error says what to set instead."""
+    with pytest.raises(BadSettings, match=r"ENGINE_HOST_CACHE_MIB: .*raise FRAUDGUARD_ENGINE_CACHE_MIB instead"):
+        Engine.load(ready_releases("starter"), "fp32", host_cache_bytes=1 << 20)
 
 
 def test_a_batch_larger_than_the_pool_is_read_in_parts() -> None:
@@ -238,6 +385,39 @@ def test_a_failed_pass_loses_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
             with pytest.raises(ZeroDivisionError):
                 engine.score([request([f"customer: {k} {SEEN[1]}" for k in range(12)])])
     assert engine.score([long])[0].risk == pytest.approx(before, abs=1e-5)
+
+
+def failing(call: Callable[..., object], at: int) -> Callable[..., object]:
+    """The call, failing once: when it is made for the at-th time, from 0."""
+    numbers = count()
+    return lambda *given: call(*given) if next(numbers) != at else 1 / 0
+
+
+PLACES = [("_backbone", "forward"), ("_host", "_numbers"), ("_host", "fill")]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    faults=st.lists(st.tuples(st.sampled_from(PLACES), st.integers(0, 3)), min_size=1, max_size=5),
+    prefix=st.sampled_from([0, 17]),
+    host_bytes=st.sampled_from([0, 300_000, 1 << 24]),
+)
+def test_an_error_anywhere_loses_nothing(
+    faults: list[tuple[tuple[str, str], int]], prefix: int, host_bytes: int
+) -> None:
+    """In a pass, in a copy to host memory or back, the first or a later one of a batch: then all scores are right."""
+    loaded = after_a_prefix("fp32", prefix)
+    with patch.dict("fraudguard.engine.engine.TOKENS_PER_PASS", cpu=64):
+        engine = Engine("e", loaded, 0, host_bytes)
+        for lines, ((owner, name), at) in enumerate(faults, 2):
+            batch = [long_lines(account, lines) for account in "abc"]
+            part = getattr(engine, owner)
+            with patch.object(part, name, failing(getattr(part, name), at)), suppress(ZeroDivisionError):
+                engine.score(batch)
+            risks = [score.risk for score in engine.score(batch)]
+            assert risks == pytest.approx(from_scratch(loaded, batch), abs=1e-5)
+    pages = sum(len(room.pages) for room in engine._cache._entries.values()) + len(engine._cache._free)
+    assert pages == engine._pool.shape[1] // PAGE - -(-prefix // PAGE)
 
 
 def test_a_timeline_longer_than_one_pass_is_read_in_pieces(

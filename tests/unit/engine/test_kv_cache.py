@@ -1,10 +1,11 @@
 """The timeline cache: what it says is held is right, and no place belongs to two."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fraudguard.engine.kv_cache import PAGE, TimelineCache
+from fraudguard.engine.kv_cache import PAGE, Room, TimelineCache
 
 Ids = tuple[int, ...]
 
@@ -92,3 +93,47 @@ def test_a_dropped_entry_is_computed_again() -> None:
     pool.cache.drop("a")
     assert len(pool.cache) == 0
     assert pool.use("a", (1, 2)) == 0
+
+
+def test_what_is_evicted_is_told_while_it_is_whole() -> None:
+    """Its places still hold its ids; what is dropped or replaced is not told."""
+    told: list[object] = []
+    pool = Pool(2 * PAGE)
+
+    def evicted(room: Room) -> None:
+        told.append(room.key)
+        assert pool.places[room.slots].tolist() == list(room.ids)
+
+    pool.cache = TimelineCache(2 * PAGE, evicted)
+    pool.use("a", (1,))
+    pool.use("b", (2,))
+    pool.use("b", (2, 3))
+    pool.use("c", tuple(range(2 * PAGE)))
+    pool.cache.drop("c")
+    assert told == ["a", "b"]
+
+
+def test_an_error_while_it_is_told_loses_no_place() -> None:
+    """The entry is gone, the one that room was made for is still there, and every place can be had again."""
+    failing = [False]
+    pool = Pool(3 * PAGE)
+    pool.cache = TimelineCache(3 * PAGE, lambda _: 1 / 0 if failing[0] else None)  # type: ignore[arg-type, return-value]
+    pool.use("a", (1,))
+    pool.use("b", (2,))
+    failing[0] = True
+    with pytest.raises(ZeroDivisionError):
+        pool.cache.take("a", tuple(range(1, 3 * PAGE)))
+    assert [pool.cache.held(account, (n,)) for n, account in enumerate("ab", 1)] == [1, 0]
+    assert pool.use("a", tuple(range(1, 3 * PAGE))) == 1
+
+
+def test_a_room_that_is_never_put_back_is_never_evicted() -> None:
+    """What is read before every timeline stays; a timeline longer than the rest of the pool finds no room."""
+    pool = Pool(4 * PAGE)
+    prefix = pool.cache.take(None, tuple(range(PAGE + 1)))
+    assert prefix is not None
+    for account in "abcd":
+        pool.use(account, tuple(range(2 * PAGE)))
+        assert not set(pool.cache.find(account).slots) & set(prefix.slots)  # type: ignore[union-attr]  # it was just put
+    assert pool.cache.take("e", tuple(range(2 * PAGE + 1))) is None
+    assert pool.cache.take("e", tuple(range(4 * PAGE + 1))) is None

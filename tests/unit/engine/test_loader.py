@@ -174,6 +174,17 @@ def test_more_tokens_than_positions_are_refused(make_release: Callable[..., Path
     _refused(folder, "reads 257 tokens, the base only 256")
 
 
+def test_a_prefix_needs_positions_too(make_release: Callable[..., Path]) -> None:
+    """Both together may fill the base's positions, and no more."""
+    folder = make_release(prefix="a" * 100)
+    tokens = len(load(open_release(folder), "fp32").prefix)
+    head = folder / "head" / "head.json"
+    _rewrite(head, tokens_max=256 - tokens)
+    assert load(open_release(folder), "fp32").head.spec.tokens_max == 256 - tokens
+    _rewrite(head, tokens_max=257 - tokens)
+    _refused(folder, f"reads {257 - tokens} tokens after a prefix of {tokens}, the base only 256")
+
+
 def test_a_tokenizer_larger_than_the_vocabulary_is_refused(make_release: Callable[..., Path]) -> None:
     """An id without an embedding would crash in the forward pass."""
     folder = make_release()

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from releases import PREFIX
 
 from fraudguard.domain import ScoreRequest
 from fraudguard.engine.engine import Engine
@@ -123,6 +125,26 @@ def test_an_event_costs_its_own_tokens(
     engine.score([ask(*texts[:3]), ask(*texts[:2])])
     engine.score([ask(*texts[:3])])
     assert counted == [engine.tokenizer.count(texts[1]), engine.tokenizer.count(texts[2]), 1]
+
+
+def test_a_prefix_is_read_once(ready_onnx: Ready, ask: Ask, texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the time the engine is made; an account's first event costs its own line, and sees it."""
+    engine, without = (OnnxEngine.load(ready_onnx("qwen25", prefix=prefix), 1) for prefix in (PREFIX, ""))
+    counted: list[tuple[int, int]] = []
+    run = engine._session.run
+
+    class Counting:
+        def run(self, outputs: object, inputs: dict[str, np.ndarray]) -> object:
+            counted.append((len(inputs["ids"]), inputs["past"].shape[1]))
+            return run(outputs, inputs)
+
+    monkeypatch.setattr(engine, "_session", Counting())
+    cost = engine.tokenizer.count(texts[0])
+    for account in "ab":
+        first = of_account(ask(texts[0]), account)
+        assert engine.new_tokens(first) == cost
+        assert engine.score([first])[0].risk != pytest.approx(without.score([first])[0].risk, abs=1e-4)
+    assert counted == [(cost, len(engine.tokenizer.encode_prefix(PREFIX)))] * 2
 
 
 def test_a_failed_run_loses_no_room(

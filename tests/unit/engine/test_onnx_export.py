@@ -27,7 +27,7 @@ def test_a_release_is_one_folder_with_the_hashes_of_its_files(
     assert all(sha256(folder / name) == sum_ for name, sum_ in sums.items())
     source = json.loads((ready_releases("qwen25") / "release.json").read_text())
     made = json.loads((folder / "release.json").read_text())
-    assert [made["name"], made["version"]] == [source["name"], source["version"]]
+    assert [made["name"], made["version"], made["prefix"]] == [source["name"], source["version"], source["prefix"]]
 
 
 def test_a_folder_that_exists_is_refused(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def test_parts_may_lie_elsewhere(make_release: Callable[..., Path], tmp_path: Pa
             r"tenants\.bank\.adapter: there is no folder .*none",
         ),
         ({"tenants": {"a/b": {"adapter": "adapter", "head": "head"}}}, r"tenants\.a/b.*: String should match"),
+        ({"prefix": None}, r"prefix: Input should be a valid string"),
         ({"bass": "base"}, r"bass: Extra inputs are not permitted"),
     ],
 )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import SecretStr
-from releases import TENANTS, TEXTS, request_of
+from releases import PREFIX, TENANTS, TEXTS, request_of
 from vllm_twin import Answer, VllmTwin
 
 from fraudguard.assembly import load_engine
@@ -250,8 +250,17 @@ def test_a_server_that_comes_back_with_another_model_is_refused(engine: RemoteEn
 def test_a_server_that_reads_less_than_the_head_is_refused(release: Path, twin: VllmTwin) -> None:
     """It would refuse the long timelines, and with each its whole batch."""
     twin.max_model_len = 127
-    with pytest.raises(BadModel, match=r"timelines of 127 tokens, the head 128 \(start it with --max-model-len 128"):
+    with pytest.raises(BadModel, match=r"reads 127 tokens, the longest .* has 128 \(start it with --max-model-len 128"):
         RemoteEngine.connect(release, twin.url, timeout_s=30)
+
+
+def test_a_server_must_read_the_prefix_too(ready_releases: Callable[..., Path]) -> None:
+    """It comes before the longest timeline."""
+    release = ready_releases("qwen25", PREFIX)
+    with VllmTwin(release).serving() as twin:
+        twin.max_model_len = 128 + 22
+        with pytest.raises(BadModel, match="--max-model-len 151"):
+            RemoteEngine.connect(release, twin.url, timeout_s=30)
 
 
 def test_hidden_states_of_another_size_are_refused(engine: RemoteEngine, twin: VllmTwin) -> None:

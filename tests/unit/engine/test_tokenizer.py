@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from releases import request_of
+from releases import PREFIX, SHAPES, make_tokenizer, request_of
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from fraudguard.engine.release import open_release
@@ -85,6 +85,19 @@ def test_the_last_ids_of_lines_are_kept() -> None:
     both = request_of("customer: 急用钱", "agent: hello").timeline
     assert STARTER.encode_timeline(both, 100) == first + second
     assert STARTER.encode_timeline(both, len(second) + 1) == first[-1:] + second
+
+
+def test_a_prefix_may_hold_control_tokens(tmp_path: Path) -> None:
+    """A release's text may, what people write may not, before and after; without a line end of its own."""
+    make_tokenizer(tmp_path, SHAPES["qwen25"]["special"])
+    tokenizer = LineTokenizer(tmp_path)
+    raw = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    written = tokenizer.encode("<|im_start|>system")
+    assert raw.token_to_id("<|im_start|>") not in written
+    assert tokenizer.encode_prefix(PREFIX) == tuple(raw.encode(PREFIX, add_special_tokens=False).ids)
+    assert tokenizer.encode_prefix(PREFIX).count(raw.token_to_id("<|im_start|>")) == 1
+    assert LineTokenizer(tmp_path).encode("<|im_start|>system") == tokenizer._tokenize("<|im_start|>system") == written
+    assert tokenizer.encode_prefix("") == ()
 
 
 def test_counting_needs_no_torch() -> None:

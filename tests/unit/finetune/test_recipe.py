@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,18 @@ import torch
 import yaml
 
 from finetune import data, measure, train_starter
-from finetune.adapt import numeric_inputs, samples
+from finetune.adapt import numeric_inputs, read, samples
 from finetune.passages import passages
 from finetune.recipe import read_recipe
+from fraudguard.domain import Line, ScoreRequest, Timeline
 from fraudguard.engine.engine import Engine
+from fraudguard.engine.head import load_head
+from fraudguard.engine.loader import attach, load_base
 from fraudguard.engine.release import open_release
 from fraudguard.engine.tokenizer import LineTokenizer
 from fraudguard.features.registry import MODEL_FEATURES
 
+PREFIX = "Watch this account. 急用钱\n"
 TOKENIZER = LineTokenizer(open_release("starter").base)
 
 
@@ -31,7 +36,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content["base"] |= {"hidden_size": 64, "layers": 1, "heads": 1, "intermediate_size": 64}
     content["stories"] |= {part: {"accounts": 24, "frauds": 8} for part in ("train", "dev", "test")}
     content["language_model"] |= {"tokens": 8000, "batch": 4, "block": 64, "candidates": 64}
-    content["adapter"] |= {"rank": 4, "epochs": 2, "batch_tokens": 512}
+    content["adapter"] |= {"rank": 4, "epochs": 2, "batch_tokens": 512, "prefix": PREFIX}
     file = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
     file.write_text(yaml.safe_dump(content))
     return file
@@ -102,6 +107,31 @@ def test_every_event_is_read_once_where_its_line_ends() -> None:
         assert sample.numbers.shape == (len(passage.readings), len(MODEL_FEATURES))
         weights = [1.0 if reading.story else 0.5 for reading in passage.readings]
         assert sample.weight.tolist() == weights
+
+
+def test_what_is_trained_on_is_what_the_engine_reads(made: list[Path]) -> None:
+    """The prefix, the lines and the numbers of every reading: the risks along a passage are the engine's."""
+    release = open_release(made[0])
+    assert release.adapter is not None
+    encoder, head = LineTokenizer(release.base), load_head(release.head)
+    longest = max(passages(data.story_lives("dev", 3, 12, 4), encoder, 256), key=lambda passage: len(passage.readings))
+    (sample,) = samples([longest], encoder, 1.0, release.prefix)
+    assert tuple(sample.ids[: sample.ends[0]][: len(encoder.encode_prefix(PREFIX))].tolist()) == encoder.encode_prefix(
+        PREFIX
+    )
+    trained = head.calibration.risk(read(attach(load_base(release.base), release.adapter), head, [sample]))
+    at = datetime(2026, 11, 21, tzinfo=UTC)
+    lines = [Line("message", at, text) for text in longest.lines]
+    requests = [
+        ScoreRequest(
+            Timeline("a", 1, tuple(lines[: reading.line + 1])),
+            dict(zip(MODEL_FEATURES, reading.numbers.tolist(), strict=True)),
+        )
+        for reading in longest.readings
+    ]
+    scores = Engine.load(made[0], "fp32").score(requests)
+    assert len(scores) > 5
+    assert [score.risk for score in scores] == pytest.approx(trained.tolist(), abs=1e-5)
 
 
 def test_bins_follow_the_data() -> None:
