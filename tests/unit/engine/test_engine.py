@@ -352,7 +352,7 @@ def test_what_is_forgotten_is_nowhere() -> None:
     one = long_lines("a", 5)
     engine.score([one])
     engine.score([long_lines(f"b-{n}", 5) for n in range(20)])
-    assert engine._host.held("a", (*engine._ids(one),)) == len(engine._ids(one))
+    assert engine._host.held((0, "a"), engine._ids(one)) == len(engine._ids(one))
     engine.forget("a")
     assert engine.new_tokens(one) == len(engine._ids(one))
 
