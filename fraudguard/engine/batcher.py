@@ -19,6 +19,7 @@ from fraudguard.engine.tokenizer import LineTokenizer
 
 TOKENS_FIRST: Final = 1_024  # of a pass, as long as the rate is not known
 RATE_MEMORY: Final = 0.8  # how much of the measured rate is the past's, at every pass
+SHORTEST_GROWS: Final = 1.02  # the shortest pass is forgotten at this pace
 
 
 class BlockingEngine(Protocol):
@@ -64,6 +65,7 @@ class Batcher:
         self._running: asyncio.Task[None] | None = None
         self._running_until = 0.0  # when the pass under way should end, by the event loop's time
         self._rate: float | None = None  # tokens/s
+        self._shortest = math.inf  # seconds of a pass, however small
 
     @property
     def name(self) -> str:
@@ -133,6 +135,7 @@ class Batcher:
 
     def _learn(self, tokens: int, seconds: float) -> None:
         """A small pass is mostly overhead and says too little: it can raise the rate and not lower it."""
+        self._shortest = min(seconds, self._shortest * SHORTEST_GROWS)
         rate = tokens / max(seconds, 1e-6)
         if self._rate is None:
             self._rate = rate if tokens >= self._budget / 2 else None
@@ -141,8 +144,12 @@ class Batcher:
 
     @property
     def _budget(self) -> float:
-        """Tokens of one pass."""
-        return self._rate * self._pass_s if self._rate else TOKENS_FIRST
+        """Tokens of one pass.
+
+        Where a pass takes longer than it should whatever is in it, smaller ones would only be more: then as many tokens
+        as make up half of its time.
+        """
+        return self._rate * max(self._pass_s, 2 * self._shortest) if self._rate else TOKENS_FIRST
 
     def _next_pass(self, now: float) -> list[_Job]:
         """What to score now, earliest deadline first; leaves out what is too late or no longer wanted."""

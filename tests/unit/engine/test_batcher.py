@@ -146,6 +146,22 @@ async def test_a_rate_from_a_bad_moment_refuses_nobody_for_ever() -> None:
     batcher.close()
 
 
+@given(
+    fixed_s=st.floats(0.001, 1.0),
+    rate=st.floats(100, 2e4),
+    small=st.lists(st.integers(1, 50), min_size=40, max_size=40),
+)
+def test_the_budget_fits_the_pass_and_does_not_collapse(fixed_s: float, rate: float, small: list[int]) -> None:
+    """A pass costs fixed_s and its tokens: it ends near pass_s, or takes about twice what it costs anyway."""
+    batcher = Batcher(Counting(), pass_s=0.1, queue_max=1)
+    for tokens in small:
+        for taken in (max(1, batcher._budget), tokens):  # as much as it may, then next to nothing
+            batcher._learn(taken, fixed_s + taken / rate)
+    want = max(0.1 - fixed_s, fixed_s) * rate
+    assert 0.6 * want - 50 <= batcher._budget <= 1.5 * want + 150
+    batcher.close()
+
+
 async def test_a_full_queue_refuses_and_stays_bounded() -> None:
     """More than may wait is refused at once; what waits is served."""
     engine = Counting(open_gate=False)

@@ -417,7 +417,7 @@ def test_an_error_anywhere_loses_nothing(
             risks = [score.risk for score in engine.score(batch)]
             assert risks == pytest.approx(from_scratch(loaded, batch), abs=1e-5)
     pages = sum(len(room.pages) for room in engine._cache._entries.values()) + len(engine._cache._free)
-    assert pages == engine._pool.shape[1] // PAGE - -(-prefix // PAGE)
+    assert pages == engine._cache._pages - -(-prefix // PAGE)
 
 
 def test_a_timeline_longer_than_one_pass_is_read_in_pieces(
