@@ -24,8 +24,9 @@ from benchmarks.workloads import LENGTH_MAX, Event
 from fraudguard.engine.engine import Engine
 from fraudguard.engine.head import FusionHead
 from fraudguard.engine.head_spec import Calibration, HeadSpec
-from fraudguard.engine.loader import Loaded, Precision
-from fraudguard.engine.quantization import to_int8
+from fraudguard.engine.loader import Loaded
+from fraudguard.engine.precision import Precision
+from fraudguard.engine.quantization import quantize
 from fraudguard.engine.qwen2 import Qwen2
 from fraudguard.engine.tokenizer import LineTokenizer
 
@@ -50,8 +51,7 @@ class Ours:
     def __init__(self, model: Qwen2Model, precision: Precision, *, keeps: bool) -> None:
         self.exact, self.keeps = precision == "fp32", keeps
         backbone = Qwen2.of(_bf16(model) if precision == "bf16" else model)
-        if precision == "int8":
-            to_int8(backbone)
+        quantize(backbone, precision)
         self._head = _SeenHead(model.config.hidden_size)
         self._engine = Engine("benchmark", Loaded(backbone, self._head, _GivenIds()), CACHE_BYTES if keeps else 0)
         self._strangers = itertools.count()

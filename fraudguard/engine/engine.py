@@ -15,11 +15,11 @@ import torch
 
 from fraudguard.domain import Score, ScoreRequest
 from fraudguard.engine.kv_cache import PAGE, Room, TimelineCache
-from fraudguard.engine.loader import Loaded, Precision, load
+from fraudguard.engine.loader import Loaded, load
+from fraudguard.engine.precision import Hardware, Precision, choose
 from fraudguard.engine.qwen2 import Shape, Span
 from fraudguard.engine.release import open_release
 from fraudguard.engine.tokenizer import LineTokenizer
-from fraudguard.errors import BadSettings
 
 # New tokens of one forward pass: more leave the caches of a CPU core and are slower a token.
 TOKENS_PER_FORWARD = 1_024
@@ -58,17 +58,14 @@ class Engine:
     ) -> Self:
         """The release in a folder, or "starter".
 
-        precision "auto": bf16 on a GPU, int8 on the CPU. threads: of torch, for the whole process; 0 leaves its choice.
+        precision: see engine/precision.py. threads: of torch, for the whole process; 0 leaves its choice.
         device "auto": a GPU if there is one. Raises BadModel, BadSettings.
         """
         if threads:
             torch.set_num_threads(threads)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        if precision == "auto":
-            precision = "bf16" if device == "cuda" else "int8"
-        if (device, precision) == ("cuda", "int8"):
-            raise BadSettings("int8 is for the CPU", path="precision", hint="bf16 on a GPU")
+        precision = choose(precision, Hardware.of(device))
         release = open_release(source)
         name = f"{release.name}@{release.version}+{precision}"
         engine = cls(name, load(release, precision, device), cache_bytes)

@@ -26,6 +26,7 @@ class Manifest(BaseModel):
     """release.json. base, adapter and head: a folder beside it, an absolute path, or a hub id `owner/name[@revision]`.
 
     base: a Qwen2 checkpoint with its tokenizer.json. adapter: a peft LoRA adapter, merged on loading; null for none.
+    activations: a file beside it, made by finetune/calibrate_activations.py: the ranges for the calibrated precisions.
     graph: PRECISION.onnx beside it: this is an ONNX release (engine/onnx_export.py), whose parts are all in its folder.
     """
 
@@ -38,6 +39,7 @@ class Manifest(BaseModel):
     base: str
     adapter: str | None = None
     head: str
+    activations: str | None = None
     graph: str | None = None
 
 
@@ -51,6 +53,7 @@ class Release:
     adapter: Path | None
     head: Path
     graph: Path | None = None
+    activations: Path | None = None
 
 
 def open_release(source: Path | str) -> Release:
@@ -76,6 +79,7 @@ def open_release(source: Path | str) -> Release:
         adapter=None if manifest.adapter is None else _part(folder, "adapter", manifest.adapter),
         head=_part(folder, "head", manifest.head),
         graph=None if manifest.graph is None else folder / manifest.graph,
+        activations=None if manifest.activations is None else folder / manifest.activations,
     )
 
 
