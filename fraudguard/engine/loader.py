@@ -78,13 +78,14 @@ def _ranges(release: Release, backbone: nn.Module) -> dict[str, Range]:
     hint = "python -m finetune.calibrate_activations RELEASE takes them"
     if release.activations is None:
         raise BadModel("the release has no ranges of activations", path=str(release.head.parent), hint=hint)
+    path = str(release.activations)
     try:
         ranges = _RANGES.validate_json(release.activations.read_bytes())
     except (OSError, ValidationError) as error:
-        raise BadModel("there are no readable ranges of activations", path=str(release.activations), hint=hint) from error
+        raise BadModel("there are no readable ranges of activations", path=path, hint=hint) from error
     for name, layer in backbone.named_modules():
         if isinstance(layer, nn.Linear) and name not in ranges:
-            raise BadModel(f"the ranges lack {name}", path=str(release.activations), hint=hint)
+            raise BadModel(f"the ranges lack {name}", path=path, hint=hint)
     return ranges
 
 

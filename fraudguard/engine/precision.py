@@ -53,7 +53,6 @@ def choose(asked: Precision | Literal["auto"], hardware: Hardware) -> Precision:
     if asked == "int4" and hardware.device == "cuda" and not hardware.bf16:
         raise BadSettings("int4 needs a GPU of compute capability 8.0", path="precision", hint="fp32 on this one")
     if asked == "fp8" and not hardware.fp8:
-        raise BadSettings(
-            "fp8 needs a GPU of compute capability 8.9", path="precision", hint=f"here {choose('auto', hardware)}"
-        )
+        hint = f"auto would be {choose('auto', hardware)} here"
+        raise BadSettings("fp8 needs a GPU of compute capability 8.9", path="precision", hint=hint)
     return asked

@@ -114,10 +114,10 @@ class Int8Linear(nn.Module):
             y = torch._int_mm(levels, self.weight).to(torch.float32).mul_(self.scale)
             return y if bias is None else y.add_(bias)
         # It takes one activation scale for all rows: 1, since each has its own or it is in the channels'.
-        y = torch.ops.onednn.qlinear_pointwise(
+        added: Tensor = torch.ops.onednn.qlinear_pointwise(
             levels, 1.0, 0, self.weight, self.scale, self.zero, bias, 1.0, 0, torch.float32, "none", [], ""
         )
-        return y
+        return added
 
 
 def _levels(low: float, high: float, *, symmetric: bool) -> tuple[float, float]:
@@ -197,8 +197,8 @@ class Fp8Linear(nn.Module):
 def quantize(module: nn.Module, precision: Precision, ranges: Mapping[str, Range] | None = None) -> None:
     """Replace every linear layer inside the module, in place, where it is. Embeddings and norms stay as they are.
 
-    ranges: for a calibrated precision, what each layer reads, by its name. The module's activations are to be float32
-    for int8 and bf16 for int4 and fp8, whose kernels leave layers of odd sizes to bf16. Raises KeyError without a range.
+    ranges: for a calibrated precision, what each layer reads, by its name; KeyError where one is missing. The module is
+    in float32 for int8, in bf16 for int4 and fp8, where layers of sizes that no kernel takes stay as they are.
     """
     for name, layer in list(module.named_modules()):
         if isinstance(layer, nn.Linear) and (made := _quantized(layer, name, precision, ranges or {})) is not None:

@@ -24,9 +24,9 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 # How far a risk may move with the batch it is in. fp32: the rounding of sums. int8: such a difference may push an
 # activation over the edge between two of its 255 levels. bf16 keeps 8 bits of every sum, int4's sums are in bf16, and
 # fp8's levels are a sixteenth apart.
-TOLERANCE = {precision: 2e-3 for precision in PRECISIONS} | {"fp32": 1e-5, "bf16": 2e-2, "int4": 2e-2, "fp8": 5e-2}
+TOLERANCE = dict.fromkeys(PRECISIONS, 0.002) | {"fp32": 1e-5, "bf16": 2e-2, "int4": 2e-2, "fp8": 5e-2}
 # How far the starter's risks may move from fp32's: at most, and on average.
-MOVED = {precision: (0.05, 0.01) for precision in PRECISIONS} | {"int4": (0.1, 0.02), "fp8": (0.1, 0.02)}
+MOVED = dict.fromkeys(PRECISIONS, (0.05, 0.01)) | {"int4": (0.1, 0.02), "fp8": (0.1, 0.02)}
 torch.set_num_threads(1)
 LOADED = {precision: load(open_release("starter"), precision) for precision in PRECISIONS}
 ENGINES = {precision: Engine(f"starter@0+{precision}", LOADED[precision]) for precision in PRECISIONS}
