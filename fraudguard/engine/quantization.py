@@ -21,6 +21,8 @@ from fraudguard.engine.precision import Precision
 
 # Weights of a layer from which oneDNN's own layout pays: its product is twice as fast, but a call costs 20 us more.
 PACKED_FROM: Final = 1 << 17
+# What makes a signed byte unsigned, by flipping its first bit.
+UNSIGNED: Final = 128
 GROUP: Final = 32  # int4 weights that share a step: the smallest that torch has, 5 bits a weight in all
 E4M3_MAX: Final = 448.0
 # Of a scale: rows of zeros have none.
@@ -52,6 +54,7 @@ class Int8Linear(nn.Module):
     scale: Tensor
     sums: Tensor
     zero: Tensor
+    added: Tensor | None
     bias: Tensor | None
 
     def __init__(self, linear: nn.Linear, *, symmetric: bool = True, calibrated: Range | None = None) -> None:
@@ -63,19 +66,22 @@ class Int8Linear(nn.Module):
         # Without VNNI oneDNN sums in int16, which saturates.
         self.packed = weight.numel() >= PACKED_FROM and torch.cpu._is_vnni_supported()
         packed = torch.ops.onednn.qlinear_prepack(rounded, None) if self.packed else rounded.t()  # a view: [in, out]
-        # What a level of zero would add to every channel, where zero is not the middle level.
-        sums = rounded.sum(dim=1, dtype=torch.int32) * scale
         bias = None if linear.bias is None else linear.bias.detach().to(torch.float32)
         self.symmetric, self.step, self.middle = symmetric, None, 0.0
         if calibrated is not None:
             self.step, self.middle = _levels(*calibrated, symmetric=symmetric)
-            scale, offset = scale * self.step, sums * (self.step * -self.middle)
-            bias = offset if bias is None else bias + offset
+            scale = scale * self.step
+        # What each level by which zero is off adds to every channel.
+        sums = rounded.sum(dim=1, dtype=torch.int32) * scale
+        added = None if calibrated is None else sums * -self.middle + (0.0 if bias is None else bias)
+        if self.packed:
+            added = sums * -UNSIGNED + (0.0 if added is None else added)
         self.register_buffer("weight", packed)
         self.register_buffer("scale", scale)
         self.register_buffer("sums", sums)
         self.register_buffer("zero", torch.zeros(len(scale), dtype=torch.int64))
-        self.register_buffer("bias", bias)
+        self.register_buffer("added", added)
+        self.register_buffer("bias", bias if calibrated is None else None)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102 - see the class
         rows = x.reshape(-1, x.shape[-1])
@@ -83,8 +89,8 @@ class Int8Linear(nn.Module):
             y = self._calibrated(rows, self.step)
         else:
             y = self._symmetric(rows) if self.symmetric else self._asymmetric(rows)
-            if self.bias is not None:
-                y.add_(self.bias)
+        if self.bias is not None:
+            y.add_(self.bias)
         return y.reshape(*x.shape[:-1], -1)
 
     # In place where it can be: on small models the time goes into memory, not into products.
@@ -93,7 +99,7 @@ class Int8Linear(nn.Module):
         levels = (rows * (1 / step)).round_()
         if self.middle:
             levels.add_(self.middle)
-        return self._product(levels.clamp_(-128, 127).to(torch.int8), self.bias)
+        return self._product(levels.clamp_(-128, 127).to(torch.int8))
 
     def _symmetric(self, rows: Tensor) -> Tensor:
         largest = torch.maximum(rows.amax(dim=1, keepdim=True), rows.amin(dim=1, keepdim=True).neg_())
@@ -108,16 +114,18 @@ class Int8Linear(nn.Module):
         y = self._product((rows / step).round_().add_(middle).to(torch.int8))
         return y.addr_(middle[:, 0], self.sums, alpha=-1).mul_(step)
 
-    def _product(self, levels: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Of int8 rows and the weights, times the channels' scales, and the bias."""
+    def _product(self, levels: Tensor) -> Tensor:
+        """Of int8 rows, which are lost, and the weights, times the channels' scales, and what is added to them."""
         if not self.packed:
             y = torch._int_mm(levels, self.weight).to(torch.float32).mul_(self.scale)
-            return y if bias is None else y.add_(bias)
+            return y if self.added is None else y.add_(self.added)
+        # Signed levels would take a thousand times as long without AMX: VNNI's factors are unsigned.
+        unsigned = levels.view(torch.uint8).bitwise_xor_(UNSIGNED)
         # It takes one activation scale for all rows: 1, since each has its own or it is in the channels'.
-        added: Tensor = torch.ops.onednn.qlinear_pointwise(
-            levels, 1.0, 0, self.weight, self.scale, self.zero, bias, 1.0, 0, torch.float32, "none", [], ""
+        scaled: Tensor = torch.ops.onednn.qlinear_pointwise(
+            unsigned, 1.0, 0, self.weight, self.scale, self.zero, self.added, 1.0, 0, torch.float32, "none", [], ""
         )
-        return added
+        return scaled
 
 
 def _levels(low: float, high: float, *, symmetric: bool) -> tuple[float, float]:
