@@ -1,5 +1,8 @@
 """Quantized linear layers against float64 arithmetic, and each row against itself alone."""
 
+import os
+import subprocess
+import sys
 from typing import get_args
 
 import pytest
@@ -190,3 +193,22 @@ def test_what_no_kernel_takes_stays(precision: Precision, inputs: int) -> None:
     model = nn.Sequential(nn.Linear(inputs, 32))
     quantize(model, precision)
     assert isinstance(model[0], nn.Linear)
+
+
+@pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="without VNNI oneDNN is not used")
+def test_onednn_emulates_no_product_without_amx() -> None:
+    """Held to AVX2 with VNNI, it takes a kernel of its own, not its reference, which is thousands of times slower."""
+    script = f"""
+import torch
+from fraudguard.engine.quantization import Int8Linear, PACKED_FROM
+layer = Int8Linear(torch.nn.Linear(600, {PACKED_FROM // 600 + 1}))
+assert layer.packed
+with torch.no_grad():
+    layer(torch.randn(2, 600))
+"""
+    held = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2_VNNI", "ONEDNN_VERBOSE": "1"}
+    run = subprocess.run([sys.executable, "-c", script], env=held, capture_output=True, text=True, check=True)
+    kernels = [line.split(",") for line in run.stdout.splitlines() if ",exec,cpu,matmul," in line]
+    kernels += [line.split(",") for line in run.stdout.splitlines() if ",exec,cpu,inner_product," in line]
+    assert kernels
+    assert not [kernel for kernel in kernels if any(word.startswith("ref") for word in kernel)]
