@@ -1,7 +1,7 @@
 """Linear layers in fewer bits: W8A8 for the CPU, int4 weights, fp8 for a GPU.
 
-Knows linear layers, and no release. What a token's values are rounded to depends on that token alone, or on a range that was taken
-beforehand: never on what else stands in the batch.
+Knows linear layers, and no release. What a token's values are rounded to depends on that token alone, or on a range
+that was taken beforehand: never on what else stands in the batch.
 
 - W8A8: int8 weights with one scale an output channel, products summed in int32. Activations are rounded by a scale of
   each token's own, or by one of the tensor (calibrated: finetune/calibrate_activations.py); symmetric about zero, or
