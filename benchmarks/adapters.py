@@ -29,7 +29,8 @@ from fraudguard.domain import ScoreRequest
 from fraudguard.engine.adapters import LowRank
 from fraudguard.engine.engine import Engine
 from fraudguard.engine.loader import Loaded
-from fraudguard.engine.quantization import to_int8
+from fraudguard.engine.precision import Precision
+from fraudguard.engine.quantization import quantize
 from fraudguard.engine.qwen2 import Qwen2
 
 COLUMNS = (
@@ -52,18 +53,17 @@ def random_adapter(model: Qwen2Model, seed: int, rank: int) -> Adapter:
     return found
 
 
-def ready(model: Qwen2Model, precision: str, adapters: Sequence[Adapter]) -> Qwen2:
+def ready(model: Qwen2Model, precision: Precision, adapters: Sequence[Adapter]) -> Qwen2:
     """Quantized, then with the adapters beside it."""
     backbone = Qwen2.of(model.to(torch.bfloat16) if precision == "bf16" else model)
-    if precision == "int8":
-        to_int8(backbone)
+    quantize(backbone, precision)
     if adapters:
         backbone.adapt(adapters)
     return backbone
 
 
 @torch.no_grad()
-def merged(model: Qwen2Model, adapter: Adapter, precision: str) -> Qwen2:
+def merged(model: Qwen2Model, adapter: Adapter, precision: Precision) -> Qwen2:
     """The adapter in the weights, then quantized."""
     model = copy.deepcopy(model)
     for name, part in adapter.items():

@@ -10,7 +10,7 @@ import importlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast, get_args
+from typing import Any, Final
 
 import torch
 from tokenizers import Tokenizer
@@ -32,7 +32,7 @@ from transformers import (
 from benchmarks.peers import Ours, Peer, Transformers
 from benchmarks.workloads import LENGTH_MAX, Event
 from fraudguard.engine.kv_cache import PAGE
-from fraudguard.engine.loader import Precision
+from fraudguard.engine.precision import Precision
 
 PACKED_TOKENS: Final = 16_384  # of one packed pass: above what any of the models needs to keep the GPU busy
 CROSS_ENCODER_BATCH: Final = 64
@@ -275,15 +275,13 @@ class CrossEncoded:
         return found.float().cpu()
 
 
-def ours(model: Qwen2Model, sizes: Sizes, precision: str, *, graphs: bool) -> Peer:
+def ours(model: Qwen2Model, sizes: Sizes, precision: Precision, *, graphs: bool) -> Peer:
     """Room for every account's timeline and as much again for those that come once."""
-    if precision not in get_args(Precision):  # until the engine has it
-        raise NotImplementedError(f"the engine has no {precision}")
     config = model.config
     head_dim = config.hidden_size // config.num_attention_heads
     token_bytes = config.num_hidden_layers * 2 * config.num_key_value_heads * head_dim * model.dtype.itemsize
     tokens = 2 * sizes.accounts * (sizes.cached + sizes.new + PAGE)
-    return Ours(model, cast(Precision, precision), keeps=True, cache_bytes=tokens * token_bytes, graphs=graphs)
+    return Ours(model, precision, keeps=True, cache_bytes=tokens * token_bytes, graphs=graphs)
 
 
 # The first is what the others are compared with; those that may fail or take long come last.

@@ -24,8 +24,9 @@ from benchmarks.workloads import LENGTH_MAX, Event
 from fraudguard.engine.engine import Engine
 from fraudguard.engine.head import FusionHead
 from fraudguard.engine.head_spec import Calibration, HeadSpec
-from fraudguard.engine.loader import Loaded, Precision
-from fraudguard.engine.quantization import to_int8
+from fraudguard.engine.loader import Loaded
+from fraudguard.engine.precision import Precision
+from fraudguard.engine.quantization import SCHEMES, quantize
 from fraudguard.engine.qwen2 import Qwen2
 from fraudguard.engine.tokenizer import LineTokenizer
 
@@ -61,9 +62,8 @@ class Ours:
         graphs: see Engine.
         """
         self.exact, self.keeps = precision == "fp32", keeps
-        backbone = Qwen2.of(model if precision in ("fp32", "int8") else _bf16(model)).to(model.device)
-        if precision == "int8":
-            to_int8(backbone)
+        backbone = Qwen2.of(model if precision == "fp32" or precision in SCHEMES else _bf16(model)).to(model.device)
+        quantize(backbone, precision)
         self._head = SeenHead(model.config.hidden_size)
         loaded = Loaded(backbone, self._head, GivenIds())
         self.engine = Engine("benchmark", loaded, cache_bytes if keeps else 0, graphs=graphs)

@@ -1,8 +1,8 @@
 """`python -m benchmarks.precision`: what each precision of a release costs and gives, in one run, as a Markdown table.
 
 Held-out stories, played through the features room, are scored once with each precision, account by account (the cold
-column reads whole timelines, the kept one only what is new). Drift is against fp32's risks; the quality columns are
-those of docs/model-card.md.
+column reads whole timelines, the kept one only what is new). Drift and AUC loss are against fp32's; the quality columns
+are those of docs/model-card.md. A precision that this machine or release cannot run says why.
 """
 
 import argparse
@@ -18,12 +18,14 @@ from finetune.data import story_lives
 from finetune.passages import snapshots
 from fraudguard.domain import ScoreRequest
 from fraudguard.engine.engine import Engine
-from fraudguard.engine.loader import Precision
+from fraudguard.engine.precision import Precision
+from fraudguard.errors import BadInput
 from fraudguard.evaluation import average_precision, roc_auc
 from fraudguard.features.registry import MODEL_FEATURES
 
 BATCH = 64
 CACHE_BYTES = 512 << 20
+COLD = 1_000  # events of the cold column
 
 
 def held_out(accounts: int, tokens_max: int, engine: Engine) -> tuple[list[ScoreRequest], np.ndarray]:
@@ -46,36 +48,51 @@ def score(engine: Engine, requests: Sequence[ScoreRequest]) -> tuple[np.ndarray,
     return np.array(risks), len(requests) / (time.perf_counter() - began)
 
 
+def row(
+    engine: Engine, requests: Sequence[ScoreRequest], truth: np.ndarray, full: np.ndarray
+) -> tuple[str, np.ndarray]:
+    """The table's cells after the precision, and the risks. full: fp32's risks, empty for itself."""
+    score(engine, requests[: 10 * BATCH])  # kernels are compiled for each number of tokens that is new
+    # The same timelines under other accounts: nothing of them is kept.
+    strangers = [
+        replace(request, timeline=replace(request.timeline, account_id=f"{number}"))
+        for number, request in enumerate(requests)
+    ]
+    _, cold = score(engine, strangers[:: max(1, len(strangers) // COLD)])
+    risks, kept = score(engine, requests)
+    full = full if len(full) else risks
+    drift = np.abs(risks - full)
+    return (
+        f"{engine.weight_bytes / 2**20:.1f} | {kept:,.0f} | {cold:,.0f} | {drift.mean():.5f} / {drift.max():.3f} | "
+        f"{roc_auc(truth, risks):.4f} | {roc_auc(truth, full) - roc_auc(truth, risks):+.4f} | "
+        f"{average_precision(truth, risks):.4f} |"
+    ), risks
+
+
 def main() -> None:
     """Load each precision in turn, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--release", default="starter")
     parser.add_argument("--accounts", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
-    full = np.empty(0)
-    print("| precision | weights, MiB | events/s, kept | events/s, cold | drift, mean / max | AUC | AP |")
-    print("|---|---|---|---|---|---|---|")
+    requests: list[ScoreRequest] = []
+    truth = full = np.empty(0)
+    print("| precision | weights, MiB | events/s, kept | events/s, cold | drift, mean / max | AUC | AUC loss | AP |")
+    print("|---|---|---|---|---|---|---|---|")
     for precision in get_args(Precision):
-        engine = Engine.load(options.release, precision, options.threads, CACHE_BYTES)
-        requests, truth = held_out(options.accounts, engine.tokens_max, engine)
-        score(engine, requests[: 10 * BATCH])  # kernels are compiled for each number of tokens that is new
-        # The same timelines under other accounts: nothing of them is kept.
-        strangers = [
-            replace(request, timeline=replace(request.timeline, account_id=f"{number}"))
-            for number, request in enumerate(requests)
-        ]
-        _, cold = score(engine, strangers[:: max(1, len(strangers) // 2_000)])
-        risks, kept = score(engine, requests)
+        try:
+            engine = Engine.load(options.release, precision, options.threads, CACHE_BYTES, options.device)
+        except BadInput as error:
+            print(f"| {precision} | {error} |{' - |' * 6}")
+            continue
+        if not requests:
+            requests, truth = held_out(options.accounts, engine.tokens_max, engine)
+        cells, risks = row(engine, requests, truth, full)
         full = full if len(full) else risks
-        drift = np.abs(risks - full)
-        print(
-            f"| {precision} | {engine.weight_bytes / 2**20:.1f} | {kept:,.0f} | {cold:,.0f} | "
-            f"{drift.mean():.5f} / {drift.max():.3f} | {roc_auc(truth, risks):.4f} | "
-            f"{average_precision(truth, risks):.4f} |",
-            flush=True,
-        )
-    print(f"\n{len(truth)} events, {truth.sum()} frauds; {torch.get_num_threads()} threads")
+        print(f"| {precision} | {cells}", flush=True)
+    print(f"\n{len(truth)} events, {truth.sum()} frauds; {options.device}, {torch.get_num_threads()} threads")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from finetune.recipe import Recipe, read_recipe
 from finetune.train_starter import gather
 from fraudguard.domain import ScoreRequest, Transaction
 from fraudguard.engine.engine import Engine
+from fraudguard.engine.precision import Precision
 from fraudguard.evaluation import average_precision, calibration_error, recall_at_fpr, roc_auc, threshold_at_fpr
 from fraudguard.features.registry import MODEL_FEATURES
 
@@ -183,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="folder of the public sets")
     parser.add_argument("--release", default="starter", help="a release folder")
-    parser.add_argument("--precision", default="int8", choices=("fp32", "bf16", "int8"))
+    parser.add_argument("--precision", default="int8", choices=get_args(Precision))
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING)
     recipe = read_recipe(options.recipe)

@@ -18,7 +18,7 @@ from random import Random
 import numpy as np
 import torch
 
-from finetune import adapt, data
+from finetune import adapt, calibrate_activations, data
 from finetune.data import Dialogue, Life, Part
 from finetune.language_model import new_base, pretrain, save_tokenizer, train_tokenizer
 from finetune.passages import Passage, passages, rough_lines
@@ -140,6 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     dev = passages(gather(recipe, options.data, "dev"), encoder, recipe.adapter.tokens_max)
     make_adapter(recipe, made, dev, encoder, staging)
     write_manifest(recipe, staging)
+    calibrate_activations.calibrate(staging)
     shutil.rmtree(options.out, ignore_errors=True)
     staging.rename(options.out)
     for file in options.out.rglob("*"):

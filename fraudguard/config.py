@@ -31,9 +31,12 @@ class Settings(BaseSettings):
 
     model: str = "starter"  # "starter", "off", or a release directory (see engine/loader.py)
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU if there is one
-    # auto: bf16 on a GPU, int8 on the CPU, where bf16 is faster with AMX or avx512_bf16 (lscpu) and slower without.
-    # What each costs in quality: docs/benchmarks.md. An ONNX release has its own.
-    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    # auto: bf16 on a GPU of compute capability 8.0, int8 on a CPU with VNNI or AMX, else fp32. bf16 on a CPU is fast
+    # with AMX or avx512_bf16 (lscpu), slower than fp32 without. int8-tensor and -tensor-asymmetric need a release with
+    # ranges of activations; int4 saves memory, not time; fp8 needs a GPU of 8.9. An ONNX release has its own.
+    precision: Literal[
+        "auto", "fp32", "bf16", "int8", "int8-asymmetric", "int8-tensor", "int8-tensor-asymmetric", "int4", "fp8"
+    ] = "auto"
     # More threads than free cores wait for each other: 15 times slower beside Kafka and PostgreSQL on 2 cores.
     engine_threads: Annotated[int, Field(ge=0)] = 1  # 0: what torch or onnxruntime picks
     # Keys and values of timelines: 1.5 KiB a token with the starter, some 2,000 accounts; never less than a pass needs.

@@ -19,7 +19,8 @@ from fraudguard.engine.attention import REQUESTS_PER_PASS, Places, Span
 from fraudguard.engine.head import Heads
 from fraudguard.engine.kv_cache import PAGE, Room, TimelineCache
 from fraudguard.engine.kv_host import HostTier
-from fraudguard.engine.loader import Loaded, Precision, load
+from fraudguard.engine.loader import Loaded, load
+from fraudguard.engine.precision import Hardware, Precision, choose
 from fraudguard.engine.qwen2 import Shape
 from fraudguard.engine.release import open_release
 from fraudguard.engine.tokenizer import LineTokenizer
@@ -85,17 +86,14 @@ class Engine:
     ) -> Self:
         """The release in a folder, or "starter".
 
-        precision "auto": bf16 on a GPU, int8 on the CPU. threads: of torch, for the whole process; 0 leaves its choice.
+        precision: see engine/precision.py. threads: of torch, for the whole process; 0 leaves its choice.
         device "auto": a GPU if there is one. graphs: see the class. Raises BadModel, BadSettings.
         """
         if threads:
             torch.set_num_threads(threads)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        if precision == "auto":
-            precision = "bf16" if device == "cuda" else "int8"
-        if (device, precision) == ("cuda", "int8"):
-            raise BadSettings("int8 is for the CPU", path="precision", hint="bf16 on a GPU")
+        precision = choose(precision, Hardware.of(device))
         if device == "cpu" and host_cache_bytes:
             raise BadSettings(
                 "a model on the CPU keeps its timelines in host memory already",

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import Embedding, Linear, LoraLayer
+from pydantic import TypeAdapter, ValidationError
 from safetensors import safe_open
 from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -22,13 +22,14 @@ from transformers.utils import logging as transformers_logging
 
 from fraudguard.engine.adapters import LowRank
 from fraudguard.engine.head import FusionHead, load_head, load_tenants
-from fraudguard.engine.quantization import to_int8
+from fraudguard.engine.precision import Precision
+from fraudguard.engine.quantization import SCHEMES, Range, quantize
 from fraudguard.engine.qwen2 import Qwen2
 from fraudguard.engine.release import Release
 from fraudguard.engine.tokenizer import LineTokenizer, open_tokenizer
 from fraudguard.errors import BadModel
 
-Precision = Literal["fp32", "bf16", "int8"]
+_RANGES = TypeAdapter(dict[str, Range])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +81,29 @@ def load(release: Release, precision: Precision, device: str = "cpu") -> Loaded:
     elif release.adapter is not None:
         with _quiet():
             model = attach(model, release.adapter).merge_and_unload()
-    backbone = Qwen2.of(model.model.to(torch.bfloat16 if precision == "bf16" else torch.float32))
-    if precision == "int8":
-        to_int8(backbone)
+    kept = torch.float32 if precision == "fp32" or precision in SCHEMES else torch.bfloat16
+    backbone = Qwen2.of(model.model.to(kept)).to(device)
+    ranges = _ranges(release, backbone) if precision in SCHEMES and SCHEMES[precision].calibrated else None
+    quantize(backbone, precision, ranges)
     if beside:
         backbone.adapt(beside)
-    return Loaded(backbone.to(device), head, tokenizer, prefix, tenants)
+    return Loaded(backbone, head, tokenizer, prefix, tenants)
+
+
+def _ranges(release: Release, backbone: nn.Module) -> dict[str, Range]:
+    """What each linear layer was seen to read. Raises BadModel."""
+    hint = "python -m finetune.calibrate_activations RELEASE takes them"
+    if release.activations is None:
+        raise BadModel("the release has no ranges of activations", path=str(release.head.parent), hint=hint)
+    path = str(release.activations)
+    try:
+        ranges = _RANGES.validate_json(release.activations.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise BadModel("there are no readable ranges of activations", path=path, hint=hint) from error
+    for name, layer in backbone.named_modules():
+        if isinstance(layer, nn.Linear) and name not in ranges:
+            raise BadModel(f"the ranges lack {name}", path=path, hint=hint)
+    return ranges
 
 
 def load_base(folder: Path) -> Qwen2ForCausalLM:

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from fraudguard.engine.head import FusionHead
-from fraudguard.engine.loader import Precision, load
+from fraudguard.engine.loader import load
 from fraudguard.engine.onnx_engine import INPUTS, OUTPUTS, SUMS, sha256
+from fraudguard.engine.precision import Precision
 from fraudguard.engine.qwen2 import Qwen2
 from fraudguard.engine.release import Release, open_release
 from fraudguard.errors import BadModel

@@ -39,6 +39,7 @@ class Manifest(BaseModel):
     """release.json. base, adapter and head: a folder beside it, an absolute path, or a hub id `owner/name[@revision]`.
 
     base: a Qwen2 checkpoint with its tokenizer.json. adapter: a peft LoRA adapter, merged on loading; null for none.
+    activations: a file beside it, made by finetune/calibrate_activations.py: the ranges for the calibrated precisions.
     graph: PRECISION.onnx beside it: this is an ONNX release (engine/onnx_export.py), whose parts are all in its folder.
     prefix: text that the model reads before every timeline, such as an instruct checkpoint's system prompt.
     tenants: those with an adapter and a head of their own; with any, no adapter is merged.
@@ -53,6 +54,7 @@ class Manifest(BaseModel):
     base: str
     adapter: str | None = None
     head: str
+    activations: str | None = None
     graph: str | None = None
     prefix: str = ""
     tenants: dict[_Word, TenantManifest] = Field(default_factory=dict)
@@ -76,6 +78,7 @@ class Release:
     adapter: Path | None
     head: Path
     graph: Path | None = None
+    activations: Path | None = None
     prefix: str = ""
     tenants: Mapping[str, TenantParts] = field(default_factory=dict)
 
@@ -111,6 +114,7 @@ def open_release(source: Path | str) -> Release:
             )
             for name, tenant in manifest.tenants.items()
         },
+        activations=None if manifest.activations is None else folder / manifest.activations,
     )
 
 

@@ -7,8 +7,8 @@ import pytest
 from releases import TENANTS, TEXTS, make_release, request_of
 
 from fraudguard.domain import ScoreRequest
-from fraudguard.engine.loader import Precision
 from fraudguard.engine.onnx_export import export
+from fraudguard.engine.precision import Precision
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,8 @@ from fraudguard.domain import Score, ScoreRequest
 from fraudguard.engine.adapters import Adapted, LowRank, Mix
 from fraudguard.engine.attention import Span
 from fraudguard.engine.engine import Engine
-from fraudguard.engine.loader import Precision, attach, load, load_base
+from fraudguard.engine.loader import attach, load, load_base
+from fraudguard.engine.precision import Precision
 from fraudguard.engine.qwen2 import ROWS_FED, Qwen2
 from fraudguard.engine.release import STARTER, open_release
 from fraudguard.errors import BadModel

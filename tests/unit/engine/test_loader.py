@@ -12,6 +12,8 @@ from transformers import BertConfig, Qwen2Model
 
 from fraudguard.engine.attention import Span
 from fraudguard.engine.loader import attach, load, load_base
+from fraudguard.engine.precision import Precision
+from fraudguard.engine.quantization import Int8Linear
 from fraudguard.engine.qwen2 import Qwen2
 from fraudguard.engine.release import open_release
 from fraudguard.errors import BadModel
@@ -144,6 +146,40 @@ def test_an_adapter_with_unknown_tensors_is_refused(make_release: Callable[..., 
     tensors[name.replace("layers.0", "layers.9")] = tensors.pop(name)
     save_file(tensors, file)
     _refused(folder, "2 tensors differ")
+
+
+CALIBRATED: tuple[Precision, ...] = ("int8-tensor", "int8-tensor-asymmetric")
+
+
+@pytest.mark.parametrize("precision", CALIBRATED)
+def test_a_calibrated_precision_needs_ranges(make_release: Callable[..., Path], precision: Precision) -> None:
+    """Of a release without, damaged or incomplete ones the error says which command takes them."""
+    folder = make_release()
+    needs = r"finetune\.calibrate_activations RELEASE"
+    with pytest.raises(BadModel, match=f"has no ranges of activations.*{needs}"):
+        load(open_release(folder), precision)
+    _rewrite(folder / "release.json", activations="activations.json")
+    for content in (None, '{"layers.0.qkv": [1]}', "[", '{"layers.0.qkv": ["a", 2]}'):
+        if content is not None:
+            (folder / "activations.json").write_text(content)
+        with pytest.raises(BadModel, match=f"activations.json: there are no readable ranges.*{needs}"):
+            load(open_release(folder), precision)
+    (folder / "activations.json").write_text('{"layers.0.qkv": [-1.0, 2.0]}')
+    with pytest.raises(BadModel, match=f"the ranges lack layers.*{needs}"):
+        load(open_release(folder), precision)
+    load(open_release(folder), "int8")  # which needs none
+
+
+def test_the_starter_brings_ranges() -> None:
+    """Every linear layer of it is calibrated."""
+    for precision in CALIBRATED:
+        layers = [
+            layer
+            for layer in load(open_release("starter"), precision).backbone.modules()
+            if isinstance(layer, Int8Linear)
+        ]
+        assert len(layers) == 12
+        assert all(layer.step is not None for layer in layers)
 
 
 def test_another_kind_of_adapter_is_refused(make_release: Callable[..., Path]) -> None:

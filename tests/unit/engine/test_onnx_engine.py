@@ -16,8 +16,8 @@ from releases import PREFIX
 
 from fraudguard.domain import ScoreRequest
 from fraudguard.engine.engine import Engine
-from fraudguard.engine.loader import Precision
 from fraudguard.engine.onnx_engine import OnnxEngine, sha256
+from fraudguard.engine.precision import Precision
 from fraudguard.errors import BadModel
 from fraudguard.features.registry import MODEL_FEATURES
 

@@ -66,7 +66,7 @@ def test_the_recipe_ends_in_a_release(made: list[Path]) -> None:
     files = _hashes(made[0])
     assert {"release.json", "base/tokenizer.json", "adapter/adapter_model.safetensors", "head/head.json"} <= set(files)
     assert all((made[0] / name).stat().st_mode & 0o444 == 0o444 for name in files)
-    assert Engine.load(made[0], "int8").name == "starter@0.0.1+int8"
+    assert Engine.load(made[0], "int8-tensor").name == "starter@0.0.1+int8-tensor"
 
 
 def test_the_recipe_is_deterministic(made: list[Path]) -> None:
