@@ -4,9 +4,10 @@ Knows tokens, batches and the forward pass. Knows no rule, no account state and 
 timeline and features alone, never on the batch it came in.
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Literal, Self
 
@@ -238,8 +239,8 @@ class Engine:
         self, tokens: Sequence[int], spans: Sequence[Span], readers: Sequence[list[int]], hidden: torch.Tensor
     ) -> None:
         states = self._run_pass(tokens, spans)
-        for state, indices in zip(states, readers, strict=True):
-            hidden[indices] = state
+        ends = np.repeat(np.arange(len(readers)), [len(indices) for indices in readers])
+        hidden[list(chain.from_iterable(readers))] = states[ends]
 
     def _plain_pass(self, tokens: Sequence[int], spans: Sequence[Span]) -> torch.Tensor:
         states: torch.Tensor = self._backbone(torch.tensor(tokens), spans, self._pool)
@@ -251,11 +252,15 @@ def share(timelines: Sequence[tuple[Key, Ids]]) -> list[Run]:
 
     The events of one account in one batch have timelines that continue each other; one run reads them all.
     """
+    of_key: defaultdict[Key, list[int]] = defaultdict(list)
+    for index, (key, _) in enumerate(timelines):
+        of_key[key].append(index)
     runs: list[Run] = []
-    # Backwards in lexicographic order a timeline stands right behind those that continue it.
-    for index in sorted(range(len(timelines)), key=timelines.__getitem__, reverse=True):
-        key, ids = timelines[index]
-        if not runs or runs[-1].key != key or runs[-1].ids[: len(ids)] != ids:
-            runs.append(Run(key, ids))
-        runs[-1].readings.setdefault(len(ids) - 1, []).append(index)
+    for key in sorted(of_key):
+        # Backwards in lexicographic order a timeline stands right behind those that continue it.
+        for index in sorted(of_key[key], key=lambda index: timelines[index][1], reverse=True):
+            ids = timelines[index][1]
+            if not runs or runs[-1].key != key or runs[-1].ids[: len(ids)] != ids:
+                runs.append(Run(key, ids))
+            runs[-1].readings.setdefault(len(ids) - 1, []).append(index)
     return runs

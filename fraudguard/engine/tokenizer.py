@@ -7,6 +7,7 @@ lines, and what was computed for its first lines stays true when more follow.
 
 import hashlib
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -58,8 +59,8 @@ class LineTokenizer:
 
     def encode_timeline(self, timeline: Timeline, tokens_max: int) -> tuple[int, ...]:
         """The ids of its lines; of more than tokens_max the last."""
-        ids = [token for line in timeline.lines for token in self.encode(line.text)]
-        return tuple(ids[-tokens_max:])
+        ids = tuple(chain.from_iterable([self._cached(line.text) for line in timeline.lines]))
+        return ids[-tokens_max:]
 
     def encode_prefix(self, text: str) -> tuple[int, ...]:
         """The ids of what a release reads before every timeline, as it stands, without a line end of its own.
