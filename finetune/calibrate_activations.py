@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 FILE = "activations.json"
 SEED, ACCOUNTS, FRAUDS = 0, 40, 15
 BATCH = 64
+CACHE_BYTES = 1 << 30  # all of the accounts' timelines, so that each of their tokens is read, and counted, once
 # Of a layer's tokens, those that fit whole: one with a value far beyond all others is cut, or the rest has few levels.
 FITTING = 0.999
 
@@ -66,7 +67,7 @@ def calibrate(folder: Path) -> None:
     """Take the ranges of the release in `folder`, write them and name them in its release.json. Raises BadModel."""
     loaded = load(open_release(folder), "fp32")
     reader = _Reader(loaded.backbone)
-    engine = Engine("calibration", loaded)
+    engine = Engine("calibration", loaded, CACHE_BYTES)
     lives = story_lives("dev", SEED, ACCOUNTS, FRAUDS)
     requests = [
         ScoreRequest(snapshot.timeline, {name: snapshot.features[name] for name in MODEL_FEATURES})

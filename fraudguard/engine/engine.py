@@ -118,7 +118,7 @@ class Engine:
 
     @property
     def weight_bytes(self) -> int:
-        """What the base's weights take in memory."""
+        """What the base's weights, and adapters beside them, take in memory."""
         return sum(tensor.nbytes for tensor in self._backbone.state_dict().values())
 
     @property

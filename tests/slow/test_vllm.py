@@ -15,9 +15,10 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -39,6 +40,12 @@ TOLERANCE = 1e-4  # of a risk, server to local engine, both fp32; measured: 4e-6
 START_S, STOP_S = 300.0, 60.0
 BLOCK = 32  # tokens that the cache keeps together
 
+# vLLM adapts attention and MLP only.
+TENANTS: dict[str, dict[str, Any]] = {
+    "attention": {"r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]},
+    "mlp": {"r": 8, "lora_alpha": 8, "use_rslora": True, "target_modules": ["gate_proj", "up_proj", "down_proj"]},
+}
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
@@ -48,7 +55,7 @@ pytestmark = [
 
 @dataclass(frozen=True)
 class Server:
-    """adapted and plain: releases of the same base, with and without an adapter. It serves both."""
+    """adapted and plain: releases of the same base, with adapters (its own and its tenants') and without any."""
 
     url: str
     adapted: Path
@@ -75,7 +82,8 @@ def serving(adapted: Path, plain: Path, directory: Path) -> Iterator[Server]:
         "--dtype", "float32", "--max-model-len", "128", "--enable-prefix-caching", "--block-size", str(BLOCK),
         "--enforce-eager", "--enable-lora", "--max-lora-rank", "8",
         # One slot more than adapters: without it the CPU build gives prompts of the base an adapter.
-        "--max-loras", "2", "--lora-modules", f"qwen25@0.0.1={adapted / 'adapter'}",
+        "--max-loras", str(1 + len(TENANTS) + 1), "--lora-modules", f"qwen25@0.0.1={adapted / 'adapter'}",
+        *(f"qwen25@0.0.1/{tenant}={adapted / tenant / 'adapter'}" for tenant in TENANTS),
         "--served-model-name", "plain@0.0.1",
     ]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
@@ -125,11 +133,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One for all tests of this module: it takes about a minute to start."""
     directory = tmp_path_factory.mktemp("vllm")
     # Heads of 32 numbers: the smallest that the CPU build can do.
-    adapted = make_release(directory / "adapted", "qwen25", hidden=128)
+    adapted = make_release(directory / "adapted", "qwen25", hidden=128, tenants=TENANTS)
     plain = directory / "plain"
     shutil.copytree(adapted, plain)
     manifest = json.loads((plain / "release.json").read_text())
-    (plain / "release.json").write_text(json.dumps(manifest | {"name": "plain", "adapter": None}))
+    (plain / "release.json").write_text(json.dumps(manifest | {"name": "plain", "adapter": None, "tenants": {}}))
     with serving(adapted, plain, directory) as server:
         yield server
 
@@ -180,6 +188,22 @@ def test_timelines_that_grow_at_once_are_cached_and_exact(server: Server) -> Non
     encoded = [[local.tokenizer.encode_timeline(one.timeline, local.tokens_max) for one in life] for life in lives]
     hits = server.counted("prefix_cache_hits") - before
     assert hits == sum(map(reusable, encoded)) > 0
+
+
+def test_tenants_at_once_do_not_mix(server: Server) -> None:
+    """Each prompt is read with its tenant's adapter, whoever is in the server's batches, beside prompts of the base."""
+    names = [None, *TENANTS]
+    lives = [[replace(one, tenant=names[n % 3]) for one in life] for n, life in enumerate(LIVES)]
+    local = {release: Engine.load(release, "fp32", 1) for release in (server.adapted, server.plain)}
+    releases = [server.adapted, server.adapted, server.plain]
+    remote = all_at_once([line_by_line(server.engine(release), lives) for release in releases])
+    for release, answers in zip(releases, remote, strict=True):
+        for life, scores in zip(lives, answers, strict=True):
+            assert same(scores, local[release].score(life))
+    first = [local[server.adapted].score([replace(LIVES[0][0], tenant=name)])[0] for name in names]
+    assert min(abs(a.risk - b.risk) for n, a in enumerate(first) for b in first[:n]) > TOLERANCE
+    (score,) = server.engine(server.adapted).score([replace(LIVES[0][0], tenant="mlp")])
+    assert score.model == "qwen25@0.0.1/mlp+vllm"
 
 
 def reusable(life: list[tuple[int, ...]]) -> int:

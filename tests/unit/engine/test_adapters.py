@@ -1,5 +1,6 @@
 """Adapters beside the base: every mix of them in one pass gives each row what its own adapter, merged, would."""
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from fraudguard.domain import Score, ScoreRequest
 from fraudguard.engine.adapters import Adapted, LowRank, Mix
 from fraudguard.engine.attention import Span
+from fraudguard.engine.batcher import Batcher
 from fraudguard.engine.engine import Engine
 from fraudguard.engine.loader import attach, load, load_base
 from fraudguard.engine.precision import Precision
@@ -270,6 +272,48 @@ def test_the_starter_takes_tenants(tmp_path: Path) -> None:
     for tenant in (None, "bank", "nobody"):
         assert [score.risk for score in scores(tmp_path, tenant)] == pytest.approx(merged, abs=1e-5)
     assert len(set(merged)) > 5
+
+
+async def test_adapters_and_heads_are_swapped_under_load(
+    folders: Callable[[str], dict[Any, Path]], tmp_path: Path
+) -> None:
+    """No request fails or mixes releases: each score is the old release's of its tenant or the new one's."""
+    first = folders("qwen25")["all"]
+    manifest = json.loads((first / "release.json").read_text())
+    tenants = manifest["tenants"]
+    # One tenant has another's adapter, one another's head, one is gone and one has come.
+    second = {
+        "attention": {"adapter": tenants["by_layer"]["adapter"], "head": tenants["attention"]["head"]},
+        "by_layer": {"adapter": tenants["by_layer"]["adapter"], "head": tenants["attention"]["head"]},
+        "new": tenants["embedding"],
+    }
+    absolute = {name: {part: str(first / path) for part, path in of.items()} for name, of in second.items()}
+    parts = {part: str(first / part) for part in ("base", "adapter", "head")}
+    (tmp_path / "release.json").write_text(json.dumps(manifest | parts | {"version": "0.0.2", "tenants": absolute}))
+    engines = [Engine.load(folder, "fp32", 1, 1 << 24) for folder in (first, tmp_path)]
+    requests = [
+        request_of(*TEXTS[: n % 3 + 1], account_id=f"a-{n % 5}", tenant=[*NAMES, "new"][n % 5]) for n in range(15)
+    ]
+    expected = [dict(zip(range(15), engine.score(requests), strict=True)) for engine in engines]
+    batcher = Batcher(engines[0], pass_s=0.01, queue_max=1_000)
+
+    def is_of(release: int, number: int, score: Score | None) -> bool:
+        assert score is not None
+        want = expected[release][number]
+        return score.model == want.model and score.risk == pytest.approx(want.risk, abs=1e-5)
+
+    try:
+        waves = [asyncio.ensure_future(batcher.score(requests)) for _ in range(4)]
+        await asyncio.wait(waves, return_when=asyncio.FIRST_COMPLETED)
+        batcher.swap(engines[1])
+        waves += [asyncio.ensure_future(batcher.score(requests)) for _ in range(2)]
+        waves_scores = await asyncio.gather(*waves)
+    finally:
+        batcher.close()
+    for scores in waves_scores:
+        assert all(is_of(0, n, score) or is_of(1, n, score) for n, score in enumerate(scores))
+    assert all(is_of(0, n, score) for n, score in enumerate(waves_scores[0]))
+    assert all(is_of(1, n, score) for n, score in enumerate(waves_scores[-1]))
 
 
 # ---------------------------------------------------------------- what is refused
