@@ -60,9 +60,8 @@ class Engine:
         self.tokens_per_pass = TOKENS_PER_PASS[self.device.type]
         least = len(self._adapters) * (len(loaded.prefix) + PAGE) + max(self.tokens_max + PAGE, self.tokens_per_pass)
         slots = max(cache_bytes // self._backbone.new_pool(1).nbytes, least) // PAGE * PAGE
-        self._pool = self._backbone.new_pool(
-            slots + PAGE
-        )  # the last page is nobody's: what fills up a graph goes there
+        # The last page is nobody's: what fills up a graph's batch goes there.
+        self._pool = self._backbone.new_pool(slots + PAGE)
         self._host = HostTier(self._pool, host_cache_bytes)
         self._cache = TimelineCache(slots, evicted=self._host.keep)
         self._run_pass: Callable[[Sequence[int], Sequence[Span]], torch.Tensor] = self._plain_pass

@@ -55,39 +55,38 @@ class PackedBatch:
         self.bucket, self._here, self._there = bucket, here.numpy(), there
         self._host, self._tokens_of_tile = here, tile_tokens(shape.heads, shape.kv_heads)
         sizes = _sizes(bucket, self._tokens_of_tile)
-        stops = np.cumsum(sizes)
-        self._parts = [slice(stop - size, stop) for stop, size in zip(stops, sizes, strict=True)]
-        self.ids, self._positions, self._slots, self.wanted, tiles, end_tiles, adapters = (
-            there[part] for part in self._parts
-        )
-        self.adapters = adapters if adapted else None
-        self._tiles, self._end_tiles = tiles.view(-1, TILE_FIELDS), end_tiles.view(-1, TILE_FIELDS)
-        self._places_from = int(stops[-1])
+        stops = np.cumsum(list(sizes.values())).tolist()
+        self._parts = {name: slice(stop - sizes[name], stop) for name, stop in zip(sizes, stops, strict=True)}
+        views = {name: there[part] for name, part in self._parts.items()}
+        self.ids, self.wanted = views["ids"], views["wanted"]
+        self.adapters = views["adapters"] if adapted else None
+        self._positions, self._slots = views["positions"], views["slots"]
+        self._tiles, self._end_tiles = (views[name].view(-1, TILE_FIELDS) for name in ("tiles", "end_tiles"))
+        self._places_from = stops[-1]
         self._places = there[self._places_from :]
 
     def fill(self, ids: Sequence[int], spans: Sequence[Span], filler: int) -> None:
         """Make this its content. filler: a place of the pool that nobody reads."""
         here, counts = self._here, np.array([span.count for span in spans])
         past, ends = np.array([span.past for span in spans]), [np.array(span.ends, dtype=np.int64) for span in spans]
-        slots = [span.slots for span in spans]
-        places = np.concatenate(slots)
+        places = np.concatenate([span.slots for span in spans])
         rows, begins = _starts(counts), _starts(past + counts)
         here[: self._places_from] = 0
-        parts = [here[part] for part in self._parts]
-        parts[0][: len(ids)] = ids
+        parts = {name: here[part] for name, part in self._parts.items()}
+        parts["ids"][: len(ids)] = ids
         owner, within = _counted(counts)
-        parts[1][: len(ids)] = past[owner] + within
-        parts[2][:] = filler
-        parts[2][: len(ids)] = places[begins[owner] + past[owner] + within]
-        parts[6][: len(ids)] = np.array([span.adapter for span in spans])[owner]
+        parts["positions"][: len(ids)] = past[owner] + within
+        parts["slots"][:] = filler
+        parts["slots"][: len(ids)] = places[begins[owner] + past[owner] + within]
+        parts["adapters"][: len(ids)] = np.array([span.adapter for span in spans])[owner]
         owner, step = _counted(-(-counts // self._tokens_of_tile))
         token = step * self._tokens_of_tile
         taken = np.minimum(counts[owner] - token, self._tokens_of_tile)
-        _put(parts[4], rows[owner] + token, taken, past[owner] + token, begins[owner])
+        _put(parts["tiles"], rows[owner] + token, taken, past[owner] + token, begins[owner])
         owner, _ = _counted(np.array([len(of_span) for of_span in ends]))
         token = np.concatenate(ends)
-        parts[3][: len(token)] = rows[owner] + token
-        _put(parts[5], rows[owner] + token, np.ones_like(token), past[owner] + token, begins[owner])
+        parts["wanted"][: len(token)] = rows[owner] + token
+        _put(parts["end_tiles"], rows[owner] + token, np.ones_like(token), past[owner] + token, begins[owner])
         stop = self._places_from + len(places)
         here[self._places_from : stop] = places
         self._there[:stop].copy_(self._host[:stop], non_blocking=True)
@@ -104,11 +103,14 @@ class PackedBatch:
         return attend(queries, kept, self._tiles, self._places, self._tokens_of_tile, window)
 
 
-def _sizes(bucket: Bucket, tokens_of_tile: int) -> list[int]:
-    """Of ids, positions, slots, wanted rows, tiles, the ends' tiles and adapters."""
+def _sizes(bucket: Bucket, tokens_of_tile: int) -> dict[str, int]:
+    """How many numbers each part of a batch takes; the spans' places, which are last, come on top."""
     tiles = -(-bucket.tokens // tokens_of_tile) + bucket.requests
-    sizes = [bucket.tokens] * 3 + [bucket.requests, tiles * TILE_FIELDS, bucket.requests * TILE_FIELDS, bucket.tokens]
-    return [-(-size // ALIGNMENT) * ALIGNMENT for size in sizes]
+    sizes = {
+        "ids": bucket.tokens, "positions": bucket.tokens, "slots": bucket.tokens, "adapters": bucket.tokens,
+        "wanted": bucket.requests, "tiles": tiles * TILE_FIELDS, "end_tiles": bucket.requests * TILE_FIELDS,
+    }  # fmt: skip
+    return {name: -(-size // ALIGNMENT) * ALIGNMENT for name, size in sizes.items()}
 
 
 def _starts(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -136,7 +138,7 @@ class Passes:
         self._model, self._pool = model, pool
         largest = BUCKETS[-1]
         places = largest.requests * timeline_tokens_max
-        size = sum(_sizes(largest, 1)) + places
+        size = sum(_sizes(largest, 1).values()) + places
         self._here = torch.zeros(size, dtype=torch.int32, pin_memory=pool.is_cuda)
         self._there = torch.zeros(size, dtype=torch.int32, device=pool.device)
         states = (largest.requests, model.shape.hidden)
