@@ -86,10 +86,7 @@ def main() -> None:
     options = parser.parse_args()
     requests: list[ScoreRequest] = []
     truth = full = np.empty(0)
-    print(
-        "| precision | weights, MiB | events/s, kept | events/s, cold | drift, mean / max | kept from cold | AUC | AUC loss | AP |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for precision in get_args(Precision):
         try:
             engine = Engine.load(options.release, precision, options.threads, CACHE_BYTES, options.device)
