@@ -20,7 +20,7 @@ from fraudguard.engine.adapters import Adapted, AdaptedEmbedding, LowRank, Mix, 
 from fraudguard.engine.attention import ROWS_STEP, Batch, Gathered, Span, gated, rotated
 
 # Rows that the feed-forward half takes at once: what lies between its products shall stay in the CPU's caches.
-ROWS_FED: Final = 256
+ROWS_FED: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
