@@ -31,9 +31,10 @@ class Settings(BaseSettings):
 
     model: str = "starter"  # "starter", "off", or a release directory (see engine/loader.py)
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU if there is one
-    # auto: bf16 on a GPU of compute capability 8.0, int8 on a CPU with VNNI or AMX, else fp32. bf16 on a CPU is fast
-    # with AMX or avx512_bf16 (lscpu), slower than fp32 without. int8-tensor and -tensor-asymmetric need a release with
-    # ranges of activations; int4 saves memory, not time; fp8 needs a GPU of 8.9. An ONNX release has its own.
+    # auto: bf16 on a GPU of compute capability 8.0 and on a CPU with AMX, int8 on one with VNNI alone, else fp32. bf16
+    # on a CPU is fast with AMX or avx512_bf16 (lscpu), slower than fp32 without. int8-tensor and -tensor-asymmetric
+    # need a release with ranges of activations; int4 saves memory, not time; fp8 needs a GPU of 8.9. An ONNX release
+    # has its own.
     precision: Literal[
         "auto", "fp32", "bf16", "int8", "int8-asymmetric", "int8-tensor", "int8-tensor-asymmetric", "int4", "fp8"
     ] = "auto"

@@ -16,8 +16,8 @@ Precision = Literal[
 class Hardware:
     """What a device multiplies by instructions of its own.
 
-    bf16: a CPU's AMX or avx512_bf16, a GPU's compute capability of 8.0. int8: a CPU's VNNI or AMX; not asked of a GPU,
-    whose int8 products are not used here. fp8: a GPU's 8.9 (Ada, Hopper).
+    bf16: a CPU's AMX, a GPU's compute capability of 8.0. int8: a CPU's VNNI or AMX; not asked of a GPU, whose int8
+    products are not used here. fp8: a GPU's 8.9 (Ada, Hopper).
     """
 
     device: Literal["cpu", "cuda"]
@@ -32,21 +32,17 @@ class Hardware:
             capability = torch.cuda.get_device_capability()
             return cls(device, bf16=capability >= (8, 0), fp8=capability >= (8, 9))
         amx = torch.cpu._is_amx_tile_supported()
-        return cls(
-            device,
-            bf16=amx or torch.cpu._is_avx512_bf16_supported(),
-            int8=amx or torch.cpu._is_vnni_supported(),
-        )
+        return cls(device, bf16=amx, int8=amx or torch.cpu._is_vnni_supported())
 
 
 def choose(asked: Precision | Literal["auto"], hardware: Hardware) -> Precision:
-    """What was asked for; for "auto" bf16 on a GPU and int8 on a CPU, fp32 where these would be emulated.
+    """What was asked for; for "auto" bf16, else int8 on a CPU, fp32 where both would be emulated.
 
     Raises BadSettings for what the device has no products for. bf16 that is emulated is slow, but right, and allowed.
     """
     if asked == "auto":
-        if hardware.device == "cuda":
-            return "bf16" if hardware.bf16 else "fp32"
+        if hardware.bf16:
+            return "bf16"
         return "int8" if hardware.int8 else "fp32"
     if hardware.device == "cuda" and asked.startswith("int8"):
         raise BadSettings(f"{asked} is for the CPU", path="precision", hint="bf16, int4 or fp8 on a GPU")

@@ -27,7 +27,7 @@ from fraudguard.replay import Replayer
 from fraudguard.stories import generate
 
 NOON = datetime(2026, 10, 20, 12, tzinfo=UTC)
-RISK_TOLERANCE = 2e-3  # int8 on batches of another shape: docs/model-card.md
+RISK_TOLERANCE = 1e-2  # bf16 or int8 on batches of another shape: docs/model-card.md
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ from fraudguard.stream.watchdog import EXIT_STUCK
 
 EVENTS = int(os.environ.get("FRAUDGUARD_SLOW_EVENTS", "20000"))
 KILLS = max(3, min(10, EVENTS // 2000))
-RISK_TOLERANCE = 2e-3  # int8 on batches of another shape: docs/model-card.md
+RISK_TOLERANCE = 1e-2  # bf16 or int8 on batches of another shape: docs/model-card.md
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 

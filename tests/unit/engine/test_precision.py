@@ -19,7 +19,7 @@ HOPPER = Hardware("cuda", bf16=True, fp8=True)
 
 @pytest.mark.parametrize(
     ("hardware", "picked"),
-    [(PLAIN, "fp32"), (VNNI, "int8"), (AMX, "int8"), (TURING, "fp32"), (AMPERE, "bf16"), (HOPPER, "bf16")],
+    [(PLAIN, "fp32"), (VNNI, "int8"), (AMX, "bf16"), (TURING, "fp32"), (AMPERE, "bf16"), (HOPPER, "bf16")],
 )
 def test_auto_is_what_the_hardware_computes(hardware: Hardware, picked: Precision) -> None:
     """Never what would be emulated."""
@@ -46,7 +46,7 @@ def test_this_cpu_is_what_the_kernel_says_it_is() -> None:
         pytest.skip("no x86 with AVX-512")
     found = Hardware.of("cpu")
     assert found.int8 == bool({"avx512_vnni", "amx_int8"} & flags)
-    assert found.bf16 == bool({"avx512_bf16", "amx_bf16"} & flags)
+    assert found.bf16 == ("amx_bf16" in flags)
     assert not found.fp8
 
 
