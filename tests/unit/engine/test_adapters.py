@@ -151,7 +151,7 @@ def test_a_pass_reads_as_peft_does(
     assert release.adapter is not None
     adapters = [release.adapter, *(tenant.adapter for tenant in release.tenants.values())]
     ids = [torch.randint(300, (20 + number,)).tolist() for number in range(len(adapters))]
-    repeats = 8  # more rows than the feed-forward half takes at once
+    repeats = 13  # more rows than the feed-forward half takes at once
     timelines = [*enumerate(ids)] * repeats
     assert sum(len(of_timeline) for _, of_timeline in timelines) > 2 * ROWS_FED
     backbone = load(release, "fp32").backbone
