@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from transformers import Qwen2Config, Qwen2Model
 
-from fraudguard.engine.attention import Span
-from fraudguard.engine.engine import TOKENS_PER_PASS
+from fraudguard.engine.attention import TOKENS_PER_PASS, Span
 from fraudguard.engine.qwen2 import Qwen2
 
 

@@ -18,6 +18,8 @@ Places = npt.NDArray[np.int64]
 
 # Rows of a packed batch are filled up to a multiple of this: oneDNN compiles an int8 kernel for every number of rows.
 ROWS_STEP: Final = 16
+# New tokens of a pass: more leave the caches of a CPU core and are slower a token; a GPU is filled by then.
+TOKENS_PER_PASS: Final = {"cpu": 1_024, "cuda": 8_192}
 # Spans of a pass, and ends that are read in it.
 REQUESTS_PER_PASS: Final = 512
 # What one more attention call costs, in products of a query and a key: spans are padded to each other for less.

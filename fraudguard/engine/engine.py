@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from fraudguard.domain import Score, ScoreRequest
-from fraudguard.engine.attention import REQUESTS_PER_PASS, Places, Span
+from fraudguard.engine.attention import REQUESTS_PER_PASS, TOKENS_PER_PASS, Places, Span
 from fraudguard.engine.head import Heads
 from fraudguard.engine.kv_cache import PAGE, Room, TimelineCache
 from fraudguard.engine.kv_host import HostTier
@@ -25,9 +25,6 @@ from fraudguard.engine.qwen2 import Shape
 from fraudguard.engine.release import open_release
 from fraudguard.engine.tokenizer import LineTokenizer
 from fraudguard.errors import BadSettings
-
-# New tokens of one forward pass: more leave the caches of a CPU core and are slower a token; a GPU is filled by then.
-TOKENS_PER_PASS = {"cpu": 1_024, "cuda": 8_192}
 
 Ids = tuple[int, ...]
 Key = tuple[int, str]  # an adapter's number, an account

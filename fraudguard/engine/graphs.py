@@ -18,12 +18,12 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from fraudguard.engine.attention import REQUESTS_PER_PASS, Span
+from fraudguard.engine.attention import REQUESTS_PER_PASS, TOKENS_PER_PASS, Span
 from fraudguard.engine.fused import gated, place
 from fraudguard.engine.paged_attention import TILE_FIELDS, attend, tile_tokens
 from fraudguard.engine.qwen2 import Qwen2, Shape
 
-TOKENS: Final = (16, 32, 64, 128, 256, 512, 1_024, 2_048, 4_096, 8_192)
+TOKENS: Final = (16, 32, 64, 128, 256, 512, 1_024, 2_048, 4_096, TOKENS_PER_PASS["cuda"])
 REQUESTS: Final = (8, 64, REQUESTS_PER_PASS)
 ALIGNMENT: Final = 4  # int32 numbers: Triton compiles a kernel again for pointers that 16 bytes do not divide
 
@@ -48,12 +48,12 @@ class PackedBatch:
     """
 
     def __init__(self, bucket: Bucket, shape: Shape, here: Tensor, there: Tensor, *, adapted: bool) -> None:
-        """here, there: at least `size(bucket, ...)` numbers each, on the host (pinned) and on the device.
+        """here, there: room for the bucket's parts and its spans' places, on the host (pinned) and on the device.
 
         adapted: the model has adapters beside its weights.
         """
-        self.bucket, self._here, self._there = bucket, here.numpy(), there
-        self._host, self._tokens_of_tile = here, tile_tokens(shape.heads, shape.kv_heads)
+        self._here, self._there = here, there
+        self._tokens_of_tile = tile_tokens(shape.heads, shape.kv_heads)
         sizes = _sizes(bucket, self._tokens_of_tile)
         stops = np.cumsum(list(sizes.values())).tolist()
         self._parts = {name: slice(stop - sizes[name], stop) for name, stop in zip(sizes, stops, strict=True)}
@@ -67,7 +67,7 @@ class PackedBatch:
 
     def fill(self, ids: Sequence[int], spans: Sequence[Span], filler: int) -> None:
         """Make this its content. filler: a place of the pool that nobody reads."""
-        here, counts = self._here, np.array([span.count for span in spans])
+        here, counts = self._here.numpy(), np.array([span.count for span in spans])
         past, ends = np.array([span.past for span in spans]), [np.array(span.ends, dtype=np.int64) for span in spans]
         places = np.concatenate([span.slots for span in spans])
         rows, begins = _starts(counts), _starts(past + counts)
@@ -89,7 +89,7 @@ class PackedBatch:
         _put(parts["end_tiles"], rows[owner] + token, np.ones_like(token), past[owner] + token, begins[owner])
         stop = self._places_from + len(places)
         here[self._places_from : stop] = places
-        self._there[:stop].copy_(self._host[:stop], non_blocking=True)
+        self._there[:stop].copy_(self._here[:stop], non_blocking=True)
 
     def place(self, qkv: Tensor, cosines: Tensor, sines: Tensor, kept: Tensor) -> Tensor:  # noqa: D102 - see Batch
         return place(qkv, self._positions, self._slots, cosines, sines, kept)
