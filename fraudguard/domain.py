@@ -6,8 +6,8 @@ Turning bytes into these types, with readable errors, is `events/schema.py`.
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -245,7 +245,8 @@ class Received:
 class Feature:
     """One declared value that rules may name, and the model's head may read.
 
-    window: "1h", "1d", "7d", "30d" or "" for none. model: an input of the joint-fusion head.
+    window: "1h", "1d", "7d", "30d" or "" for none. model: an input of the joint-fusion head. group `declared`: a window
+    of rules/features.yaml.
     """
 
     name: str
@@ -253,8 +254,65 @@ class Feature:
     unit: str
     window: str
     meaning: str
-    group: Literal["event", "velocity", "profile", "feedback", "conversation", "score"]
+    group: Literal["event", "velocity", "profile", "feedback", "declared", "conversation", "score"]
     model: bool = False
+
+
+Entity = Literal["account", "counterparty", "device", "ip", "merchant"]
+# The feature that holds an event's id of each entity.
+ENTITY_FIELDS: Mapping[Entity, str] = {
+    "account": "account_id",
+    "counterparty": "counterparty_id",
+    "device": "device_id",
+    "ip": "ip",
+    "merchant": "merchant_id",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A velocity feature declared in rules/features.yaml: over one entity's events of the last `seconds`.
+
+    of: the event feature that is summed (number) or counted distinct (text); "" for count. matches: whether an event
+    counts, given its features of the `event` group and its attributes. key: 16 hex digits over all that changes a
+    value; stored state and counters go by it, so a changed declaration never reads what another one counted.
+    """
+
+    name: str
+    entity: Entity
+    aggregate: Literal["count", "sum", "max", "mean", "distinct"]
+    of: str
+    seconds: int
+    key: str
+    matches: Callable[[Mapping[str, Scalar]], bool] = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowCount:
+    """One bucket of a declared window of an entity shared by accounts, as stored or as what to add to it.
+
+    window: the key. bucket: event time // bucket length. count: events; total: sum in hundredths; peak: largest, in
+    hundredths, None where none had a value; members: 1,024 bits, one set for each distinct value's hash.
+    """
+
+    window: str
+    entity_id: str
+    bucket: int
+    count: int
+    total: int
+    peak: int | None
+    members: int
+
+
+@dataclass(frozen=True, slots=True)
+class WatchList:
+    """A list of entities declared in rules/lists.yaml; its entries are in the store."""
+
+    name: str
+    kind: Literal["allow", "block"]
+    entity: Entity
+    owner: str
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +360,7 @@ class EntityCount:
     day: days since 1970-01-01 of the transactions' own event times.
     """
 
-    kind: Literal["counterparty", "device", "merchant"]
+    kind: Literal["counterparty", "device", "ip", "merchant"]
     entity_id: str
     day: int
     transactions: int
@@ -353,15 +411,20 @@ class Outcome(StrEnum):
         return list(Outcome).index(self)
 
 
+Severity = Literal["low", "medium", "high", "critical"]
+SEVERITIES: tuple[Severity, ...] = ("low", "medium", "high", "critical")
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A rule that held. state `shadow`: recorded, never acted on."""
+    """A rule that held. state `shadow`: recorded, never acted on; so also a live rule outside of its rollout."""
 
     rule: str
     version: int
     outcome: Outcome
     reason: str
     state: Literal["live", "shadow"]
+    severity: Severity = field(default="medium", compare=False)
 
 
 # ---------------------------------------------------------------- decisions
@@ -378,7 +441,8 @@ class DecisionHit(_Wire):
 class Decision(_Wire):
     """The immutable answer to one event, as published, stored and returned.
 
-    risk and typology are null when the decision is degraded. latency_ms: from received_at to decided_at.
+    risk and typology are null when the decision is degraded. latency_ms: from received_at to decided_at. severity: of
+    the strongest of what asked for the outcome; null where nothing did.
     """
 
     decision_id: str
@@ -396,6 +460,7 @@ class Decision(_Wire):
     rules_version: str
     decided_at: Time
     latency_ms: Annotated[float, Field(ge=0)]
+    severity: Severity | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from fraudguard.domain import EntityCount, Scalar, Screenable, Transaction
 from fraudguard.features.facts import DAY_US, microseconds
 from fraudguard.features.registry import FEEDBACK_KINDS, WINDOWS_DAYS
 
-Kind = Literal["counterparty", "device", "merchant"]
+Kind = Literal["counterparty", "device", "ip", "merchant"]
 Key = tuple[Kind, str]
 
 _NOTHING: Final[dict[str, Scalar]] = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
-from fraudguard.domain import Feature, Hit, Scalar
+from fraudguard.domain import SEVERITIES, Feature, Hit, Scalar
 from fraudguard.errors import BadRule
 from fraudguard.metrics import RULES_FALLBACKS
 from fraudguard.rules.compiler import compile_conditions
@@ -19,12 +19,11 @@ from fraudguard.rules.evaluator import EngineFault, Evaluator
 from fraudguard.rules.expression import And
 from fraudguard.rules.gate import judge, slots_of
 from fraudguard.rules.reference import holds
-from fraudguard.rules.schema import Case, Problem, Rule, Severity, read_rules
+from fraudguard.rules.schema import Case, Problem, Rule, read_rules
 from fraudguard.rules.validators import field_type
 from fraudguard.rules.values import read_values
 
 OTHER_FILES: Final = {"policy.yaml"}  # what else lives among the rule files
-_SEVERITIES: Final[tuple[Severity, ...]] = ("low", "medium", "high", "critical")
 _VERSION_DIGITS: Final = 12
 
 
@@ -39,7 +38,7 @@ class RuleSet:
         # The strongest first, so that the first hit is the one to name; then by id, whatever the files are called.
         self._active = sorted(
             (rule for rule in rules if rule.state in {"live", "shadow"}),
-            key=lambda rule: (-rule.outcome.severity, -_SEVERITIES.index(rule.severity), rule.id),
+            key=lambda rule: (-rule.outcome.severity, -SEVERITIES.index(rule.severity), rule.id),
         )
         conditions = [rule.condition for rule in self._active]
         self._slots = slots_of(conditions, fields)

@@ -13,7 +13,7 @@ from typing import Final, Literal, get_args
 
 import yaml
 
-from fraudguard.domain import Feature, Outcome, Scalar
+from fraudguard.domain import Feature, Outcome, Scalar, Severity
 from fraudguard.rules.expression import And, Comparison, Field, Node, SyntaxFault, Text, parse
 from fraudguard.rules.places import scalar_places
 from fraudguard.rules.validators import check_condition, field_type, suggest
@@ -23,7 +23,6 @@ RULES_MAX: Final = 2_000
 CASES_MAX: Final = 100  # of one rule
 
 State = Literal["draft", "shadow", "live", "retired"]
-Severity = Literal["low", "medium", "high", "critical"]
 EventType = Literal["transaction", "message"]
 
 
