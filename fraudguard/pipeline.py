@@ -313,7 +313,7 @@ class Pipeline:
         event, snapshot = item.event, item.snapshot
         degraded_reason = missing_reason if score is None else None
         hits = tuple(self._rules.evaluate(rule_inputs(snapshot.features, snapshot.timeline, score)))
-        outcome, reasons = self._policy.decide(event.type, score, hits, degraded_reason, snapshot.late)
+        verdict = self._policy.decide(event.type, score, hits, degraded_reason, snapshot.late)
         decided_at = self._clock.now()
         decision = Decision(
             decision_id=str(uuid5(NAMESPACE, event.event_id)),
@@ -321,16 +321,17 @@ class Pipeline:
             event_type=event.type,
             account_id=event.account_id,
             sequence=snapshot.sequence,
-            outcome=outcome,
+            outcome=verdict.outcome,
             risk=score.risk if score else None,
             typology=score.typology if score else None,
-            reasons=reasons,
+            reasons=verdict.reasons,
             hits=wire_hits(hits),
             degraded=score is None,
             model=score.model if score else self._scorer.name if self._scorer else "off",
             rules_version=self._rules.version,
             decided_at=decided_at,
             latency_ms=max(0.0, round((decided_at - item.received.received_at).total_seconds() * 1000, 3)),
+            severity=verdict.severity,
         )
         return DecisionRecord(
             decision=decision,

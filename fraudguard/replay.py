@@ -49,7 +49,7 @@ class Replayer:
         reason = (
             next((r for r in decision.reasons if r in policy.degraded_reasons), None) if decision.degraded else None
         )
-        outcome, reasons = policy.decide(decision.event_type, record.score, hits, reason, record.late)
+        verdict = policy.decide(decision.event_type, record.score, hits, reason, record.late)
         rescored = None
         if self._scorer and record.score:
             (score,) = await self._scorer.score([score_request(record.event, timeline, record.features)])
@@ -59,8 +59,10 @@ class Replayer:
             "line": (record.line, timeline.lines[-1].text if timeline.lines else None),
             "hits": (record.hits, hits),
             "wire hits": (decision.hits, wire_hits(hits)),
-            "outcome": (decision.outcome, outcome),
-            "reasons": (decision.reasons, reasons),
+            "outcome": (decision.outcome, verdict.outcome),
+            "reasons": (decision.reasons, verdict.reasons),
+            # Decisions from before there was one have none.
+            "severity": (decision.severity, verdict.severity if decision.severity else None),
         }
         differences = [f"{name}: stored {a!r}, replayed {b!r}" for name, (a, b) in compared.items() if a != b]
         if rescored is not None and record.score and abs(rescored - record.score.risk) > RISK_TOLERANCE:
