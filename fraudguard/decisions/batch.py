@@ -28,6 +28,8 @@ class StoredState:
     body: bytes
 
 
+_ACTIVATION = text("SELECT rules_activation()")  # migrations/versions/0002_rule_book.py: why it is one call
+
 # One statement inserts and updates: a row in the way whose version is not the one that was read stays as it is.
 _STATES = text("""
 INSERT INTO account_state AS s (account_id, version, body)
@@ -70,6 +72,13 @@ SELECT * FROM unnest(CAST(:kinds AS text[]), CAST(:entities AS text[]), CAST(:da
 ON CONFLICT (kind, entity_id, day) DO UPDATE
 SET transactions = c.transactions + excluded.transactions, frauds = c.frauds + excluded.frauds
 """)
+
+
+async def check_activation(connection: AsyncConnection, expected: int) -> None:
+    """Hold activations of rules off until the transaction ends. Raises StateConflict if the head is another one."""
+    head = await connection.scalar(_ACTIVATION)
+    if head != expected:
+        raise StateConflict(f"rules of activation {expected} decided the batch, but the head is activation {head}")
 
 
 async def write_states(connection: AsyncConnection, states: Mapping[str, StoredState]) -> None:
