@@ -282,10 +282,10 @@ class Pipeline:
             states[account] = (version, state)
         unfilled = {account: states[account][1] for account in stored if states[account][1].unfilled}
         if unfilled:
-            since = min(state.filled_from for state in unfilled.values())
+            since = min(state.history_from for state in unfilled.values())
             history = await repository.account_history(unfilled, since)
             for account, state in unfilled.items():
-                state.fill(history.get(account, ()))
+                state.fill({window.key for window in state.unfilled}, history.get(account, ()))
         return states
 
     def _check_in(self, states: Mapping[str, tuple[int, AccountState]], touched: Collection[str]) -> None:

@@ -21,6 +21,8 @@ from fraudguard.decisions.repository import Repository
 from fraudguard.decisions.rulebook import Head, Release, Via
 from fraudguard.domain import Feature, WatchList, WindowCount
 from fraudguard.errors import BadRule, Conflict
+from fraudguard.features.event import event_features
+from fraudguard.features.facts import facts_of
 from fraudguard.features.money import Rates, load_rates
 from fraudguard.features.registry import features_in
 from fraudguard.features.shared import SharedWindows
@@ -147,11 +149,12 @@ class Publishing:
         fields: Sequence[Feature],
         rates: Rates,
         *,
+        zone: ZoneInfo,
         approvals: int,
         lateness: timedelta,
     ) -> None:
         """approvals: how many people besides the author must agree. lateness: of events that still count."""
-        self._repository, self._fields, self._rates = repository, fields, rates
+        self._repository, self._fields, self._rates, self._zone = repository, fields, rates, zone
         self._approvals, self._lateness = approvals, lateness
 
     async def head(self) -> Head | None:
@@ -243,7 +246,7 @@ class Publishing:
         counted = {window.key for window in old if window.entity != "account"}
         declared = [window for window in new.rules.windows if window.entity != "account"]
         fresh = [window for window in declared if window.key not in counted]
-        history = History(self._repository, SharedWindows(fresh, ()), self._rates)
+        history = History(self._repository, SharedWindows(fresh, ()), self._rates, self._zone)
         if fresh:
             span = max(timedelta(seconds=window.seconds) for window in fresh) + self._lateness
             await history.read(span, now)
@@ -281,8 +284,8 @@ class Publishing:
 class History:
     """Counts windows over the stored decisions: most of them at leisure, the last ones while no worker can commit."""
 
-    def __init__(self, repository: Repository, windows: SharedWindows, rates: Rates) -> None:
-        self._repository, self._windows, self._rates = repository, windows, rates
+    def __init__(self, repository: Repository, windows: SharedWindows, rates: Rates, zone: ZoneInfo) -> None:
+        self._repository, self._windows, self._rates, self._zone = repository, windows, rates, zone
         self._since = self._unsettled_from = datetime.min.replace(tzinfo=UTC)
         self._seen: set[str] = set()
 
@@ -293,7 +296,7 @@ class History:
             self._since = newest - span
         self._unsettled_from = now - COMMIT_SPAN
         async for past in self._repository.history(self._since):
-            self._windows.count(past.event, past.late, self._rates)
+            self._count(past)
             if past.decided_at >= self._unsettled_from:
                 self._seen.add(past.event_id)
 
@@ -301,8 +304,13 @@ class History:
         """Count what was committed meanwhile, and everything counted."""
         async for past in self._repository.history(self._since, decided_since=self._unsettled_from):
             if past.event_id not in self._seen:
-                self._windows.count(past.event, past.late, self._rates)
+                self._count(past)
         return self._windows.increments()
+
+    def _count(self, past: PastEvent) -> None:
+        if not past.late:
+            facts = facts_of(past.event, self._rates)
+            self._windows.count_only(past.event, event_features(past.event, facts, self._zone, late=False))
 
 
 def open_publishing(settings: Settings, repository: Repository) -> Publishing:
@@ -311,6 +319,7 @@ def open_publishing(settings: Settings, repository: Repository) -> Publishing:
         repository,
         features_in(settings.base_currency),
         load_rates(settings.base_currency, settings.rates_path),
+        zone=ZoneInfo(settings.time_zone),
         approvals=settings.rules_approvals,
         lateness=timedelta(seconds=settings.lateness_s),
     )
