@@ -277,3 +277,69 @@ class Run:
         count.alerts_after += self._policy.opens_case(past.event_type, outcome)
         if outcome != past.outcome:
             count.changes.setdefault((past.outcome, outcome), Change()).add(past, hits)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Which decisions: stored ones with an event time from since to before until, or those of a file.
+
+    since None: SPAN before until. until None: the newest. save: also write them there.
+    """
+
+    since: datetime | None
+    until: datetime | None
+    file: Path | None
+    save: Path | None
+
+
+async def run(settings: Settings, console: Console, source: Source, release: int | None) -> Backtest:
+    """Try a release, or the files that settings name, on decisions of the past, with a progress bar.
+
+    Raises BadRule, BadPolicy, NotFound for a release or document that is not stored, BadInput for a damaged file.
+    """
+    fields = features_in(settings.base_currency)
+    if source.file is not None and release is None:  # no database is needed
+        pack = read_pack(settings.rules_dir, settings.policy_path, fields)
+        counting = Run(Evaluation(pack.rules, pack.policy, lambda _: None), pack, frozenset(r.id for r in pack.rules.active))
+        with progress_bar(console) as advance:
+            for past in read_file(source.file, pack.policy.degraded_reasons):
+                counting.take(past)
+                advance()
+        return counting.backtest
+    async with connect(settings.database_url.get_secret_value()) as repository:
+        return await _run_stored(settings, console, source, release, repository, fields)
+
+
+async def _run_stored(
+    settings: Settings,
+    console: Console,
+    source: Source,
+    release: int | None,
+    repository: Repository,
+    fields: Sequence[Feature],
+) -> Backtest:
+    publishing = open_publishing(settings, repository)
+    if release is None:
+        pack = read_pack(settings.rules_dir, settings.policy_path, fields)
+    else:
+        pack = await publishing.pack(release)
+    head = await publishing.head()
+    in_force = await publishing.pack(head.number) if head else None
+    same = same_rules(pack.rules.active, in_force.rules.active) if in_force else frozenset[str]()
+    until = source.until or await repository.newest_event_time()
+    if until is None:
+        return Backtest({})
+    if source.until is None:
+        until += timedelta(microseconds=1)
+    since = source.since or until - SPAN
+    stored = Stored(settings, repository, since, until, pack.rules)
+    await stored.prepare(in_force.rules.windows if in_force else ())
+    known = await _deciding(repository, fields)
+    counting = Run(Evaluation(pack.rules, pack.policy, known), pack, frozenset(r.id for r in pack.rules.active) - same)
+    with ExitStack() as stack:
+        advance = stack.enter_context(progress_bar(console))
+        save = stack.enter_context(source.save.open("wb")) if source.save else None
+        async for past in stored.decisions(pack.policy.degraded_reasons, save):
+            counting.take(past)
+            advance()
+    return counting.backtest

@@ -5,16 +5,20 @@ in a throw-away process, its author did not approve it, and windows over shared 
 counted over the stored history before its first decision. Knows no stream, no model and no HTTP.
 """
 
+import asyncio
 import json
 import logging
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import unified_diff
 from pathlib import Path
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from fraudguard.config import Settings
+from fraudguard.decisions.history import PastEvent
 from fraudguard.decisions.pages import PAGE_MAX
 from fraudguard.decisions.policy import Policy, load_policy
 from fraudguard.decisions.repository import Repository
@@ -33,6 +37,7 @@ log = logging.getLogger(__name__)
 
 # No decision is committed later than this after it was made: statements and batches time out long before.
 COMMIT_SPAN: Final = timedelta(minutes=10)
+PACKS_MAX: Final = 4  # compiled ones that are kept
 RELEASE_FILE: Final = "RELEASE"  # beside the rule files: the number of the release that they are, or were edited from
 POLICY_FILE: Final = "policy.yaml"
 
@@ -79,7 +84,7 @@ async def open_pack(repository: Repository, rules_version: str, policy_version: 
     """A stored pack, which was judged when it was published. Raises NotFound."""
     sources = json.loads(await repository.document("rules", rules_version))
     policy = Policy.from_source(await repository.document("policy", policy_version))
-    return Pack(RuleSet.of_published(sources, fields), policy)
+    return Pack(await asyncio.to_thread(RuleSet.of_published, sources, fields), policy)
 
 
 async def open_book(repository: Repository, head: Head, fields: Sequence[Feature]) -> Book:
@@ -156,19 +161,30 @@ class Publishing:
         """approvals: how many people besides the author must agree. lateness: of events that still count."""
         self._repository, self._fields, self._rates, self._zone = repository, fields, rates, zone
         self._approvals, self._lateness = approvals, lateness
+        self._packs: OrderedDict[tuple[str, str], Pack] = OrderedDict()
 
     async def head(self) -> Head | None:
         """What is in force; None before the first release."""
         return await self._repository.rulebook.head()
+
+    async def rules(self, stored: Head | Release) -> tuple[Rule, ...]:
+        """The rules of a release as written."""
+        return (await self._pack(stored)).rules.rules
+
+    async def notices(self, pack: Pack) -> tuple[str, ...]:
+        """What would become of the rules in force; raises BadRule as `publish` would."""
+        head = await self.head()
+        before = await self.rules(head) if head else ()
+        if faults := objections(before, pack.rules.rules):
+            raise BadRule("\n".join(faults))
+        return tuple(notices(before, pack.rules.rules))
 
     async def lists(self) -> dict[str, WatchList]:
         """The lists that the rules in force declare, by name."""
         head = await self.head()
         if head is None:
             return {}
-        pack = await self._pack(head)
-        pack.close()
-        return {known.name: known for known in pack.rules.lists}
+        return {known.name: known for known in (await self._pack(head)).rules.lists}
 
     async def files(self, number: int) -> dict[str, str]:
         """Every file of a release by name. Raises NotFound."""
@@ -202,13 +218,11 @@ class Publishing:
         old = await self.files(head.number) if head else {}
         if old == pack.files:
             raise Conflict("this is what is in force already")
-        before = (await self._pack(head)).rules.rules if head else ()
-        if faults := objections(before, pack.rules.rules):
-            raise BadRule("\n".join(faults))
+        said = await self.notices(pack)
         number = await self._propose(pack, base, author, via, note, diff(old, pack.files), now)
         if self._approvals == 0:
             await self.activate(number, author, note, now)
-        return Proposed(number, self._approvals == 0, tuple(notices(before, pack.rules.rules)))
+        return Proposed(number, self._approvals == 0, said)
 
     async def approve(self, number: int, actor: str, note: str, now: datetime) -> bool:
         """Agree to a release; with enough approvals it is in force, which is what is returned. Raises Conflict."""
@@ -262,7 +276,12 @@ class Publishing:
         )
 
     async def _pack(self, stored: Head | Release) -> Pack:
-        return await open_pack(self._repository, stored.rules_version, stored.policy_version, self._fields)
+        versions = stored.rules_version, stored.policy_version
+        if versions not in self._packs:
+            self._packs[versions] = await open_pack(self._repository, *versions, self._fields)
+            if len(self._packs) > PACKS_MAX:
+                self._packs.popitem(last=False)
+        return self._packs[versions]
 
     async def _propose(
         self, pack: Pack, base: int, author: str, via: Via, note: str, difference: str, now: datetime
@@ -298,12 +317,12 @@ class History:
         async for past in self._repository.history(self._since):
             self._count(past)
             if past.decided_at >= self._unsettled_from:
-                self._seen.add(past.event_id)
+                self._seen.add(past.event.event_id)
 
     async def settle(self) -> Sequence[WindowCount]:
         """Count what was committed meanwhile, and everything counted."""
         async for past in self._repository.history(self._since, decided_since=self._unsettled_from):
-            if past.event_id not in self._seen:
+            if past.event.event_id not in self._seen:
                 self._count(past)
         return self._windows.increments()
 
