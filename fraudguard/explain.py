@@ -6,7 +6,7 @@ what follows from it in other features is not: amount does not move out_sum_1d.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Final
@@ -202,8 +202,10 @@ class Explainer:
             steps = dict(self._thresholds()) if ask.source == "model" else {}
             return Asked(ask, without, None, steps.get(ask.outcome), None, ())
         rule = self._by_id[ask.rule]
-        condition = trace(rule.condition, self._values(rule.condition))
-        return Asked(ask, without, rule.version, None, condition, self._turns(rule, names_of(rule.condition)))
+        parts = _own_parts(rule)
+        condition = parts[0] if len(parts) == 1 else And(parts)
+        traced = trace(condition, self._values(condition))
+        return Asked(ask, without, rule.version, None, traced, self._turns(rule, names_of(condition)))
 
     def _thresholds(self) -> tuple[tuple[Outcome, float], ...]:
         score = self._record.score
@@ -241,9 +243,9 @@ class Explainer:
 
     def _lacking(self, rule: Rule) -> Node | None:
         """The one part that kept the rule from hitting, where at least one other of its own parts holds."""
-        if rule.event not in {None, self._event_type} or not isinstance(rule.condition, And):
+        if rule.event not in {None, self._event_type}:
             return None
-        parts = rule.condition.items[1:] if rule.event else rule.condition.items
+        parts = _own_parts(rule)
         lacking = [part for part in parts if not holds(part, self._values(part))]
         return lacking[0] if len(lacking) == 1 and len(parts) > 1 else None
 
@@ -282,6 +284,13 @@ class Explainer:
             raise BadInput(f"must be {error}", path=name, hint="null stands for missing") from None
 
 
+def _own_parts(rule: Rule) -> tuple[Node, ...]:
+    """What its author joined by `and`; the type of event, which a rule states apart, left out."""
+    if not isinstance(rule.condition, And):
+        return (rule.condition,)
+    return rule.condition.items[1:] if rule.event else rule.condition.items
+
+
 def _typed(value: Scalar, kind: Type) -> Scalar:
     """The value by its field's type; a text as it would read in a case's `given`. Raises ValueError."""
     if value is None or value == "null":
@@ -295,13 +304,14 @@ def _typed(value: Scalar, kind: Type) -> Scalar:
             raise ValueError("a number") from None
     if isinstance(value, str) and kind == "boolean" and value.lower() in {"true", "false"}:
         return value.lower() == "true"
-    fits: Mapping[str, Callable[[Scalar], bool]] = {
-        "number": lambda v: isinstance(v, int | float) and not isinstance(v, bool),
-        "boolean": lambda v: isinstance(v, bool),
-        "text": lambda v: isinstance(v, str),
+    fits = {
+        "number": isinstance(value, int | float) and not isinstance(value, bool),
+        "boolean": isinstance(value, bool),
+        "text": isinstance(value, str),
+        "any": True,
     }
-    if kind in fits and not fits[kind](value):
-        raise ValueError({"number": "a number", "boolean": "true or false", "text": "a text"}[kind])
+    if not fits[kind or "any"]:
+        raise ValueError({"number": "a number", "boolean": "true or false"}.get(kind or "", "a text"))
     return value
 
 
@@ -342,18 +352,20 @@ def render(explanation: Explanation) -> str:
     for asked in e.asked:
         lines += _asked_lines(asked, e)
     lines += [] if e.asked else ["  nothing asked for more than approve"]
-    lines += ["", "what would have changed it", *_changing_lines(e)]
+    lines += ["", "what would have changed it, and what would not", *_changing_lines(e)]
     if e.near_misses:
-        lines += ["", "rules that nearly hit"]
+        lines += ["", f"live rules that nearly hit (at most {NEAR_MISSES_MAX})"]
     for near in e.near_misses:
-        lines.append(f"  {near.outcome:8} {near.rule} {near.version}")
-        lines += _part_lines(near.part, 4)
-        lines += [f"    would have hit with {_turn(turn)}" for turn in near.needs]
+        lines += [f"  {near.outcome:8} {near.rule} {near.version}", *_part_lines(near.part, 11)]
+        lines += [f"           hits with {_turn(turn, e)}" for turn in near.needs]
     if e.simulated:
-        lines += ["", "with " + ", ".join(f"{n} = {show(to)} (was {show(was)})" for n, was, to in e.simulated.changed)]
         s = e.simulated
-        lines.append(f"  {s.outcome}, severity {s.severity or '-'}: {', '.join(s.reasons) or '-'}")
-        lines.append(f"  stored was {e.stored}; rules that hit: {', '.join(s.rules) or 'none'}")
+        lines += [
+            "",
+            "with " + ", ".join(f"{name} = {show(to)} (was {show(was)})" for name, was, to in s.changed),
+            f"  {_then(s.outcome, e)}, severity {s.severity or '-'}: {', '.join(s.reasons) or '-'}",
+            f"  live rules that hit: {', '.join(s.rules) or 'none'}",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -364,10 +376,11 @@ def _asked_lines(asked: Asked, e: Explanation) -> list[str]:
         "rule": f"rule {ask.rule} {asked.version}",
         "floor": "the model gave no risk",
     }[ask.source]
-    back = ", taken back by an allow rule" if ask.taken_back else ""
     severity = f", severity {ask.severity}" if ask.severity else ""
+    allowing = (other.ask.rule for other in e.asked if other.ask.outcome is Outcome.APPROVE and other.ask.rule)
+    back = f"; taken back by {', '.join(allowing)}" if ask.taken_back else ""
     head = f"  {ask.outcome:8} {ask.reason}: {detail}{severity}{back}"
-    return [head, *(_part_lines(asked.condition, 4) if asked.condition else [])]
+    return [head, *(_part_lines(asked.condition, 11) if asked.condition else [])]
 
 
 def _part_lines(part: Part, indent: int) -> list[str]:
@@ -385,14 +398,13 @@ def _part_lines(part: Part, indent: int) -> list[str]:
 
 
 def _changing_lines(e: Explanation) -> list[str]:
-    lines = [f"  without {asked.ask.rule or asked.ask.reason}: {asked.without}" for asked in e.asked]
+    lines = [f"  without {asked.ask.rule or asked.ask.reason}: {_then(asked.without, e)}" for asked in e.asked]
     for asked in e.asked:
-        lines += [f"  {asked.ask.rule} ends with {_turn(turn)}" for turn in asked.ends]
+        lines += [f"  {asked.ask.rule} does not hit with {_turn(turn, e)}" for turn in asked.ends]
     for band in e.bands:
-        here = ", as it was" if e.risk is not None and _within(band, e.risk) else ""
-        lines.append(
-            f"  risk {show(band.low)} to {show(band.high)}: the model asks {band.asks}, outcome {band.outcome}{here}"
-        )
+        here = " (as it was)" if e.risk is not None and _within(band, e.risk) else ""
+        span = f"risk from {show(band.low)} to {'' if band.high == 1 else 'below '}{show(band.high)}"
+        lines.append(f"  {span}{here}: the model asks for {band.asks}; {_then(band.outcome, e)}")
     return lines
 
 
@@ -400,8 +412,12 @@ def _within(band: Band, risk: float) -> bool:
     return band.low <= risk < band.high or risk == band.high == 1.0
 
 
-def _turn(turn: Turn) -> str:
-    return f"{turn.change.text} (was {show(turn.change.was)}): {turn.outcome}"
+def _turn(turn: Turn, e: Explanation) -> str:
+    return f"{turn.change.text} (was {show(turn.change.was)}): {_then(turn.outcome, e)}"
+
+
+def _then(outcome: Outcome, e: Explanation) -> str:
+    return f"still {outcome}" if outcome is e.outcome else str(outcome)
 
 
 async def explain_one(settings: Settings, decision_id: str, changed: Mapping[str, Scalar] | None = None) -> Explanation:
