@@ -6,19 +6,37 @@ Knows stored decisions and files of them; knows no model: the risk is the one th
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final, Literal
+from zoneinfo import ZoneInfo
 
-from fraudguard.decisions.policy import Policy
-from fraudguard.domain import Feature, Hit, Outcome, Scalar, Score, Typology
+import orjson
+
+from fraudguard.config import Settings
+from fraudguard.decisions.pages import PAGE_MAX
+from fraudguard.decisions.repository import Repository, connect
+from fraudguard.domain import Hit, Outcome, Scalar, Score, Typology, Window
+from fraudguard.errors import BadInput
+from fraudguard.features.declared import AccountWindows
+from fraudguard.features.event import event_features
+from fraudguard.features.facts import facts_of
+from fraudguard.features.money import load_rates
+from fraudguard.features.registry import features_in
+from fraudguard.features.shared import SharedWindows
 from fraudguard.features.timeline import CHAT_SPAN
+from fraudguard.rulebook import Pack, open_publishing, read_pack
+from fraudguard.rules.expression import Field, Listed, membership, walk
 from fraudguard.rules.registry import RuleSet
 from fraudguard.rules.schema import Rule
+from fraudguard.rules.validators import ATTRIBUTE
 
 Verdict = Literal["fraud", "legitimate"]
 EXAMPLES_MAX: Final = 5
+SPAN: Final = timedelta(days=30)  # of decisions, where none is asked for
 STOPPED: Final = frozenset({Outcome.REVIEW, Outcome.BLOCK})  # the outcomes that hold a payment up
 
 
@@ -116,15 +134,10 @@ def _identity(rule: Rule) -> tuple[object, ...]:
 class Evaluation:
     """The hits and outcome of a candidate set on decisions of the past."""
 
-    def __init__(
-        self,
-        rules: RuleSet,
-        policy: Policy,
-        fields: Sequence[Feature],
-        deciding: Callable[[str], RuleSet | None],
-    ) -> None:
-        """deciding: the rule set of a version, as far as it is known; without it everything is evaluated."""
-        self._rules, self._policy, self._fields, self._deciding = rules, policy, fields, deciding
+    def __init__(self, pack: Pack, deciding: Mapping[str, RuleSet]) -> None:
+        """deciding: rule sets by version, as far as they are known; without one all rules are evaluated."""
+        self._rules, self._policy, self._deciding = pack.rules, pack.policy, deciding
+        rules = pack.rules
         self._order = {rule.id: i for i, rule in enumerate(rules.active)}
         self._plans: dict[str, tuple[RuleSet, frozenset[str]]] = {}
 
@@ -144,7 +157,7 @@ class Evaluation:
     def _plan(self, version: str) -> tuple[RuleSet, frozenset[str]]:
         """What is to be evaluated, and which stored hits are taken over, of decisions made with this set."""
         if version not in self._plans:
-            decided = self._deciding(version)
+            decided = self._deciding.get(version)
             same = same_rules(self._rules.active, decided.active) if decided else frozenset[str]()
             self._plans[version] = (self._rules.without(same) if same else self._rules, same)
         return self._plans[version]
@@ -249,11 +262,13 @@ class Backtest:
 class Run:
     """Takes decisions one by one; `backtest` is the count so far."""
 
-    def __init__(self, evaluation: Evaluation, policy: Policy, rules: RuleSet, changed: frozenset[str]) -> None:
+    def __init__(self, evaluation: Evaluation, pack: Pack, changed: frozenset[str]) -> None:
         """changed: ids of the rules that are new or other than those in force."""
-        self._evaluation, self._policy = evaluation, policy
-        self._asked = sorted(rules.inputs_of(changed))
-        self.backtest = Backtest({rule.id: RuleTally(rule, rule.id in changed) for rule in rules.active})
+        self._evaluation, self._policy = evaluation, pack.policy
+        active = pack.rules.active
+        nodes = [node for rule in active if rule.id in changed for node in walk(rule.condition)]
+        self._asked = sorted({node.name for node in nodes if isinstance(node, Field | Listed)})
+        self.backtest = Backtest({rule.id: RuleTally(rule, rule.id in changed) for rule in active})
 
     def take(self, past: Past) -> None:
         """Evaluate and count one decision."""
@@ -264,7 +279,7 @@ class Run:
         count.first = min(past.event_time, count.first or past.event_time)
         count.last = max(past.event_time, count.last or past.event_time)
         for name in self._asked:
-            if name not in past.inputs:
+            if name not in past.inputs and not name.startswith(ATTRIBUTE):
                 count.missing[name] += 1
         live = [hit.rule for hit in hits if hit.state == "live"]
         for hit in hits:
@@ -283,63 +298,151 @@ class Run:
 class Source:
     """Which decisions: stored ones with an event time from since to before until, or those of a file.
 
-    since None: SPAN before until. until None: the newest. save: also write them there.
+    since None: SPAN before until. until None: the newest. save: also write them there, for `file`.
     """
 
-    since: datetime | None
-    until: datetime | None
-    file: Path | None
-    save: Path | None
+    since: datetime | None = None
+    until: datetime | None = None
+    file: Path | None = None
+    save: Path | None = None
 
 
-async def run(settings: Settings, console: Console, source: Source, release: int | None) -> Backtest:
-    """Try a release, or the files that settings name, on decisions of the past, with a progress bar.
+async def run(settings: Settings, source: Source, release: int | None, advance: Callable[[], None]) -> Backtest:
+    """Try a release, or the files that settings name, on decisions of the past. advance: called after each of them.
 
-    Raises BadRule, BadPolicy, NotFound for a release or document that is not stored, BadInput for a damaged file.
+    Raises BadRule, BadPolicy, NotFound for a release that is not stored, BadInput for a damaged file.
     """
-    fields = features_in(settings.base_currency)
-    if source.file is not None and release is None:  # no database is needed
-        pack = read_pack(settings.rules_dir, settings.policy_path, fields)
-        counting = Run(Evaluation(pack.rules, pack.policy, lambda _: None), pack, frozenset(r.id for r in pack.rules.active))
-        with progress_bar(console) as advance:
-            for past in read_file(source.file, pack.policy.degraded_reasons):
+    if source.file is None or release is not None:
+        async with connect(settings.database_url.get_secret_value()) as repository:
+            return await _Stored(settings, repository, source).run(release, advance)
+    # A file and the rule files: no database is needed.
+    pack = read_pack(settings.rules_dir, settings.policy_path, features_in(settings.base_currency))
+    counting = Run(Evaluation(pack, {}), pack, frozenset(rule.id for rule in pack.rules.active))
+    for past in read_file(source.file, pack.policy.degraded_reasons):
+        counting.take(past)
+        advance()
+    return counting.backtest
+
+
+def read_file(path: Path, degraded: frozenset[str]) -> Iterator[Past]:
+    """The decisions that a backtest saved. Raises BadInput with the line."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = orjson.loads(line)
+                yield past_of(row["body"], row["chat"], row["verdict"], degraded)
+            except (ValueError, KeyError, TypeError) as error:
+                hint = "write it with `fraudguard rules backtest --save`"
+                raise BadInput(f"not a saved decision: {error!r}", path=f"{path}:{number}", hint=hint) from error
+
+
+class _Stored:
+    """A backtest on the decisions in PostgreSQL."""
+
+    def __init__(self, settings: Settings, repository: Repository, source: Source) -> None:
+        self._settings, self._repository, self._source = settings, repository, source
+        self._fields = features_in(settings.base_currency)
+        self._publishing = open_publishing(settings, repository)
+
+    async def run(self, release: int | None, advance: Callable[[], None]) -> Backtest:
+        source, settings = self._source, self._settings
+        if release is None:
+            pack = read_pack(settings.rules_dir, settings.policy_path, self._fields)
+        else:
+            pack = await self._publishing.pack(await self._repository.rulebook.release(release))
+        head = await self._publishing.head()
+        in_force = await self._publishing.pack(head) if head else None
+        same = same_rules(pack.rules.active, in_force.rules.active) if in_force else frozenset[str]()
+        changed = frozenset(rule.id for rule in pack.rules.active) - same
+        deciding = {in_force.rules.version: in_force.rules} if in_force else {}
+        counting = Run(Evaluation(pack, deciding), pack, changed)
+        degraded = pack.policy.degraded_reasons
+        if source.file is not None:
+            for past in read_file(source.file, degraded):
                 counting.take(past)
                 advance()
-        return counting.backtest
-    async with connect(settings.database_url.get_secret_value()) as repository:
-        return await _run_stored(settings, console, source, release, repository, fields)
-
-
-async def _run_stored(
-    settings: Settings,
-    console: Console,
-    source: Source,
-    release: int | None,
-    repository: Repository,
-    fields: Sequence[Feature],
-) -> Backtest:
-    publishing = open_publishing(settings, repository)
-    if release is None:
-        pack = read_pack(settings.rules_dir, settings.policy_path, fields)
-    else:
-        pack = await publishing.pack(release)
-    head = await publishing.head()
-    in_force = await publishing.pack(head.number) if head else None
-    same = same_rules(pack.rules.active, in_force.rules.active) if in_force else frozenset[str]()
-    until = source.until or await repository.newest_event_time()
-    if until is None:
-        return Backtest({})
-    if source.until is None:
-        until += timedelta(microseconds=1)
-    since = source.since or until - SPAN
-    stored = Stored(settings, repository, since, until, pack.rules)
-    await stored.prepare(in_force.rules.windows if in_force else ())
-    known = await _deciding(repository, fields)
-    counting = Run(Evaluation(pack.rules, pack.policy, known), pack, frozenset(r.id for r in pack.rules.active) - same)
-    with ExitStack() as stack:
-        advance = stack.enter_context(progress_bar(console))
-        save = stack.enter_context(source.save.open("wb")) if source.save else None
-        async for past in stored.decisions(pack.policy.degraded_reasons, save):
+            return counting.backtest
+        counted = {window.key for window in in_force.rules.windows} if in_force else set[str]()
+        fresh = [window for window in pack.rules.windows if window.key not in counted]
+        async for past in self._decisions(pack.rules, fresh, degraded):
             counting.take(past)
             advance()
-    return counting.backtest
+        return counting.backtest
+
+    async def _decisions(
+        self, rules: RuleSet, fresh: Sequence[Window], degraded: frozenset[str]
+    ) -> AsyncIterator[Past]:
+        """Stored decisions by account, in sequence, with what the candidate asks and they were not stored with."""
+        newest = await self._repository.newest_event_time()
+        if newest is None:
+            return
+        until = self._source.until or newest + timedelta(microseconds=1)
+        since = self._source.since or until - SPAN
+        settled = newest - timedelta(days=self._settings.label_delay_days)
+        verdicts = await self._repository.verdicts(since, until)
+        declared = await self._declared(fresh, since, until) if fresh else {}
+        listed = {name: await self._entries(name) for _, name in rules.memberships}
+        conversations = Conversations()
+        with ExitStack() as stack:
+            save = stack.enter_context(self._source.save.open("wb")) if self._source.save else None
+            # The conversation of the first decisions began before them.
+            async for stored in self._repository.stored_decisions(since - CHAT_SPAN, until):
+                body = orjson.loads(stored.body)
+                chat = conversations.chat(body, stored.event_time)
+                if stored.event_time < since:
+                    continue
+                features = body["features"]
+                event_id = body["event"]["event_id"]
+                features |= declared.get(event_id, {})
+                for field, name in rules.memberships:
+                    _answer(features, field, listed[name], name, stored.event_time)
+                verdict = verdicts.get(event_id) or ("legitimate" if stored.event_time < settled else None)
+                if save:
+                    save.write(orjson.dumps({"body": body, "chat": chat, "verdict": verdict}) + b"\n")
+                yield past_of(body, chat, verdict, degraded)
+
+    async def _entries(self, name: str) -> dict[str, datetime | None]:
+        """A list's entries of today, until when each holds."""
+        entries: dict[str, datetime | None] = {}
+        cursor = None
+        while True:
+            page = await self._repository.lists.page(name, PAGE_MAX, cursor)
+            entries |= {entry.value: entry.expires_at for entry in page.items}
+            if page.next is None:
+                return entries
+            cursor = page.next
+
+    async def _declared(
+        self, windows: Sequence[Window], since: datetime, until: datetime
+    ) -> dict[str, dict[str, Scalar]]:
+        """Windows that the decisions were not stored with, counted over the stored events in the order of their time.
+
+        By event id; holds the span's events in memory.
+        """
+        settings, rates = self._settings, load_rates(self._settings.base_currency, self._settings.rates_path)
+        zone, span = ZoneInfo(settings.time_zone), timedelta(seconds=max(window.seconds for window in windows))
+        history = [past async for past in self._repository.history(since - span) if past.event.event_time < until]
+        history.sort(key=lambda past: (past.event.event_time, past.event.event_id))
+        shared, accounts = SharedWindows(windows, ()), dict[str, AccountWindows]()
+        values: dict[str, dict[str, Scalar]] = {}
+        for past in history:
+            event = past.event
+            facts = facts_of(event, rates)
+            said = event_features(event, facts, zone, late=past.late)
+            own = accounts.setdefault(event.account_id, AccountWindows(windows))
+            if not past.late:
+                own.add(own.entries(said), facts.us, facts.us)
+            read = own.read(facts.us) | shared.take(event, said, late=past.late)
+            if event.event_time >= since:
+                values[event.event_id] = read
+        return values
+
+
+def _answer(
+    features: dict[str, Scalar], field: str, entries: Mapping[str, datetime | None], name: str, at: datetime
+) -> None:
+    """Whether the event's entity is on a list: as stored, else by the entries of today."""
+    asked, value = membership(field, name), features.get(field)
+    if asked not in features and isinstance(value, str):
+        until = entries.get(value, at)
+        features[asked] = until is None or at < until

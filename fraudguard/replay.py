@@ -73,7 +73,7 @@ class Replayer:
     async def _rules_of(self, version: str) -> RuleSet:
         if version not in self._rules:
             body = await self._repository.document("rules", version)
-            self._rules[version] = RuleSet.of_published(json.loads(body), self._fields)
+            self._rules[version] = RuleSet.from_published(json.loads(body), self._fields)
         return self._rules[version]
 
     async def _policy_of(self, version: str) -> Policy:

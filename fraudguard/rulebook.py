@@ -84,7 +84,7 @@ async def open_pack(repository: Repository, rules_version: str, policy_version: 
     """A stored pack, which was judged when it was published. Raises NotFound."""
     sources = json.loads(await repository.document("rules", rules_version))
     policy = Policy.from_source(await repository.document("policy", policy_version))
-    return Pack(await asyncio.to_thread(RuleSet.of_published, sources, fields), policy)
+    return Pack(await asyncio.to_thread(RuleSet.from_published, sources, fields), policy)
 
 
 async def open_book(repository: Repository, head: Head, fields: Sequence[Feature]) -> Book:
@@ -169,7 +169,7 @@ class Publishing:
 
     async def rules(self, stored: Head | Release) -> tuple[Rule, ...]:
         """The rules of a release as written."""
-        return (await self._pack(stored)).rules.rules
+        return (await self.pack(stored)).rules.rules
 
     async def notices(self, pack: Pack) -> tuple[str, ...]:
         """What would become of the rules in force; raises BadRule as `publish` would."""
@@ -184,7 +184,7 @@ class Publishing:
         head = await self.head()
         if head is None:
             return {}
-        return {known.name: known for known in (await self._pack(head)).rules.lists}
+        return {known.name: known for known in (await self.pack(head)).rules.lists}
 
     async def files(self, number: int) -> dict[str, str]:
         """Every file of a release by name. Raises NotFound."""
@@ -255,8 +255,8 @@ class Publishing:
     async def _activate(self, number: int, actor: str, note: str, now: datetime, approvals: int) -> None:
         head = await self.head()
         release = await self._repository.rulebook.release(number)
-        new = await self._pack(release)
-        old = (await self._pack(head)).rules.windows if head else ()
+        new = await self.pack(release)
+        old = (await self.pack(head)).rules.windows if head else ()
         counted = {window.key for window in old if window.entity != "account"}
         declared = [window for window in new.rules.windows if window.entity != "account"]
         fresh = [window for window in declared if window.key not in counted]
@@ -275,7 +275,8 @@ class Publishing:
             forget=(counted - {window.key for window in declared}) | {window.key for window in fresh},
         )
 
-    async def _pack(self, stored: Head | Release) -> Pack:
+    async def pack(self, stored: Head | Release) -> Pack:
+        """The rules and policy of a release. Raises NotFound."""
         versions = stored.rules_version, stored.policy_version
         if versions not in self._packs:
             self._packs[versions] = await open_pack(self._repository, *versions, self._fields)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from fraudguard.clock import SystemClock
 from fraudguard.config import Settings
@@ -279,7 +280,11 @@ def backtest(
 
     settings = Settings()
     source = Source(since and since.replace(tzinfo=UTC), until and until.replace(tzinfo=UTC), file, save)
-    count = asyncio.run(run(settings, Console(stderr=True), source, release))
+    with Progress(
+        *Progress.get_default_columns()[:1], MofNCompleteColumn(), TimeElapsedColumn(), console=Console(stderr=True)
+    ) as bar:
+        task = bar.add_task("decisions")
+        count = asyncio.run(run(settings, source, release, lambda: bar.advance(task)))
     page = render(count, settings.base_currency)
     print(page)
     out_file.with_suffix(".md").write_text(page, encoding="utf-8")
