@@ -15,7 +15,8 @@ Detail = Mapping[str, str | int | Mapping[str, str | None] | None]
 _MANY = text("""
 INSERT INTO audit (at, actor, action, subject, detail)
 SELECT at, :actor, :action, subject, CAST(detail AS jsonb)
-FROM unnest(CAST(:times AS timestamptz[]), CAST(:subjects AS text[]), CAST(:details AS text[])) AS d (at, subject, detail)
+FROM unnest(CAST(:times AS timestamptz[]), CAST(:subjects AS text[]), CAST(:details AS text[]))
+     AS d (at, subject, detail)
 """)
 
 

@@ -15,11 +15,12 @@ from sqlalchemy import ColumnElement, Row, Text, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from fraudguard.decisions import audit, batch, documents, windows
+from fraudguard.decisions import audit, batch, documents, history, windows
 from fraudguard.decisions.batch import StoredState
 from fraudguard.decisions.casebook import CaseBook
 from fraudguard.decisions.cases import join_cases
 from fraudguard.decisions.connection import Open, any_of, open_engine, transaction
+from fraudguard.decisions.history import PastEvent, StoredDecision
 from fraudguard.decisions.keys import KeyRing
 from fraudguard.decisions.listing import DecisionFilter, list_decisions
 from fraudguard.decisions.outbox import Outbox
@@ -28,7 +29,7 @@ from fraudguard.decisions.records import load_record
 from fraudguard.decisions.rulebook import RuleBook
 from fraudguard.decisions.tables import ACCOUNT_STATE, DECISIONS, DOCUMENTS, EVENT_IDS, LABELS
 from fraudguard.decisions.watchlists import WatchLists
-from fraudguard.domain import DecisionRecord, EntityCount, Label, Line, Timeline, Typology, WindowCount
+from fraudguard.domain import DecisionRecord, EntityCount, Label, Line, Screenable, Timeline, Typology, WindowCount
 from fraudguard.errors import BadInput, NotFound, StateConflict
 
 __all__ = ["Changes", "Repository", "StoredState", "connect"]
@@ -191,6 +192,47 @@ class Repository:
                 found.setdefault(row.target_event_id, []).append(_label(row))
         return found
 
+    async def labels_between(self, first: datetime, before: datetime) -> dict[str, list[Label]]:
+        """The labels of decisions with an event time from `first` to before `before`, by target, oldest first."""
+        found: dict[str, list[Label]] = {}
+        async with self._open() as connection:
+            rows = await connection.execute(
+                select(LABELS)
+                .join(EVENT_IDS, EVENT_IDS.c.event_id == LABELS.c.target_event_id)
+                .where(EVENT_IDS.c.event_time >= first, EVENT_IDS.c.event_time < before)
+                .order_by(LABELS.c.event_time, LABELS.c.event_id)
+            )
+            for row in rows:
+                found.setdefault(row.target_event_id, []).append(_label(row))
+        return found
+
+    async def history(self, since: datetime, decided_since: datetime | None = None) -> AsyncIterator[PastEvent]:
+        """Stored events with an event time of `since` or later, streamed month by month, in no order within one.
+
+        decided_since: only those decided then or later, quickly. A batch is committed some time after its decided_at: who
+        reads on from an earlier reading asks for an overlap and tells events by their id. Holds one connection meanwhile;
+        close it (contextlib.aclosing) when you stop early.
+        """
+        async with self._open() as connection:
+            async for past in history.past_events(connection, since, decided_since):
+                yield past
+
+    async def account_history(
+        self, accounts: Collection[str], since: datetime
+    ) -> dict[str, list[tuple[Screenable, bool]]]:
+        """Stored events of `since` or later by account as (event, late), in sequence; without any: missing."""
+        async with self._open() as connection:
+            return await history.past_of_accounts(connection, accounts, since)
+
+    async def stored_decisions(self, first: datetime, before: datetime) -> AsyncIterator[StoredDecision]:
+        """Decisions with an event time from `first` to before `before`, streamed by account, in sequence.
+
+        Holds one connection meanwhile; close it (contextlib.aclosing) when you stop early.
+        """
+        async with self._open() as connection:
+            async for row in history.decisions_between(connection, first, before):
+                yield row
+
     async def labels_by_id(self, event_ids: Collection[str]) -> dict[str, Label]:
         """Stored labels by their own event id, whatever they are about: an id in here can never be stored again."""
         async with self._open() as connection:
@@ -208,7 +250,7 @@ class Repository:
             return [EntityCount(*row) for row in rows]
 
     async def window_counts(self, keys: Collection[tuple[str, str, int, int]]) -> list[WindowCount]:
-        """Stored buckets of (window key, entity id, first bucket, last bucket): both ends in, each once, in no order."""
+        """Stored buckets of (window key, entity id, first bucket, last bucket), both ends in; each once, unordered."""
         async with self._open() as connection:
             return await windows.read(connection, keys)
 
@@ -233,8 +275,7 @@ class Repository:
         await self._ensure_months(changes.records)
         try:
             async with self._open() as connection:
-                await batch.check_activation(connection, changes.activation)
-                await batch.write_states(connection, changes.states)
+                await batch.write_states(connection, changes.states, changes.activation)
                 await batch.write_decisions(connection, changes.records)
                 await batch.write_labels(connection, changes.labels)
                 await join_cases(connection, changes.alerts)

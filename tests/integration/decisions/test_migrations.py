@@ -38,7 +38,7 @@ async def test_processes_may_migrate_at_once_and_again(empty_url: str) -> None:
     await asyncio.to_thread(migrate.upgrade, empty_url)
     engine = open_engine(empty_url)
     async with engine.connect() as connection:
-        assert (await connection.scalars(text("SELECT version_num FROM alembic_version"))).all() == ["0001"]
+        assert (await connection.scalars(text("SELECT version_num FROM alembic_version"))).all() == ["0002"]
     await engine.dispose()
 
 
