@@ -379,7 +379,7 @@ class _Stored:
         until = self._source.until or newest + timedelta(microseconds=1)
         since = self._source.since or until - SPAN
         settled = newest - timedelta(days=self._settings.label_delay_days)
-        verdicts = await self._repository.verdicts(since, until)
+        verdicts = await self._repository.verdicts(since)
         declared = await self._declared(fresh, since, until) if fresh else {}
         listed = {name: await self._entries(name) for _, name in rules.memberships}
         conversations = Conversations()
@@ -396,7 +396,9 @@ class _Stored:
                 features |= declared.get(event_id, {})
                 for field, name in rules.memberships:
                     _answer(features, field, listed[name], name, stored.event_time)
-                verdict = verdicts.get(event_id) or ("legitimate" if stored.event_time < settled else None)
+                verdict: Verdict | None = verdicts.get(event_id) or (
+                    "legitimate" if stored.event_time < settled else None
+                )
                 if save:
                     save.write(orjson.dumps({"body": body, "chat": chat, "verdict": verdict}) + b"\n")
                 yield past_of(body, chat, verdict, degraded)

@@ -118,7 +118,7 @@ def _share(value: float | None) -> str:
 def _examples(backtest: Backtest, currency: str) -> list[str]:
     if not backtest.changes:
         return []
-    rows = [
+    rows: list[tuple[str, ...]] = [
         ("decision", "account", "event time", f"money, {currency}", "risk", "from", "to", "truth", "rules that hit")
     ]
     for (old, new), change in sorted(backtest.changes.items(), key=lambda item: _order(*item[0])):
