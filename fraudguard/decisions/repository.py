@@ -209,9 +209,9 @@ class Repository:
     async def history(self, since: datetime, decided_since: datetime | None = None) -> AsyncIterator[PastEvent]:
         """Stored events with an event time of `since` or later, streamed month by month, in no order within one.
 
-        decided_since: only those decided then or later, quickly. A batch is committed some time after its decided_at: who
-        reads on from an earlier reading asks for an overlap and tells events by their id. Holds one connection meanwhile;
-        close it (contextlib.aclosing) when you stop early.
+        decided_since: only those decided then or later, quickly. A batch is committed some time after it was decided, so
+        whoever reads on from an earlier reading asks for an overlap and tells events by their id. Holds one connection
+        meanwhile; close it (contextlib.aclosing) when you stop early.
         """
         async with self._open() as connection:
             async for past in history.past_events(connection, since, decided_since):

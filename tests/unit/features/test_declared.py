@@ -1,65 +1,19 @@
 """Declared windows of an account: their definition recomputed, and history counted in as if it had been live."""
 
-from fractions import Fraction
+from dataclasses import replace
+from math import inf, nan
 
+import orjson
 import pytest
+from declared_windows import DAY, WINDOWS, fields, naive, seconds, window
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from views import NOTHING_SHARED
 
-from fraudguard.domain import Window
+from fraudguard.features.declared import MEMBERS_MAX, hundredths
 from fraudguard.features.facts import microseconds
+from fraudguard.features.money import AMOUNT_CENTS_MAX
 
-DAY = 86_400
-
-
-def every(features):
-    """A window without a filter."""
-    return True
-
-
-def written(features):
-    """What a rule manager might write: messages, and payments to x or y."""
-    return features["event_type"] == "message" or features["counterparty_id"] in ("x", "y")
-
-
-def window(aggregate, of, seconds, matches=every, entity="account"):
-    """A window whose name says what it is."""
-    name = f"{aggregate}_{of.replace('.', '_')}_{seconds}_{matches.__name__}"
-    return Window(name, entity, aggregate, of, seconds, f"{entity}-{name}", matches)
-
-
-WINDOWS = (
-    window("count", "", 600), window("count", "", 90 * DAY, written), window("sum", "amount_base", 3600),
-    window("sum", "attributes.points", DAY, written), window("max", "amount_base", DAY),
-    window("max", "attributes.points", 600), window("mean", "amount_base", 7 * DAY),
-    window("mean", "attributes.points", 3600, written), window("distinct", "counterparty_id", DAY),
-    window("distinct", "attributes.city", 3600, written),
-)  # fmt: skip
-
-EDGES_US = [12_500_000, 75_000_000, 1_800_000_000]  # buckets of 10 minutes, an hour and a day
-# Times cluster (bursts), lie days apart, and meet bucket edges to the microsecond.
-seconds = st.one_of(
-    st.integers(0, 100 * DAY),
-    st.integers(0, 3 * 3600),
-    st.builds(
-        lambda n, length, off: n * length + off, st.integers(0, 60), st.sampled_from([12.5, 1800]), st.integers(-1, 1)
-    ),
-)
-fields = st.fixed_dictionaries(
-    {
-        "currency": st.sampled_from(["CNY", "USD", "XTS"]),
-        "amount": st.integers(1, 10**6),
-        "counterparty_id": st.sampled_from([None, *"xyz"]),
-        "attributes": st.fixed_dictionaries(
-            {},
-            optional={
-                "points": st.integers(-(10**6), 10**6).map(lambda n: n / 100) | st.integers(-9, 9) | st.just("many"),
-                "city": st.sampled_from(["Xi'an", "Wuhan"]) | st.just(7),
-            },
-        ),
-    }
-)
 steps = st.lists(st.tuples(seconds, st.none() | fields), max_size=30)
 
 
@@ -72,34 +26,6 @@ def event_of(payment, message):
         return message(at) if values is None else payment(at, **values)
 
     return make
-
-
-def value_of(window, features):
-    """What the oracle counts of an event: a fraction, a text, or True for a count; None where it does not enter."""
-    if not window.matches(features):
-        return None
-    value = features.get(window.of)
-    if window.aggregate == "count":
-        return True
-    if window.aggregate == "distinct":
-        return value if isinstance(value, str) else None
-    return None if value is None or isinstance(value, str) else Fraction(repr(value))
-
-
-def naive(window, history, us):
-    """The window over (time in microseconds, features) of every event taken on time, in fractions."""
-    length = window.seconds * 1_000_000 // 48
-    inside = [features for then, features in history if us // length - 48 < then // length <= us // length]
-    values = [value for value in (value_of(window, features) for features in inside) if value is not None]
-    if window.aggregate == "count":
-        return len(values)
-    if window.aggregate == "distinct":
-        return len(set(values))
-    if window.aggregate == "sum":
-        return float(sum(values))
-    if not values:
-        return None
-    return float(max(values) if window.aggregate == "max" else sum(values) / len(values))
 
 
 @settings(max_examples=150, deadline=None)
@@ -166,3 +92,108 @@ def test_history_counts_as_if_it_had_been_live(account, event_of, steps, stops, 
             name: value for name, value in snapshot.features.items() if name not in unknown
         }
     assert state.dump() == live.dump()
+
+
+def test_older_states_are_unfilled_and_new_accounts_are_not(account, payment):
+    """A state written before there were windows restores; a new account has no history to count."""
+    new = account(windows=WINDOWS)
+    assert new.unfilled == ()
+    new.take(payment(), *NOTHING_SHARED)
+    stored = orjson.loads(new.dump())
+    del stored["declared"], stored["trend"]
+    old = restored(account, orjson.dumps(stored), WINDOWS)
+    assert old.unfilled == WINDOWS
+    assert set(old.trend().values()) == {None}
+    features = old.take(payment(1), *NOTHING_SHARED).features
+    assert all(features[window.name] is None for window in WINDOWS)
+    assert orjson.loads(old.dump())["declared"] == {}
+
+
+def test_withdrawn_window_is_dropped_and_comes_back_unfilled(account, payment):
+    """A rollback and its rollback: what was not counted meanwhile must be counted in again."""
+    state = account(windows=WINDOWS)
+    state.take(payment(), *NOTHING_SHARED)
+    without = restored(account, state.dump(), WINDOWS[1:])
+    assert list(orjson.loads(without.dump())["declared"]) == [window.key for window in WINDOWS[1:]]
+    assert restored(account, without.dump(), WINDOWS).unfilled == WINDOWS[:1]
+
+
+def test_fill_takes_the_windows_asked_for_and_is_all_or_nothing(account, payment):
+    """The others stay unfilled; a history that cannot be read changes nothing."""
+    state = account()
+    state.take(payment(), *NOTHING_SHARED)
+    state = restored(account, state.dump(), WINDOWS)
+    before = state.dump()
+
+    def broken():
+        yield payment(), False
+        raise RuntimeError("store")
+
+    with pytest.raises(RuntimeError, match="store"):
+        state.fill({WINDOWS[0].key}, broken())
+    assert (state.dump(), state.unfilled) == (before, WINDOWS)
+    state.fill({WINDOWS[0].key, "of-another"}, [(payment(), False)])
+    assert state.unfilled == WINDOWS[1:]
+    assert state.take(payment(1), *NOTHING_SHARED).features[WINDOWS[0].name] == 2
+
+
+def test_failing_filter_leaves_the_state_as_it_was(account, payment):
+    """A filter that raises refuses the event, not the account."""
+
+    def choosy(features):
+        if features["amount"] == 7:
+            raise ZeroDivisionError
+        return True
+
+    state = account(windows=(window("count", "", 600), window("count", "", 600, choosy)))
+    state.take(payment(), *NOTHING_SHARED)
+    before = state.dump()
+    with pytest.raises(ZeroDivisionError):
+        state.take(payment(1, amount=7), *NOTHING_SHARED)
+    assert state.dump() == before
+
+
+def test_one_definition_under_two_names_counts_once(account, payment):
+    """Two names with one key read the same buckets."""
+    first = window("count", "", 600)
+    state = account(windows=(first, replace(first, name="again")))
+    state.take(payment(), *NOTHING_SHARED)
+    features = state.take(payment(1), *NOTHING_SHARED).features
+    assert (features[first.name], features["again"]) == (2, 2)
+
+
+def test_windows_of_other_entities_are_not_counted_here(account, payment):
+    """They belong to `SharedWindows`; a state holds none of them."""
+    state = account(windows=(window("count", "", 600, entity="device"),))
+    state.take(payment(device_id="d"), *NOTHING_SHARED)
+    assert orjson.loads(state.dump())["declared"] == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "cents"),
+    [
+        (0.285, 28), (1.1, 110), (-0.01, -1), (3, 300), (10**300, AMOUNT_CENTS_MAX), (1e300, AMOUNT_CENTS_MAX),
+        (-1e300, -AMOUNT_CENTS_MAX), (nan, None), (inf, None), (True, None), ("7", None), (None, None),
+    ],
+)  # fmt: skip
+def test_numbers_count_in_hundredths(value, cents):
+    """Whole hundredths within a bound; what is no finite number is missing, and a boolean is none."""
+    assert hundredths(value) == cents
+
+
+@given(cents=st.integers(-AMOUNT_CENTS_MAX, AMOUNT_CENTS_MAX))
+def test_amounts_are_exact(cents):
+    """What money.py counted in hundredths survives its way through a float."""
+    assert hundredths(cents / 100) == cents
+
+
+def test_hostile_account_stays_bounded(account, payment):
+    """64 windows of ten minutes, every bucket within reach full of new counterparties: the size declared.py says."""
+    declared = [replace(window("distinct", "counterparty_id", 600), name=f"w{n}", key=f"{n:016x}") for n in range(64)]
+    state = account(windows=declared, lateness_s=600)
+    for bucket in range(120):
+        for n in range(MEMBERS_MAX + 3):
+            state.take(payment(bucket * 12.5, counterparty_id=f"{bucket}-{n}"), *NOTHING_SHARED)
+    stored = orjson.loads(state.dump())["declared"]
+    assert {len(starts) for starts, _, _ in stored.values()} == {49 + 600 * 48 // 600 - 1}
+    assert {len(members) for _, _, values in stored.values() for members in values} == {MEMBERS_MAX}
