@@ -5,6 +5,7 @@ been" is the same evaluation and policy over changed inputs; nothing is scored a
 what follows from it in other features is not: amount does not move out_sum_1d.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -68,7 +69,7 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class NearMiss:
-    """A live rule of which one part of several did not hold. needs: single changes with which it would have hit."""
+    """A live rule of which one part of several did not hold. needs: single changes with which it would have acted."""
 
     rule: str
     version: int
@@ -205,7 +206,7 @@ class Explainer:
         parts = _own_parts(rule)
         condition = parts[0] if len(parts) == 1 else And(parts)
         traced = trace(condition, self._values(condition))
-        return Asked(ask, without, rule.version, None, traced, self._turns(rule, names_of(condition)))
+        return Asked(ask, without, rule.version, None, traced, self._turns(rule, names_of(condition), acts=False))
 
     def _thresholds(self) -> tuple[tuple[Outcome, float], ...]:
         score = self._record.score
@@ -229,17 +230,16 @@ class Explainer:
 
     def _near_misses(self) -> tuple[NearMiss, ...]:
         """Live rules for this type of event with several parts, one of which does not hold; the most severe first."""
-        found = [
-            NearMiss(
-                rule.id, rule.version, rule.outcome, trace(part, self._values(part)), self._turns(rule, names_of(part))
-            )
-            for rule in self._rules.rules
-            if rule.state == "live" and (part := self._lacking(rule)) is not None
-        ]
-        found.sort(
-            key=lambda near: (-near.outcome.severity, near.needs[0].change.size if near.needs else 1.0, near.rule)
-        )
+        found = [near for rule in self._rules.rules if rule.state == "live" and (near := self._near_miss(rule))]
+        found.sort(key=lambda near: (-near.outcome.severity, _nearest(near), near.rule))
         return tuple(found[:NEAR_MISSES_MAX])
+
+    def _near_miss(self, rule: Rule) -> NearMiss | None:
+        part = self._lacking(rule)
+        if part is None:
+            return None
+        needs = self._turns(rule, names_of(part), acts=True)
+        return NearMiss(rule.id, rule.version, rule.outcome, trace(part, self._values(part)), needs)
 
     def _lacking(self, rule: Rule) -> Node | None:
         """The one part that kept the rule from hitting, where at least one other of its own parts holds."""
@@ -249,8 +249,11 @@ class Explainer:
         lacking = [part for part in parts if not holds(part, self._values(part))]
         return lacking[0] if len(lacking) == 1 and len(parts) > 1 else None
 
-    def _turns(self, rule: Rule, names: Sequence[str]) -> tuple[Turn, ...]:
-        """Single changes of the named inputs that turn the rule's condition, each with the outcome then."""
+    def _turns(self, rule: Rule, names: Sequence[str], *, acts: bool) -> tuple[Turn, ...]:
+        """Single changes of the named inputs that turn the rule's condition, each with the outcome then.
+
+        acts: whether the rule must act then, which one that is not rolled out to the account does not.
+        """
         types = {name: self._type(name) for name in names if name not in _GIVEN}
         turns = []
         for change in changes(rule.condition, self._values(rule.condition), types):
@@ -259,8 +262,9 @@ class Explainer:
                 if not isinstance(change.to, float) or not 0 <= change.to <= 1 or score is None:
                     continue
                 score = replace(score, risk=change.to)
-            _, verdict = self._decide({**self._inputs, change.name: change.to}, score, self._reason, False)
-            turns.append(Turn(change, verdict.outcome))
+            hits, verdict = self._decide({**self._inputs, change.name: change.to}, score, self._reason, False)
+            if any(hit.rule == rule.id and hit.state == "live" for hit in hits) is acts:
+                turns.append(Turn(change, verdict.outcome))
         return tuple(turns)
 
     def _type(self, name: str) -> Type:
@@ -289,6 +293,10 @@ def _own_parts(rule: Rule) -> tuple[Node, ...]:
     if not isinstance(rule.condition, And):
         return (rule.condition,)
     return rule.condition.items[1:] if rule.event else rule.condition.items
+
+
+def _nearest(near: NearMiss) -> float:
+    return near.needs[0].change.size if near.needs else math.inf
 
 
 def _typed(value: Scalar, kind: Type) -> Scalar:

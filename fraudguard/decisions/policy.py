@@ -235,13 +235,14 @@ class Policy:
 
     def _take_back(self, event_type: EventType, asked: list[Ask]) -> tuple[list[Ask], list[Ask]]:
         """What stands, allow rules first where they took something back; and what they took back."""
-        limit = self.takes_back[event_type].severity
         allowing = [ask for ask in asked if ask.outcome is Outcome.APPROVE]
-        asking = [ask for ask in asked if ask.outcome is not Outcome.APPROVE]
-        taken = [replace(ask, taken_back=True) for ask in asking if allowing and ask.outcome.severity <= limit]
+        if not allowing:
+            return asked, []
+        limit = self.takes_back[event_type].severity
+        taken = [replace(ask, taken_back=True) for ask in asked if 0 < ask.outcome.severity <= limit]
         if not taken:
             return asked, []
-        return allowing + [ask for ask in asking if ask.outcome.severity > limit], taken
+        return allowing + [ask for ask in asked if ask.outcome.severity > limit], taken
 
     def opens_case(self, event_type: EventType, outcome: Outcome) -> bool:
         """Whether a person must look at such a decision."""

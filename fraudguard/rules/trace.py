@@ -157,7 +157,7 @@ def spell(node: Node) -> str:
             return " or ".join(_within(item, And, Or) for item in node.items)
         case Not():
             return f"not {_within(node.item, And, Or)}"
-    parts = (_part(getattr(node, slot.name)) for slot in fields(node) if slot.name != "at")
+    parts = (_part(getattr(node, slot.name)) for slot in fields(node) if slot.compare)
     return f"{type(node).__name__.lower()}({', '.join(parts)})"
 
 

@@ -32,7 +32,8 @@ from fraudguard.domain import (
 )
 from fraudguard.engine.loader import load_base
 from fraudguard.engine.release import STARTER
-from fraudguard.errors import EngineUnavailable
+from fraudguard.errors import EngineUnavailable, NotFound
+from fraudguard.explain import Explainer, explain_one
 from fraudguard.features.registry import features_in
 from fraudguard.pipeline import BUGS_IN_A_ROW_MAX, Answer, Decided, Labelled, Pipeline, Refused
 from fraudguard.replay import Replayer
@@ -310,14 +311,17 @@ async def test_replay_proves_a_decision_and_finds_a_forged_one(database_url: str
     forged_decision = genuine.decision.model_copy(
         update={
             "decision_id": "forged", "event_id": "forged", "sequence": genuine.decision.sequence + 1,
-            "outcome": Outcome.BLOCK,
+            "outcome": Outcome.BLOCK, "severity": "critical",
         }
     )  # fmt: skip
     forged_event = genuine.event.model_copy(update={"event_id": "forged"})
     forged = replace(genuine, decision=forged_decision, event=forged_event)
     async with connect(database_url) as repository:
         version = (await repository.states([account]))[account]
-        await repository.commit(Changes(records=[forged], states={account: StoredState(version.version, version.body)}))
+        head = await repository.rulebook.head()
+        assert head is not None
+        changes = Changes(records=[forged], states={account: version}, activation=head.activation)
+        await repository.commit(changes)
         replayer = Replayer(repository, FEATURES_IN_CNY, scoring.scorer)
         try:
             for record in made:
@@ -327,7 +331,64 @@ async def test_replay_proves_a_decision_and_finds_a_forged_one(database_url: str
             proof = await replayer.replay("forged")
         finally:
             replayer.close()
-    assert {difference.split(":")[0] for difference in proof.differences} >= {"outcome", "timeline"}
+    assert {difference.split(":")[0] for difference in proof.differences} >= {"outcome", "severity", "timeline"}
+
+
+async def test_a_decision_from_before_severities_replays(database_url: str, parts: Parts) -> None:
+    """A stored decision without a severity is not held against the policy that gives one."""
+    async with opened(database_url, parts) as pipeline:
+        burst = [transfer(f"t-{n}", minute=n, memo="急用钱") for n in range(12)]
+        made = records(await pipeline.screen(received(*burst, transfer("t-20", minute=20, amount=Decimal("30000.00")))))
+    asked = next(record for record in made if record.decision.severity)
+    account = asked.decision.account_id
+    older = asked.decision.model_copy(
+        update={"decision_id": "older", "event_id": "older", "sequence": len(made) + 1, "severity": None}
+    )
+    copy = replace(asked, decision=older, event=asked.event.model_copy(update={"event_id": "older"}))
+    async with connect(database_url) as repository:
+        version = (await repository.states([account]))[account]
+        await repository.commit(Changes(records=[copy], states={account: StoredState(version.version, version.body)}))
+        replayer = Replayer(repository)
+        try:
+            proof = await replayer.replay("older")
+        finally:
+            replayer.close()
+    assert not any(difference.startswith("severity") for difference in proof.differences)
+
+
+async def test_explain_agrees_with_what_is_stored(database_url: str, scoring: Parts) -> None:
+    """Every stored decision is explained as it came out, all its reasons told; each change told does what it says."""
+    events = [item.event for item in generate(5, 12, datetime(2026, 10, 1, tzinfo=UTC), 2, 3, "train").events][:80]
+    async with opened(database_url, scoring) as pipeline:
+        made = records(await pipeline.screen(received(*events)))
+    assert any(record.decision.reasons for record in made)
+    explained = []
+    async with connect(database_url) as repository:
+        for record in made:
+            timeline = await repository.timeline(record)
+            explainer = Explainer(record, timeline, scoring.rules, scoring.policy)
+            explanation = explainer.explain()
+            explained.append(explanation)
+            assert explanation.agrees
+            assert explanation.severity == record.decision.severity
+            asked = {a.ask.reason for a in explanation.asked if not a.ask.taken_back}
+            assert asked == {reason for reason in record.decision.reasons if reason != "LATE_EVENT"}
+            assert all(a.condition.holds for a in explanation.asked if a.condition)
+            for near in explanation.near_misses:
+                assert not near.part.holds
+                assert near.rule not in {hit.rule for hit in record.hits}
+                for turn in near.needs:
+                    then = explainer.simulate({turn.change.name: turn.change.to})
+                    assert (near.rule in then.rules, then.outcome) == (True, turn.outcome)
+    assert any(explanation.near_misses for explanation in explained)
+    settings = settings_for("unused:1", database_url)
+    one = next(explanation for explanation in explained if explanation.reasons)
+    assert await explain_one(settings, one.decision_id) == one
+    simulated = (await explain_one(settings, one.decision_id, {"risk": "1", "typology": "scam"})).simulated
+    assert simulated is not None
+    assert simulated.outcome is Outcome.BLOCK
+    with pytest.raises(NotFound):
+        await explain_one(settings, "nothing")
 
 
 @pytest.fixture(scope="module")
