@@ -37,7 +37,7 @@ from fraudguard.rules.expression import (
     membership,
     split_membership,
 )
-from fraudguard.rules.text import fold
+from fraudguard.rules.text import fold, fold_pattern
 
 ATTRIBUTE: Final = "attributes."
 TERM_LENGTH_MAX: Final = 256
@@ -92,11 +92,11 @@ def check_condition(tree: Node, fields: Mapping[str, Feature]) -> list[Fault]:
 
 
 def compile_pattern(pattern: str) -> re2._Regexp:
-    """The linear-time pattern as every evaluation uses it; raises re2.error."""
+    """The linear-time pattern, to be searched in folded text; raises re2.error."""
     options = re2.Options()
     options.case_sensitive = False
     options.log_errors = False
-    return re2.compile(pattern, options)
+    return re2.compile(fold_pattern(pattern), options)
 
 
 class _Checker:
