@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from fraudguard.rules.text import fold, fold_pattern, mentions
 from fraudguard.rules.validators import compile_pattern
 
-
 TRICKY = "急用钱錢裏 -。\u200bｶﾞAaßıİéаβΒνъ.'’_bc"
 
 
