@@ -20,7 +20,10 @@ def read_values(slots: Iterable[tuple[str, Type]], inputs: Mapping[str, Scalar])
         value = inputs.get(name)
         if value is None:
             continue
-        if isinstance(value, bool):
+        if value.__class__ is float and kind == "number":  # nearly all of them
+            if math.isfinite(value):
+                values[name] = value
+        elif isinstance(value, bool):
             if kind == "boolean" or kind == "any":
                 values[name] = value
         elif isinstance(value, str):
