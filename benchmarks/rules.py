@@ -2,12 +2,12 @@
 
 Events are the story generator's, played through the features room: real windows, profiles and conversations; the risk
 is drawn (there is no model here), by whether the event is fraud. Rules are generated in the service's own language: a
-mixture of velocity, profile, risk, text and feedback conditions whose limits are quantiles of the events' own values;
-one that no event hits, or one in twenty, is not taken. The set goes through the whole of
+mixture of velocity, profile, risk, text and feedback conditions whose limits are quantiles of the events' own values.
+One that no event hits is not taken, nor one that more than one in twenty do. The set goes through the whole of
 `RuleSet.from_sources`, publish gate included.
 
-Engines read the same events turn by turn in parts of a hundred, so that a noisy machine is noisy for all; a ratio is the
-median over the parts. Parity: the hits of every event are the reference's; a row with another answer is void.
+Engines read the same events turn by turn, in parts of a hundred, so that a noisy machine is noisy for all; a ratio is
+the median over the parts. Parity: the hits of every event are the reference's; a row with another answer is void.
 Peers need `pip install fraudguard[peers]`; what they are given for nothing is in rule_peers.py.
 
 `--memory`: events without end through one set, and the set loaded anew again and again; fails if the process grows.
@@ -48,16 +48,18 @@ GROWTH_MIB_MAX: Final = 4.0
 Inputs = dict[str, Scalar]
 
 PHRASES: Final = (
-    "急用钱", "借我", "转账", "汇款", "保证金", "手续费", "解冻", "验证码", "安全账户", "公安局", "涉案", "刷单", "返利", "佣金", "投资", "收益",
-    "老师带单", "客服", "退款", "贷款", "额度", "征信", "注销", "屏幕共享", "远程", "会议软件", "中奖", "礼品卡", "点卡", "比特币", "押金", "房租",
-    "医院", "住院", "出事", "律师", "保密", "不要告诉", "链接", "下载", "urgent money", "gift card", "transfer", "verification code",
-    "safe account", "warrant", "police", "refund", "commission", "investment", "guaranteed", "profit", "bitcoin", "wallet",
-    "remote", "anydesk", "screen", "loan", "fee", "deposit", "hospital", "accident", "lawyer", "secret", "do not tell",
-    "link", "download", "bank", "account", "rent", "invoice", "love", "package", "customs",
+    "急用钱", "借我", "转账", "汇款", "保证金", "手续费", "解冻", "验证码", "安全账户", "公安局", "涉案", "刷单",
+    "返利", "佣金", "投资", "收益", "老师带单", "客服", "退款", "贷款", "额度", "征信", "注销", "屏幕共享", "远程",
+    "会议软件", "中奖", "礼品卡", "点卡", "比特币", "押金", "房租", "医院", "住院", "出事", "律师", "保密",
+    "不要告诉", "链接", "下载", "urgent money", "gift card", "transfer", "verification code", "safe account",
+    "warrant", "police", "refund", "commission", "investment", "guaranteed", "profit", "bitcoin", "wallet", "remote",
+    "anydesk", "screen", "loan", "fee", "deposit", "hospital", "accident", "lawyer", "secret", "do not tell", "link",
+    "download", "bank", "account", "rent", "invoice", "love", "package", "customs",
 )  # fmt: skip
 PATTERNS: Final = (
-    "(验证码|动态码).{0,12}(发|告诉|给)", "(转|汇|打).{0,20}(账户|账号|卡)", "(不要|别).{0,8}(告诉|说)", "(马上|立刻|赶紧).{0,12}(转|汇|付)",
-    "(code|otp|pin).{0,30}(send|tell|read)", "(move|transfer|send).{0,40}(account|wallet)", r"\d{4,}", "(never|not|n't).{0,40}(share|tell)",
+    "(验证码|动态码).{0,12}(发|告诉|给)", "(转|汇|打).{0,20}(账户|账号|卡)", "(不要|别).{0,8}(告诉|说)",
+    "(马上|立刻|赶紧).{0,12}(转|汇|付)", "(code|otp|pin).{0,30}(send|tell|read)",
+    "(move|transfer|send).{0,40}(account|wallet)", r"\d{4,}", "(never|not|n't).{0,40}(share|tell)",
     "(先|需要).{0,10}(交|付|充)", "(click|open|tap).{0,30}(link|here)",
 )  # fmt: skip
 
@@ -148,7 +150,8 @@ class _Writer:
                 "not is_new_counterparty",
             )
         )
-        return f"{odd} and {self._above(('amount_ratio', 'amount_z', 'amount_base', 'hours_since_last'))} and {self._window('out_sum', 'in_sum')}"
+        amount = self._above(("amount_ratio", "amount_z", "amount_base", "hours_since_last"))
+        return f"{odd} and {amount} and {self._window('out_sum', 'in_sum')}"
 
     def _risk(self) -> str:
         risk = (
@@ -157,7 +160,8 @@ class _Writer:
         more = self._rng.choice(
             (self._context(), f'typology == "{self._rng.choice(tuple(Typology))}"', self._window("out_sum", "messages"))
         )
-        return f"{risk} and {more} and {self._above(('amount_base', 'messages_since_payment', 'account_events'), 0.3, 0.9)}"
+        habit = self._above(("amount_base", "messages_since_payment", "account_events"), 0.3, 0.9)
+        return f"{risk} and {more} and {habit}"
 
     def _text(self) -> str:
         said = ", ".join(f'"{phrase}"' for phrase in self._rng.sample(PHRASES, self._rng.randint(2, 8)))
@@ -238,11 +242,11 @@ class Durable:
         """order: the number of each rule's condition, by id."""
         self._rules, self._order = rules, order
 
-    def shape(self, inputs: Inputs) -> Inputs:
+    def shape(self, inputs: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
         """As it is."""
         return inputs
 
-    def hits(self, shaped: Inputs) -> list[int]:
+    def hits(self, shaped: Mapping[str, Scalar]) -> list[int]:
         """With the hits put into the conditions' order."""
         return sorted(self._order[hit.rule] for hit in self._rules.evaluate(shaped))
 
