@@ -248,7 +248,7 @@ def measures(table: Table, rows: npt.NDArray[np.intp], scores: Floats) -> tuple[
 def feedback_inputs(table: Table) -> Floats:
     """[row, 6]: shares, 0 where there were none; logarithms of the numbers of transactions."""
     made = [table.columns[name] if name in SHARES else np.log1p(table.columns[name]) for name in FEEDBACK]
-    return np.nan_to_num(np.column_stack(made))
+    return np.asarray(np.nan_to_num(np.column_stack(made)))
 
 
 def by_regression(
