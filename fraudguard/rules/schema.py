@@ -100,19 +100,20 @@ def read_rules(sources: Mapping[str, str], fields: Sequence[Feature]) -> tuple[l
 
 _Entry = tuple[yaml.ScalarNode, yaml.Node]
 _REQUIRED: Final = ("id", "version", "owner", "description", "state", "when", "outcome", "reason", "severity", "cases")
-_KEYS: Final = (*_REQUIRED, "event")
+_KEYS: Final = (*_REQUIRED, "event", "gaps")
 _PATTERNS: Final = {
     "id": (r"[a-z0-9]+(-[a-z0-9]+)*", "small letters, digits and hyphens, like urgent-money-burst"),
     "version": (r"[1-9]\d{0,8}", "a whole number from 1, raised with every change"),
     "reason": (r"[A-Z][A-Z0-9_]*", "capitals, digits and _, like NEW_PAYEE_LARGE_AMOUNT"),
     "owner": (r"(?s)\S.*", "who answers for this rule"),
     "description": (r"(?s)\S.*", "what it catches and why"),
+    "gaps": (r"(?s)\S.*", "what it misses and what it meets falsely"),
     "state": ("|".join(get_args(State)), "one of " + ", ".join(get_args(State))),
     "event": ("|".join(get_args(EventType)), "transaction or message; leave it out for both"),
     "outcome": ("|".join(Outcome), "one of " + ", ".join(Outcome)),
     "severity": ("|".join(get_args(Severity)), "one of " + ", ".join(get_args(Severity))),
 }
-_LENGTHS: Final = {"id": 64, "reason": 64, "owner": 100, "description": 2_000}
+_LENGTHS: Final = {"id": 64, "reason": 64, "owner": 100, "description": 2_000, "gaps": 2_000}
 _BLOCK_HINT: Final = "YAML reads this itself: put the expression on its own line below `when: |`"
 
 
