@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID, uuid5
+from zoneinfo import ZoneInfo
 
 from fraudguard import metrics
 from fraudguard.clock import Clock
@@ -35,6 +36,7 @@ from fraudguard.errors import BadEvent, EngineUnavailable, StateConflict, Transi
 from fraudguard.features.feedback import FeedbackView, day_of, keys_of
 from fraudguard.features.money import Rates
 from fraudguard.features.registry import WINDOWS_DAYS
+from fraudguard.features.shared import SharedWindows
 from fraudguard.features.state import AccountState
 from fraudguard.features.timeline import TokenCounter, chat
 from fraudguard.rules.registry import RuleSet
@@ -229,6 +231,8 @@ class Pipeline:
                 rates=self._rates,
                 tokens_max=settings.timeline_tokens_max,
                 lateness_s=settings.lateness_s,
+                zone=ZoneInfo("Asia/Shanghai"),
+                windows=(),
             )
             version = 0
             if account in stored:
@@ -264,7 +268,7 @@ class Pipeline:
                 same = first.event.account_id == event.account_id
                 answers.append(None if same else Refused(_taken_id()))
                 continue
-            snapshot = states[event.account_id][1].take(event, known.feedback)
+            snapshot = states[event.account_id][1].take(event, known.feedback, SharedWindows((), ()))
             taken[event.event_id] = _Taken(item, event, snapshot)
             answers.append(taken[event.event_id])
             if isinstance(event, Transaction) and not snapshot.late:
