@@ -5,7 +5,6 @@ been" is the same evaluation and policy over changed inputs; nothing is scored a
 what follows from it in other features is not: amount does not move out_sum_1d.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +18,9 @@ from fraudguard.decisions.policy import Ask, EventType, Policy, Verdict
 from fraudguard.decisions.repository import connect
 from fraudguard.domain import DecisionRecord, Feature, Hit, Outcome, Scalar, Score, Severity, Timeline, Typology
 from fraudguard.errors import BadInput
-from fraudguard.features.registry import FEATURES
+from fraudguard.features.registry import FEATURES, features_in
 from fraudguard.pipeline import rule_inputs
+from fraudguard.rulebook import open_pack
 from fraudguard.rules.expression import And, Node
 from fraudguard.rules.reference import holds
 from fraudguard.rules.registry import RuleSet
@@ -433,10 +433,9 @@ async def explain_one(settings: Settings, decision_id: str, changed: Mapping[str
     async with connect(settings.database_url.get_secret_value()) as repository:
         record = await repository.record(decision_id)
         timeline = await repository.timeline(record)
-        sources = json.loads(await repository.document("rules", record.decision.rules_version))
-        policy = Policy.from_source(await repository.document("policy", record.policy_version))
-    rules = RuleSet.from_sources(sources, FEATURES)
+        fields = features_in(settings.base_currency)
+        pack = await open_pack(repository, record.decision.rules_version, record.policy_version, fields)
     try:
-        return Explainer(record, timeline, rules, policy).explain(changed)
+        return Explainer(record, timeline, pack.rules, pack.policy, fields).explain(changed)
     finally:
-        rules.close()
+        pack.close()

@@ -14,7 +14,7 @@ from decimal import Decimal
 from itertools import product
 from typing import Final, Literal
 
-from fraudguard.rules.expression import And, Comparison, Field, Flag, Node, Number, Or, Text
+from fraudguard.rules.expression import And, Comparison, Field, Flag, Listed, Node, Number, Or, Text
 
 TERMS_MAX: Final = 4  # conjunctions of one condition; more alternatives become one derived boolean
 LEAVES_MAX: Final = 12  # conditions of one conjunction; the core takes 16
@@ -127,6 +127,8 @@ class _Compiler:
         match node:
             case Field(name=name):
                 return self._boolean(name, True)
+            case Listed(name=name, negated=negated):
+                return self._boolean(name, not negated)
             case Comparison(operator=operator, left=Field(name=name), right=constant):
                 pass
             case Comparison(operator=flipped, left=constant, right=Field(name=name)):

@@ -9,13 +9,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from lark import Lark, Token, Transformer, v_args
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
+from fraudguard.domain import ENTITY_FIELDS
+
 LENGTH_MAX = 10_000  # characters of one expression
 DEPTH_MAX = 60  # nested nodes; the evaluators recurse
+HOUR_OF_DAY: Final = "hour of day"  # the unit of `22:30`, and of the features it may be compared with
+_IN_LIST: Final = " in @"
 
 Operator = Literal["==", "!=", "<", "<=", ">", ">="]
 TextTestKind = Literal["mentions", "contains", "starts with", "ends with"]
@@ -37,9 +41,10 @@ class Field(Node):
 
 @dataclass(frozen=True, slots=True)
 class Number(Node):
-    """A numeric constant."""
+    """A numeric constant. unit: HOUR_OF_DAY or a currency's code where it was written with one; only checked."""
 
     value: float
+    unit: str = field(default="", compare=False, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,21 @@ class Within(Node):
     value: Node
     options: tuple[Constant, ...]
     negated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Listed(Node):
+    """`in @list` and `not in @list`; a missing value is neither. list_at: offset of the list's name."""
+
+    value: Node
+    list: str
+    negated: bool
+    list_at: int = field(default=0, compare=False, repr=False, kw_only=True)
+
+    @property
+    def name(self) -> str:
+        """The boolean input that says whether the field's value is on the list; the empty string for no field."""
+        return membership(self.value.name, self.list) if isinstance(self.value, Field) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +167,17 @@ class Not(Node):
     """Holds exactly when the other does not; so also when that one was false for want of a value."""
 
     item: Node
+
+
+def membership(field: str, watch_list: str) -> str:
+    """The name of the boolean input that says whether the field's value is on the list."""
+    return f"{ENTITY_FIELDS.get(field, field)}{_IN_LIST}{watch_list}"  # type: ignore[call-overload]  # any word
+
+
+def split_membership(name: str) -> tuple[str, str] | None:
+    """(field, list) of such a name; None for another name."""
+    field, found, watch_list = name.partition(_IN_LIST)
+    return (field, watch_list) if found else None
 
 
 def children(node: Node) -> Iterator[Node]:
@@ -214,7 +245,13 @@ def _unquote(token: Token) -> str:
     return re.sub(r"\\([\\" + quote + "])", r"\1", body)
 
 
-def _number(token: Token) -> float:
+def hour_of_day(text: str) -> float | None:
+    """22.5 for `22:30`; None when it is no time of day."""
+    found = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", text, re.ASCII)
+    return int(found[1]) + int(found[2]) / 60 if found else None
+
+
+def _number(token: str) -> float:
     scale = {"k": 1_000, "万": 10_000}.get(token[-1], 1)
     return float(token.rstrip("k万").replace("_", "")) * scale
 
@@ -238,7 +275,7 @@ class _Builder(Transformer[Token, Any]):
         if len(signs) > 1 and not (set(signs) <= {"<", "<="} or set(signs) <= {">", ">="}):
             raise SyntaxFault(Fault(rest[2].start_pos, "comparisons can only be chained as a range, like 1 < x <= 5"))
         pairs = [
-            Comparison(sign, left, right, at=left.at)  # type: ignore[arg-type]  # the grammar gives no other sign
+            _in_currency(Comparison(sign, left, right, at=left.at), left, right)  # type: ignore[arg-type]  # by grammar
             for sign, left, right in zip(signs, values, values[1:], strict=False)
         ]
         return pairs[0] if len(pairs) == 1 else And(tuple(pairs), at=first.at)
@@ -249,11 +286,17 @@ class _Builder(Transformer[Token, Any]):
     def not_within(self, value: Node, options: tuple[Constant, ...]) -> Within:
         return Within(value, options, negated=True, at=value.at)
 
-    def between(self, value: Node, low: Node, high: Node) -> Between:
-        return Between(value, low, high, negated=False, at=value.at)
+    def listed(self, value: Node, name: Token) -> Listed:
+        return _listed(value, name, negated=False)
 
-    def not_between(self, value: Node, low: Node, high: Node) -> Between:
-        return Between(value, low, high, negated=True, at=value.at)
+    def not_listed(self, value: Node, name: Token) -> Listed:
+        return _listed(value, name, negated=True)
+
+    def between(self, value: Node, low: Node, high: Node) -> Node:
+        return _between(value, low, high, negated=False)
+
+    def not_between(self, value: Node, low: Node, high: Node) -> Node:
+        return _between(value, low, high, negated=True)
 
     def missing(self, value: Node) -> Known:
         return Known(value, negated=True, at=value.at)
@@ -287,7 +330,7 @@ class _Builder(Transformer[Token, Any]):
         if sign == "+":
             return value
         if isinstance(value, Number):
-            return Number(-value.value, at=sign.start_pos or 0)
+            return Number(-value.value, unit=value.unit, at=sign.start_pos or 0)
         return Negative(value, at=sign.start_pos or 0)
 
     def signed_number(self, sign: Token, digits: Token) -> Number:
@@ -296,6 +339,15 @@ class _Builder(Transformer[Token, Any]):
 
     def number(self, token: Token) -> Number:
         return Number(_number(token), at=token.start_pos or 0)
+
+    def money(self, token: Token) -> Number:
+        return Number(_number(token[:-3].rstrip()), unit=token[-3:], at=token.start_pos or 0)
+
+    def time(self, token: Token) -> Number:
+        hour = hour_of_day(token)
+        if hour is None:
+            raise SyntaxFault(Fault(token.start_pos or 0, f"{token} is not a time of day", "from 00:00 to 23:59"))
+        return Number(hour, unit=HOUR_OF_DAY, at=token.start_pos or 0)
 
     def text(self, token: Token) -> Text:
         return Text(_unquote(token), at=token.start_pos or 0)
@@ -319,12 +371,45 @@ class _Builder(Transformer[Token, Any]):
         return tuple(self.text(token) for token in tokens)
 
 
+def _listed(value: Node, name: Token, negated: bool) -> Listed:
+    if isinstance(value, Field) and value.name in ENTITY_FIELDS:  # `counterparty` is short for its id
+        value = Field(ENTITY_FIELDS[value.name], at=value.at)  # type: ignore[index]  # checked
+    return Listed(value, name[1:], negated, at=value.at, list_at=name.start_pos or 0)
+
+
+def _between(value: Node, low: Node, high: Node, negated: bool) -> Node:
+    """The range; one of times of day whose first is the later one goes over midnight."""
+    both = isinstance(low, Number) and isinstance(high, Number)
+    if both and low.unit == high.unit == HOUR_OF_DAY and low.value > high.value:  # type: ignore[attr-defined]
+        ends: tuple[tuple[Operator, Operator], type[And] | type[Or]] = ((">=", "<="), Or)
+        if negated:
+            ends = (("<", ">"), And)
+        signs, joined = ends
+        parts = tuple(Comparison(s, value, end, at=value.at) for s, end in zip(signs, (low, high), strict=True))
+        return joined(parts, at=value.at)
+    return _in_currency(Between(value, low, high, negated, at=value.at), value, low, high)
+
+
+def _in_currency(test: Node, *parts: Node) -> Node:
+    """The test; one of `amount`, which has the event's own currency, with money asks for that currency as well."""
+    codes = [part.unit for part in parts if isinstance(part, Number) and part.unit and part.unit != HOUR_OF_DAY]
+    if Field("amount") not in parts or not codes:
+        return test
+    currency = Comparison("==", Field("currency", at=test.at), Text(codes[0], at=test.at), at=test.at)
+    return And((currency, test), at=test.at)
+
+
 _WIDE = {
     "，": ",", "（": "(", "）": ")", "“": '"', "”": '"', "‘": "'", "’": "'", "＞": ">", "＜": "<", "＝": "==",
     "【": "[", "】": "]", "＋": "+", "－": "-", "＊": "*", "／": "/", "、": ",", "≥": ">=", "≤": "<=", "≠": "!=",
-    "×": "*", "÷": "/",
+    "×": "*", "÷": "/", "：": ":", "＠": "@",
 }  # fmt: skip
-_FOREIGN = {"&": "and", "|": "or", "!": "not, or != to compare", "~": "mentions, contains or matches"}
+_FOREIGN = {"&": "and", "|": "or", "!": "not, or != to compare", "~": "mentions, contains or matches",
+            "$": "the currency's code behind the number, like 5_000 USD",
+            "€": "the currency's code behind the number, like 5_000 EUR",
+            "¥": "the currency's code behind the number, like 5_000 CNY",
+            "￥": "the currency's code behind the number, like 5_000 CNY",
+            "@": "a list's name right behind it, like in @mule_accounts"}  # fmt: skip
 _WORDS = ("and", "or", "not", "in", "between", "is missing", "is known", "mentions", "contains", "starts with",
           "ends with", "matches")  # fmt: skip
 _OTHER_WORDS = {"like": "contains", "has": "contains", "includes": "contains", "equals": "==", "regex": "matches",
@@ -371,6 +456,12 @@ def _explain_token(error: UnexpectedToken, source: str) -> Fault:
         return Fault(at, f"`not {word}` is not used", f"put not in front: not chat {word} ...")
     if token.type == "NAME" and before and source[at - 1] in "\"'":
         return Fault(at, f"{word} stands right behind a text in quotes", "a quote before it is missing or one too many")
+    if token.type == "NAME" and re.search(r"\bin$", before, re.IGNORECASE):
+        return Fault(
+            at, f"{word} does not fit here", f'the name of a list begins with @: in @{word}; texts: in ["..."]'
+        )
+    if token.type == "NAME" and re.search(r"\d[k万]?$", before) and re.fullmatch("[a-z]{3}", word):
+        return Fault(at, f"{word} does not fit here", f"a currency is written in capitals, like {word.upper()}")
     if token.type == "NAME":
         known = _OTHER_WORDS.get(word.lower())
         close = get_close_matches(word.lower().replace("_", " "), _WORDS, n=1, cutoff=0.7)

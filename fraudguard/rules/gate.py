@@ -19,9 +19,9 @@ from typing import Final
 from fraudguard.domain import Feature, Scalar
 from fraudguard.rules.compiler import compile_conditions
 from fraudguard.rules.evaluator import EngineFault, Evaluator
-from fraudguard.rules.expression import Field, Node, Number, Text, walk
+from fraudguard.rules.expression import Field, Listed, Node, Number, Text, walk
 from fraudguard.rules.reference import holds
-from fraudguard.rules.schema import read_rules
+from fraudguard.rules.schema import read_pack
 from fraudguard.rules.validators import Type, field_type
 from fraudguard.rules.values import read_values
 
@@ -98,7 +98,8 @@ def probes(
 def slots_of(conditions: Sequence[Node], fields: Sequence[Feature]) -> list[tuple[str, Type]]:
     """The fields that the conditions name, each with its type."""
     known = {feature.name: feature for feature in fields}
-    names = {node.name for condition in conditions for node in walk(condition) if isinstance(node, Field)}
+    nodes = [node for condition in conditions for node in walk(condition)]
+    names = {node.name for node in nodes if isinstance(node, Field | Listed)}
     return [(name, field_type(name, known)) for name in sorted(names)]
 
 
@@ -107,13 +108,12 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S_MAX, CPU_S_MAX))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
     order = json.load(sys.stdin)
-    fields = [Feature(**feature) for feature in order["fields"]]
-    rules, problems = read_rules(order["sources"], fields)
-    conditions = [rule.condition for rule in rules]
-    slots = slots_of(conditions, fields)
-    trials = [case.given for rule in rules for case in rule.cases]
+    pack = read_pack(order["sources"], [Feature(**feature) for feature in order["fields"]])
+    conditions = [rule.condition for rule in pack.rules]
+    slots = slots_of(conditions, pack.fields)
+    trials = [case.given for rule in pack.rules for case in rule.cases]
     trials += probes(conditions, slots, PROBES, seed=0)
-    fault = "\n".join(map(str, problems)) or compare(conditions, slots, trials)
+    fault = "\n".join(map(str, pack.problems)) or compare(conditions, slots, trials)
     print(fault)
     return 1 if fault else 0
 

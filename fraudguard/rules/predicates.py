@@ -19,6 +19,7 @@ from fraudguard.rules.expression import (
     Field,
     Flag,
     Known,
+    Listed,
     Matches,
     Negative,
     Node,
@@ -86,6 +87,9 @@ class Predicates:
             case Field():
                 name = node.name
                 return lambda values, _: values.get(name) is True
+            case Listed():
+                name, side = node.name, not node.negated
+                return lambda values, _: values.get(name) is side
             case Flag():
                 flag = node.value
                 return lambda *_: flag

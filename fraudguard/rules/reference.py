@@ -15,6 +15,7 @@ from fraudguard.rules.expression import (
     Field,
     Flag,
     Known,
+    Listed,
     Matches,
     Negative,
     Node,
@@ -62,6 +63,8 @@ def _value(node: Node, values: Values) -> Value | None:
                 return False
             found = any(type(option.value) is type(value) and option.value == value for option in node.options)
             return found is not node.negated
+        case Listed():
+            return values.get(node.name) is (not node.negated)
         case Known():
             return (_value(node.value, values) is None) is node.negated
         case TextTest() | Matches():

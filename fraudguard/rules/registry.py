@@ -6,72 +6,119 @@ frees its place in the rules core when its last user lets go of it.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 from fraudguard.domain import SEVERITIES, Feature, Hit, Scalar
 from fraudguard.errors import BadRule
 from fraudguard.metrics import RULES_FALLBACKS
 from fraudguard.rules.compiler import compile_conditions
+from fraudguard.rules.documents import Problem
 from fraudguard.rules.evaluator import EngineFault, Evaluator
-from fraudguard.rules.expression import And
+from fraudguard.rules.expression import And, Listed, split_membership, walk
 from fraudguard.rules.gate import judge, slots_of
 from fraudguard.rules.reference import holds
-from fraudguard.rules.schema import Case, Problem, Rule, read_rules
+from fraudguard.rules.schema import ROLLOUT_ALL, Case, Pack, Rule, read_pack
 from fraudguard.rules.validators import field_type
 from fraudguard.rules.values import read_values
 
-OTHER_FILES: Final = {"policy.yaml"}  # what else lives among the rule files
+OTHER_FILES: Final = {"policy.yaml"}  # lives among the rule files, and has a version of its own
 _VERSION_DIGITS: Final = 12
 
 
 class RuleSet:
     """The rules in force, as one version."""
 
-    def __init__(self, sources: Mapping[str, str], rules: Sequence[Rule], fields: Sequence[Feature]) -> None:
-        """For `from_sources` and `load_rules`, which let only checked and tried rules in."""
+    def __init__(self, sources: Mapping[str, str], pack: Pack) -> None:
+        """For the class methods below, which let only rules in that read well."""
         self.sources: Mapping[str, str] = dict(sorted(sources.items()))
         self.version = _version(self.sources)
-        self.rules = tuple(rules)
+        self._pack = pack
+        self.rules, self.windows, self.lists = pack.rules, pack.windows, pack.lists
         # The strongest first, so that the first hit is the one to name; then by id, whatever the files are called.
-        self._active = sorted(
-            (rule for rule in rules if rule.state in {"live", "shadow"}),
-            key=lambda rule: (-rule.outcome.severity, -SEVERITIES.index(rule.severity), rule.id),
+        self.active = tuple(
+            sorted(
+                (rule for rule in pack.rules if rule.state in {"live", "shadow"}),
+                key=lambda rule: (-rule.outcome.severity, -SEVERITIES.index(rule.severity), rule.id),
+            )
         )
-        conditions = [rule.condition for rule in self._active]
-        self._slots = slots_of(conditions, fields)
+        conditions = [rule.condition for rule in self.active]
+        nodes = (node for condition in conditions for node in walk(condition))
+        self.memberships = frozenset(
+            pair for node in nodes if isinstance(node, Listed) and (pair := split_membership(node.name))
+        )
+        self._slots = slots_of(conditions, pack.fields)
         self._evaluator = Evaluator(compile_conditions(conditions))
-        self._hits = [
-            Hit(rule.id, rule.version, rule.outcome, rule.reason, "live" if rule.state == "live" else "shadow")
-            for rule in self._active
-        ]
+        self._hits = [_hit(rule) for rule in self.active]
+        # By index of the rule, the percent of accounts for which it acts.
+        self._rollouts = {i: rule.rollout for i, rule in enumerate(self.active) if rule.rollout < ROLLOUT_ALL}
 
     @classmethod
     def from_sources(cls, sources: Mapping[str, str], fields: Sequence[Feature]) -> Self:
-        """Rebuild a set from stored sources; raises BadRule with every problem found."""
-        rules, problems = read_rules(sources, fields)
-        problems += [outcome.problem for outcome in _run_cases(rules, fields) if outcome.problem]
-        if problems:
-            raise BadRule("\n\n".join(map(str, problems)))
+        """Check, test, try and load a set, as publishing does; raises BadRule with every problem found."""
+        pack = read_pack(sources, fields)
+        failed = [outcome.problem for outcome in _run_cases(pack) if outcome.problem]
+        _refuse([*pack.problems, *failed])
         if fault := judge(sources, fields):
             raise BadRule(fault, hint="a fault of the compiler, not of the rules: please report it")
-        return cls(sources, rules, fields)
+        return cls(sources, pack)
+
+    @classmethod
+    def from_published(cls, sources: Mapping[str, str], fields: Sequence[Feature]) -> Self:
+        """Load a set that `from_sources` let pass before: read and compiled, its cases and the trial run left out.
+
+        Raises BadRule where this build cannot read what another one published.
+        """
+        pack = read_pack(sources, fields)
+        _refuse(pack.problems)
+        return cls(sources, pack)
 
     def evaluate(self, inputs: Mapping[str, Scalar]) -> list[Hit]:
-        """The live and shadow rules that hold, the strongest outcome first; other inputs than named are ignored."""
+        """The live and shadow rules that hold, the strongest outcome first; other inputs than named are ignored.
+
+        `account_id` among the inputs says which rules are rolled out to the account; without it none with a rollout is.
+        """
         values = read_values(self._slots, inputs)
         try:
             holding = self._evaluator.evaluate(values)
         except EngineFault:
             RULES_FALLBACKS.inc()
-            holding = {i for i, rule in enumerate(self._active) if holds(rule.condition, values)}
-        return [self._hits[i] for i in sorted(holding)]
+            holding = {i for i, rule in enumerate(self.active) if holds(rule.condition, values)}
+        hits = [self._hits[i] for i in sorted(holding)]
+        if self._rollouts and not self._rollouts.keys().isdisjoint(holding):
+            account = inputs.get("account_id")
+            for place, i in enumerate(sorted(holding)):
+                if i in self._rollouts and not rolled_out(self.active[i].id, account, self._rollouts[i]):
+                    hits[place] = replace(hits[place], state="shadow")
+        return hits
+
+    def without(self, ids: Collection[str]) -> "RuleSet":
+        """The same set but for these rules."""
+        return RuleSet(self.sources, replace(self._pack, rules=tuple(r for r in self.rules if r.id not in ids)))
 
     def close(self) -> None:
         """Free the rules core now; dropping the last reference does the same."""
         self._evaluator.close()
+
+
+def rolled_out(rule: str, account: Scalar, percent: int) -> bool:
+    """Whether a rule acts for the account: a stable share of accounts, of which a larger percent keeps every one."""
+    if not isinstance(account, str):
+        return False
+    digest = hashlib.sha256(f"{rule}\n{account}".encode()).digest()
+    return int.from_bytes(digest[:8]) % ROLLOUT_ALL < percent
+
+
+def _hit(rule: Rule) -> Hit:
+    state: Literal["live", "shadow"] = "live" if rule.state == "live" else "shadow"
+    return Hit(rule.id, rule.version, rule.outcome, rule.reason, state, rule.severity)
+
+
+def _refuse(problems: Sequence[Problem]) -> None:
+    if problems:
+        raise BadRule("\n\n".join(map(str, problems)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +134,20 @@ def load_rules(directory: Path, fields: Sequence[Feature]) -> RuleSet:
     """Check, test, try and load the rule files of a directory; raises BadRule with every problem found."""
     sources, problems = _read_sources(directory)
     if problems:
-        raise BadRule("\n\n".join(map(str, [*problems, *read_rules(sources, fields)[1]])))
+        _refuse([*problems, *read_pack(sources, fields).problems])
     return RuleSet.from_sources(sources, fields)
 
 
 def check_directory(directory: Path, fields: Sequence[Feature]) -> tuple[list[Rule], list[Problem]]:
     """The rules that read well, and every problem of the others; runs no case and loads nothing."""
     sources, problems = _read_sources(directory)
-    rules, more = read_rules(sources, fields)
-    return rules, problems + more
+    pack = read_pack(sources, fields)
+    return list(pack.rules), [*problems, *pack.problems]
 
 
 def test_directory(directory: Path, fields: Sequence[Feature]) -> list[CaseOutcome]:
     """Every case of every rule that reads well."""
-    return _run_cases(check_directory(directory, fields)[0], fields)
+    return _run_cases(read_pack(_read_sources(directory)[0], fields))
 
 
 def _read_sources(directory: Path) -> tuple[dict[str, str], list[Problem]]:
@@ -126,9 +173,9 @@ def _version(sources: Mapping[str, str]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:_VERSION_DIGITS]
 
 
-def _run_cases(rules: Sequence[Rule], fields: Sequence[Feature]) -> list[CaseOutcome]:
-    known = {feature.name: feature for feature in fields}
-    return [CaseOutcome(rule, case, _failure(rule, case, known)) for rule in rules for case in rule.cases]
+def _run_cases(pack: Pack) -> list[CaseOutcome]:
+    known = {feature.name: feature for feature in pack.fields}
+    return [CaseOutcome(rule, case, _failure(rule, case, known)) for rule in pack.rules for case in rule.cases]
 
 
 def _failure(rule: Rule, case: Case, fields: Mapping[str, Feature]) -> Problem | None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from support import settings_for
+from support import assert_same_features, settings_for
 
 from fraudguard.assembly import Parts, load_parts, open_pipeline
 from fraudguard.clock import SystemClock
@@ -106,9 +106,8 @@ async def test_how_events_are_batched_changes_nothing(
             size = rng.randint(1, 80)
             batched += records(await many.screen(received(*events[len(batched) : len(batched) + size])))
     for a, b in zip(singles, batched, strict=True):
-        assert (a.features, a.line, a.timeline_start, a.timeline_hash) == (
-            b.features, b.line, b.timeline_start, b.timeline_hash,
-        )  # fmt: skip
+        assert_same_features(a, b, RISK_TOLERANCE)
+        assert (a.line, a.timeline_start, a.timeline_hash) == (b.line, b.timeline_start, b.timeline_hash)
         assert a.decision.sequence == b.decision.sequence
         assert a.score is not None
         assert b.score is not None
@@ -333,7 +332,7 @@ async def test_a_decision_from_before_severities_replays(database_url: str, part
     async with connect(database_url) as repository:
         version = (await repository.states([account]))[account]
         await repository.commit(Changes(records=[copy], states={account: StoredState(version.version, version.body)}))
-        replayer = Replayer(repository)
+        replayer = Replayer(repository, FIELDS)
         try:
             proof = await replayer.replay("older")
         finally:
@@ -351,7 +350,7 @@ async def test_explain_agrees_with_what_is_stored(database_url: str, scoring: Pa
     async with connect(database_url) as repository:
         for record in made:
             timeline = await repository.timeline(record)
-            explainer = Explainer(record, timeline, scoring.rules, scoring.policy)
+            explainer = Explainer(record, timeline, scoring.pack.rules, scoring.pack.policy, FIELDS)
             explanation = explainer.explain()
             explained.append(explanation)
             assert explanation.agrees

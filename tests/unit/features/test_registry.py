@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from fraudguard.features.feedback import FeedbackView
+from views import NOTHING_SHARED
+
 from fraudguard.features.registry import FEATURES, MODEL_FEATURES, render_markdown
 
 ROOT = Path(__file__).parents[3]
@@ -31,7 +32,7 @@ def test_document_is_current():
 def test_snapshot_holds_exactly_the_declared_features(account, payment, message):
     """Every event gives every declared feature, of the declared type or missing, and nothing else."""
     declared = {f.name: f.type for f in FEATURES if f.group not in ("conversation", "score")}
-    state, view = account(), FeedbackView([], 7)
+    state = account()
     for event in (
         payment(0, counterparty_id="c", merchant_id="m", device_id="d", country="CN", ip="203.0.113.5", memo="x"),
         message(1, language="zh"),
@@ -40,7 +41,7 @@ def test_snapshot_holds_exactly_the_declared_features(account, payment, message)
         payment(4, direction="credit", currency="XTS"),
         message(-9999),
     ):
-        features = state.take(event, view).features
+        features = state.take(event, *NOTHING_SHARED).features
         assert features.keys() == declared.keys()
         for name, value in features.items():
             assert value is None or type(value) in TYPES[declared[name]], name
@@ -48,6 +49,6 @@ def test_snapshot_holds_exactly_the_declared_features(account, payment, message)
 
 def test_attributes_are_features(account, payment):
     """An event's attributes stand under attributes.NAME."""
-    features = account().take(payment(attributes={"tier": "gold", "score": 3}), FeedbackView([], 7)).features
+    features = account().take(payment(attributes={"tier": "gold", "score": 3}), *NOTHING_SHARED).features
     assert features["attributes.tier"] == "gold"
     assert features["attributes.score"] == 3

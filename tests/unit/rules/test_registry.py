@@ -12,7 +12,7 @@ from fraudguard.errors import BadRule
 from fraudguard.features.registry import FEATURES
 from fraudguard.metrics import RULES_FALLBACKS
 from fraudguard.rules import gate, registry
-from fraudguard.rules.registry import RuleSet, check_directory, load_rules
+from fraudguard.rules.registry import RuleSet, check_directory, load_rules, rolled_out
 
 PACK = Path(__file__).parents[3] / "rules"
 
@@ -132,7 +132,7 @@ def test_the_reference_answers_when_the_core_faults(pack, monkeypatch, module, n
 
 def test_rules_on_which_the_core_is_wrong_do_not_pass_the_gate(rule_text, fields, monkeypatch):
     """A compiler that encodes a condition wrongly is caught by the comparison with the reference."""
-    rules, _ = gate.read_rules({"a.yaml": rule_text()}, fields)
+    rules = gate.read_pack({"a.yaml": rule_text()}, fields).rules
     conditions = [rules[0].condition]
     slots = gate.slots_of(conditions, fields)
     trials = list(gate.probes(conditions, slots, gate.PROBES, seed=0))
@@ -177,3 +177,33 @@ def test_rules_need_no_torch():
     """The rules room, its gate included, imports neither torch nor transformers."""
     code = "import sys, fraudguard.rules.registry; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_rollout_acts_for_a_stable_share_of_accounts_that_only_grows(rule_text, fields):
+    """A quarter of the accounts at 25 percent, all of them still at 60; the others' hits are shadow hits."""
+    live: list[set[str]] = []
+    for percent in (25, 60, 100):
+        text = rule_text().replace("reason:", f"rollout: {percent}\nreason:")
+        rules = RuleSet.from_published({"a.yaml": text}, fields)
+        states = {f"a-{n}": rules.evaluate({"transfers_1d": 11, "account_id": f"a-{n}"})[0].state for n in range(2000)}
+        live.append({account for account, state in states.items() if state == "live"})
+        assert set(states.values()) <= {"live", "shadow"}
+        (hit,) = rules.evaluate({"transfers_1d": 11})
+        assert hit.state == ("live" if percent == 100 else "shadow")
+        rules.close()
+    assert 400 < len(live[0]) < 600
+    assert live[0] < live[1] < live[2]
+    assert len(live[2]) == 2000
+
+
+def test_different_rules_roll_out_to_different_accounts():
+    """Nobody is the guinea pig of every rule."""
+    accounts = [f"a-{n}" for n in range(1000)]
+    first, second = ({a for a in accounts if rolled_out(rule, a, 50)} for rule in ("one-rule", "another"))
+    assert 150 < len(first & second) < 350
+
+
+def test_a_hit_tells_its_severity(pack):
+    """What the rule's file says, for the policy to weigh."""
+    (hit, *_) = pack.evaluate({"transfers_1d": 11, "chat": "急用钱"})
+    assert hit.severity == "critical"

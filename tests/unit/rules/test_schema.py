@@ -5,8 +5,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fraudguard.domain import Feature
+from fraudguard.rules.expression import parse
 from fraudguard.rules.places import scalar_places
+from fraudguard.rules.predicates import Predicates
+from fraudguard.rules.reference import holds
 from fraudguard.rules.schema import read_rules
+from fraudguard.rules.validators import check_condition
+from fraudguard.rules.values import read_values
 
 
 @pytest.mark.parametrize(
@@ -102,3 +108,53 @@ def test_no_file_whatsoever_crashes_the_reader(text, fields):
     rules, problems = read_rules({"a.yaml": text}, fields)
     assert not rules
     assert problems
+
+
+TIMED = (
+    Feature("local_time", "number", "hour of day", "", "", "event"),
+    Feature("amount", "number", "event's currency", "", "", "event"),
+    Feature("currency", "text", "", "", "", "event"),
+    Feature("out_sum_1d", "number", "CNY", "1d", "", "velocity"),
+)
+
+
+@pytest.mark.parametrize(
+    ("expression", "inputs", "held"),
+    [
+        ("local_time between 22:00 and 06:00", {"local_time": 23.5}, True),
+        ("local_time between 22:00 and 06:00", {"local_time": 6.0}, True),
+        ("local_time between 22:00 and 06:00", {"local_time": 12.0}, False),
+        ("local_time between 22:00 and 06:00", {}, False),
+        ("local_time not between 22:00 and 06:00", {"local_time": 12.0}, True),
+        ("local_time not between 22:00 and 06:00", {"local_time": 3.0}, False),
+        ("local_time not between 22:00 and 06:00", {}, False),
+        ("local_time between 9:00 and 17:30", {"local_time": 17.5}, True),
+        (
+            "local_time >= 22:30 AND out_sum_1d > 5 AND out_sum_1d < 50k CNY",
+            {"local_time": 22.5, "out_sum_1d": 6},
+            True,
+        ),
+        ("out_sum_1d - 1 CNY > 5_000 CNY", {"out_sum_1d": 5002}, True),
+        ("amount > 100 USD", {"amount": 101, "currency": "USD"}, True),
+        ("amount > 100 USD", {"amount": 101, "currency": "JPY"}, False),
+        ("amount > 100 USD", {"amount": 101}, False),
+        ("100 USD < amount <= 1k USD", {"amount": 1000, "currency": "USD"}, True),
+        ("amount between 1 USD and 2 USD", {"amount": 1.5, "currency": "EUR"}, False),
+        ("amount not between 1 USD and 2 USD", {"amount": 3, "currency": "USD"}, True),
+    ],
+)
+def test_times_of_day_and_money_mean_what_they_say(expression, inputs, held):
+    """Ranges go over midnight; money asks for its currency where the field has the event's own."""
+    tree = parse(expression)
+    assert check_condition(tree, {field.name: field for field in TIMED}) == []
+    values = read_values([(field.name, field.type) for field in TIMED], inputs)
+    assert holds(tree, values) is held
+    assert Predicates([tree]).evaluate(values) == [held]
+
+
+def test_a_case_may_give_a_time_of_day(rule_text):
+    """22:30 in a case is half past ten, which YAML would read as 1350."""
+    text = rule_text(when="local_time > 22:00", hit="local_time: 22:30", no_hit="local_time: 21.5")
+    (rule,), problems = read_rules({"a.yaml": text}, TIMED)
+    assert not problems
+    assert [case.given["local_time"] for case in rule.cases] == [22.5, 21.5]
