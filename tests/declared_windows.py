@@ -42,6 +42,7 @@ seconds = st.one_of(
         lambda n, length, off: n * length + off, st.integers(0, 60), st.sampled_from([12.5, 1800]), st.integers(-1, 1)
     ),
 )
+buckets = st.integers(0, 120).map(lambda n: n * 12.5)  # edges of ten minutes' alone, so that many are met
 fields = st.fixed_dictionaries(
     {
         "currency": st.sampled_from(["CNY", "USD", "XTS"]),

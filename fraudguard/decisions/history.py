@@ -96,6 +96,6 @@ async def _stream(
     connection: AsyncConnection, query: TextClause, times: Mapping[str, datetime]
 ) -> AsyncIterator[Row[Any]]:
     async with connection.stream(query, times, execution_options={"yield_per": ROWS_A_FETCH}) as rows:
-        async for part in rows.partitions():
+        async for part in rows.partitions(ROWS_A_FETCH):
             for row in part:
                 yield row

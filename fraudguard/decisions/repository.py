@@ -209,7 +209,7 @@ class Repository:
     async def history(self, since: datetime, decided_since: datetime | None = None) -> AsyncIterator[PastEvent]:
         """Stored events with an event time of `since` or later, streamed month by month, in no order within one.
 
-        decided_since: only those decided then or later, quickly. A batch is committed some time after it was decided, so
+        decided_since: only those decided then or later, quickly. A batch is committed some time after it was decided:
         whoever reads on from an earlier reading asks for an overlap and tells events by their id. Holds one connection
         meanwhile; close it (contextlib.aclosing) when you stop early.
         """

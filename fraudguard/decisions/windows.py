@@ -17,8 +17,9 @@ from fraudguard.domain import WindowCount
 MEMBERS_BITS = 1_024
 ROWS_A_STATEMENT_MAX = 10_000  # a back-fill adds and pruning takes away more than one statement's time allows
 
+# As text: an int is read faster from it than from a numeric.
 _READ = text("""
-SELECT c.window_key, c.entity_id, c.bucket, c.count, c.total, c.peak, c.members
+SELECT c.window_key, c.entity_id, c.bucket, c.count, CAST(c.total AS text), CAST(c.peak AS text), c.members
 FROM unnest(CAST(:windows AS text[]), CAST(:entities AS text[]), CAST(:firsts AS bigint[]), CAST(:lasts AS bigint[]))
      AS k (window_key, entity_id, first, last)
 JOIN window_counts c

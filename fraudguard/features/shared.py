@@ -49,7 +49,7 @@ def _spans(windows: Sequence[Window], event: Screenable) -> list[tuple[Window, S
 
 
 class _Bucket:
-    """What entered one bucket: events, the sum and the largest of their values, and the bits of distinct ones."""
+    """What the batch entered into one bucket: events, their sum and largest value, the bits of distinct ones."""
 
     __slots__ = ("count", "members", "peak", "total")
 
@@ -57,16 +57,8 @@ class _Bucket:
         self.count = self.total = self.members = 0
         self.peak: int | None = None
 
-    def add(self, count: int, total: int, peak: int | None, members: int) -> None:
-        self.count += count
-        self.total += total
-        if peak is not None:
-            self.peak = peak if self.peak is None else max(self.peak, peak)
-        self.members |= members
-
 
 _Key = tuple[str, str]  # window key, entity id
-_Buckets = dict[_Key, dict[int, _Bucket]]
 
 
 class SharedWindows:
@@ -78,11 +70,10 @@ class SharedWindows:
     def __init__(self, windows: Sequence[Window], rows: Iterable[WindowCount]) -> None:
         """windows: of any entity; only shared ones are used. rows: stored totals of `shared_keys` of the batch."""
         self._windows = tuple(window for window in windows if window.entity != "account")
-        self._stored: _Buckets = {}
-        self._added: _Buckets = {}
+        self._stored: dict[_Key, list[WindowCount]] = {}
+        self._added: dict[_Key, dict[int, _Bucket]] = {}
         for row in rows:
-            key = (row.window, row.entity_id)
-            _enter(self._stored, key, row.bucket, row.count, row.total, row.peak, row.members)
+            self._stored.setdefault((row.window, row.entity_id), []).append(row)
 
     def take(self, event: Screenable, features: Mapping[str, Scalar], *, late: bool) -> dict[str, Scalar]:
         """Enter an event, unless it is late, and read every shared window by name; missing without its entity.
@@ -106,18 +97,18 @@ class SharedWindows:
         places = {span.window: span for _, span in spans}
         for window, entered in entries:
             span = places[window.key]
-            key, number = (span.window, span.entity_id), window.aggregate in ("sum", "max", "mean")
-            for buckets in (self._stored, self._added):
-                _enter(
-                    buckets, key, span.last, 1,
-                    entered if number else 0,
-                    entered if number else None,
-                    1 << entered % MEMBER_BITS if window.aggregate == "distinct" else 0,
-                )  # fmt: skip
+            bucket = self._added.setdefault((span.window, span.entity_id), {}).setdefault(span.last, _Bucket())
+            bucket.count += 1
+            if window.aggregate == "distinct":
+                bucket.members |= 1 << entered % MEMBER_BITS
+            elif window.aggregate != "count":
+                bucket.total += entered
+                bucket.peak = entered if bucket.peak is None else max(bucket.peak, entered)
 
     def _read(self, window: Window, span: Span) -> Scalar:
-        buckets = self._stored.get((span.window, span.entity_id), {})
-        inside = [bucket for start, bucket in buckets.items() if span.first <= start <= span.last]
+        key, first, last = (span.window, span.entity_id), span.first, span.last
+        inside: list[WindowCount | _Bucket] = [row for row in self._stored.get(key, ()) if first <= row.bucket <= last]
+        inside += [bucket for start, bucket in self._added.get(key, {}).items() if first <= start <= last]
         if not inside:
             return NONE_ENTERED[window.aggregate]
         if window.aggregate == "count":
@@ -139,14 +130,7 @@ class SharedWindows:
         ]
 
 
-def _enter(buckets: _Buckets, key: _Key, start: int, count: int, total: int, peak: int | None, members: int) -> None:
-    of_entity = buckets.setdefault(key, {})
-    if start not in of_entity:
-        of_entity[start] = _Bucket()
-    of_entity[start].add(count, total, peak, members)
-
-
-def _distinct(buckets: Iterable[_Bucket]) -> int:
+def _distinct(buckets: Iterable[WindowCount | _Bucket]) -> int:
     members = 0
     for bucket in buckets:
         members |= bucket.members

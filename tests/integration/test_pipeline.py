@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,16 +18,30 @@ from fraudguard.assembly import Parts, load_parts, open_pipeline
 from fraudguard.clock import SystemClock
 from fraudguard.config import Settings
 from fraudguard.decisions.repository import Changes, StoredState, connect
-from fraudguard.domain import DecisionRecord, Event, Label, Outcome, Received, Score, ScoreRequest, Transaction
+from fraudguard.domain import (
+    DecisionRecord,
+    Event,
+    Hit,
+    Label,
+    Outcome,
+    Received,
+    Scalar,
+    Score,
+    ScoreRequest,
+    Transaction,
+)
 from fraudguard.engine.loader import load_base
 from fraudguard.engine.release import STARTER
 from fraudguard.errors import EngineUnavailable, NotFound
 from fraudguard.explain import Explainer, explain_one
+from fraudguard.features.registry import features_in
 from fraudguard.pipeline import BUGS_IN_A_ROW_MAX, Answer, Decided, Labelled, Pipeline, Refused
 from fraudguard.replay import Replayer
+from fraudguard.rules.registry import RuleSet
 from fraudguard.stories import generate
 
 NOON = datetime(2026, 10, 20, 12, tzinfo=UTC)
+FEATURES_IN_CNY = features_in("CNY")
 RISK_TOLERANCE = 2e-3  # int8 on batches of another shape: docs/model-card.md
 
 
@@ -218,34 +232,33 @@ async def test_after_a_crash_between_commit_and_publish_the_decision_is_the_same
     assert not any(answer.fresh for answer in again if isinstance(answer, Decided))
 
 
-class FaultyRules:
-    """The real rule set, but one event makes it fail as a bug would."""
+@pytest.fixture
+def a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event whose memo is `boom` makes the rules fail as a bug would."""
+    evaluate = RuleSet.evaluate
 
-    def __init__(self, parts: Parts, victims: set[str]) -> None:
-        self._rules, self._victims = parts.rules, victims
-        self.version, self.sources = parts.rules.version, parts.rules.sources
-
-    def evaluate(self, inputs: Any) -> Any:
-        """Raise for a victim's memo."""
-        if inputs["memo"] in self._victims:
+    def faulty(rules: RuleSet, inputs: Mapping[str, Scalar]) -> list[Hit]:
+        if inputs["memo"] == "boom":
             raise ZeroDivisionError("a bug")
-        return self._rules.evaluate(inputs)
+        return evaluate(rules, inputs)
+
+    monkeypatch.setattr(RuleSet, "evaluate", faulty)
 
 
+@pytest.mark.usefixtures("a_bug")
 async def test_a_bug_met_by_one_event_refuses_that_event_alone(database_url: str, parts: Parts) -> None:
     """The others of its batch are decided, in order, and its account goes on without it."""
-    faulty = replace(parts, rules=FaultyRules(parts, {"boom"}))  # type: ignore[arg-type]  # a fault to be injected
     batch = [transfer("t-1"), transfer("t-2", minute=1, memo="boom"), transfer("t-3", minute=2)]
-    async with opened(database_url, faulty) as pipeline:
+    async with opened(database_url, parts) as pipeline:
         answers = await pipeline.screen(received(*batch))
     assert [type(answer) for answer in answers] == [Decided, Refused, Decided]
     assert [record.decision.sequence for record in records(answers)] == [1, 2]
 
 
+@pytest.mark.usefixtures("a_bug")
 async def test_a_bug_met_by_every_event_stops_the_worker(database_url: str, parts: Parts) -> None:
     """Payments must not drain into the dead letters unseen."""
-    faulty = replace(parts, rules=FaultyRules(parts, {"boom"}))  # type: ignore[arg-type]  # a fault to be injected
-    async with opened(database_url, faulty) as pipeline:
+    async with opened(database_url, parts) as pipeline:
         with pytest.raises(ZeroDivisionError):
             await pipeline.screen(received(*(transfer(f"t-{n}", memo="boom") for n in range(BUGS_IN_A_ROW_MAX + 5))))
 
@@ -306,7 +319,7 @@ async def test_replay_proves_a_decision_and_finds_a_forged_one(database_url: str
     async with connect(database_url) as repository:
         version = (await repository.states([account]))[account]
         await repository.commit(Changes(records=[forged], states={account: StoredState(version.version, version.body)}))
-        replayer = Replayer(repository, scoring.scorer)
+        replayer = Replayer(repository, FEATURES_IN_CNY, scoring.scorer)
         try:
             for record in made:
                 proof = await replayer.replay(record.decision.decision_id)
@@ -332,7 +345,7 @@ async def test_a_decision_from_before_severities_replays(database_url: str, part
     async with connect(database_url) as repository:
         version = (await repository.states([account]))[account]
         await repository.commit(Changes(records=[copy], states={account: StoredState(version.version, version.body)}))
-        replayer = Replayer(repository, FIELDS)
+        replayer = Replayer(repository, FEATURES_IN_CNY)
         try:
             proof = await replayer.replay("older")
         finally:
@@ -350,7 +363,7 @@ async def test_explain_agrees_with_what_is_stored(database_url: str, scoring: Pa
     async with connect(database_url) as repository:
         for record in made:
             timeline = await repository.timeline(record)
-            explainer = Explainer(record, timeline, scoring.pack.rules, scoring.pack.policy, FIELDS)
+            explainer = Explainer(record, timeline, scoring.pack.rules, scoring.pack.policy, FEATURES_IN_CNY)
             explanation = explainer.explain()
             explained.append(explanation)
             assert explanation.agrees
@@ -405,7 +418,7 @@ async def test_an_events_tenant_names_its_adapter(database_url: str, bank_of_two
     async with opened(database_url, bank_of_two) as pipeline:
         made = records(await pipeline.screen(received(*batch)))
     async with connect(database_url) as repository:
-        replayer = Replayer(repository, bank_of_two.scorer)
+        replayer = Replayer(repository, FEATURES_IN_CNY, bank_of_two.scorer)
         try:
             proofs = [await replayer.replay(record.decision.decision_id) for record in made]
         finally:

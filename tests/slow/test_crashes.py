@@ -28,6 +28,7 @@ from fraudguard.domain import Decision, DecisionRecord, Received, Screenable
 from fraudguard.embedded.kafka import EmbeddedKafka
 from fraudguard.embedded.postgres import EmbeddedPostgres
 from fraudguard.errors import StoreUnavailable
+from fraudguard.features.registry import features_in
 from fraudguard.pipeline import Decided
 from fraudguard.replay import Replayer
 from fraudguard.stories import generate
@@ -114,7 +115,7 @@ def check_published(published: dict[str, list[Decision]], records: dict[str, Dec
 
 async def check_replay(repository: Repository, records: dict[str, DecisionRecord]) -> None:
     """Every stored decision comes out the same, bit for bit."""
-    replayer = Replayer(repository)
+    replayer = Replayer(repository, features_in("CNY"))
     try:
         for record in records.values():
             proof = await replayer.replay(record.decision.decision_id)

@@ -1,10 +1,13 @@
 """The registry says what the state gives, and docs/features.md says what the registry does."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 from views import NOTHING_SHARED
 
-from fraudguard.features.registry import FEATURES, MODEL_FEATURES, render_markdown
+from fraudguard.domain import Feature
+from fraudguard.features.registry import FEATURES, MODEL_FEATURES, features_in, render_markdown
 
 ROOT = Path(__file__).parents[3]
 TYPES = {"number": (int, float), "text": (str,), "boolean": (bool,)}
@@ -22,6 +25,27 @@ def test_model_features_are_numbers_or_booleans():
     assert 40 <= len(MODEL_FEATURES) <= 80
     assert all(declared[name].type in ("number", "boolean") for name in MODEL_FEATURES)
     assert all(declared[name].group not in ("conversation", "score") for name in MODEL_FEATURES)
+
+
+def test_model_features_are_those_of_the_shipped_head():
+    """New features never move the inputs that the starter was trained on."""
+    head = json.loads((ROOT / "fraudguard" / "engine" / "starter" / "head" / "head.json").read_text(encoding="utf-8"))
+    assert [feature["name"] for feature in head["features"]] == list(MODEL_FEATURES)
+
+
+def test_amounts_in_base_are_in_its_currency():
+    """With a base currency its code is the unit, and nothing else differs."""
+    for feature, named in zip(FEATURES, features_in("EUR"), strict=True):
+        assert named.unit == ("EUR" if feature.unit == "base currency" else feature.unit)
+        assert replace(named, unit=feature.unit) == feature
+
+
+def test_declared_windows_stand_beside_the_built_ins():
+    """A rule set's windows are a group of the document, with their own meaning."""
+    window = Feature("card_declines_1h", "number", "count", "1h", "small card payments with this device", "declared")
+    text = render_markdown([window])
+    assert "| `card_declines_1h` | number | count | 1h |  | small card payments with this device |" in text
+    assert text.count("## declared") == render_markdown().count("## declared") == 1
 
 
 def test_document_is_current():

@@ -5,7 +5,7 @@ from math import log
 from zoneinfo import ZoneInfo
 
 import pytest
-from declared_windows import DAY, fields, naive, seconds, window, written
+from declared_windows import DAY, buckets, fields, naive, seconds, window, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,7 +38,9 @@ entities = st.fixed_dictionaries(
 )
 steps = st.lists(
     st.tuples(
-        seconds, st.none() | st.builds(lambda a, b: a | b, fields, entities), st.integers(0, 9).map(lambda n: n < 2)
+        seconds | buckets,
+        st.none() | st.builds(lambda one, other: one | other, fields, entities),
+        st.sampled_from([False, False, False, True]),
     ),
     max_size=30,
 )
@@ -166,3 +168,12 @@ def test_full_bitmap_says_as_many_as_one_bit_unset(payment):
     assert SharedWindows((declared,), [row]).take(event, said(event), late=False)[declared.name] == round(
         MEMBER_BITS * log(MEMBER_BITS)
     )
+
+
+def test_largest_of_zeros_is_zero(payment):
+    """A value of 0 entered; only where nothing did is the largest missing."""
+    declared, event = window("max", "attributes.points", 600, entity="device"), payment(device_id="d")
+    view = SharedWindows((declared,), ())
+    assert view.take(event, said(event), late=False)[declared.name] is None
+    event = payment(1, device_id="d", attributes={"points": 0})
+    assert view.take(event, said(event), late=False)[declared.name] == 0.0
