@@ -379,7 +379,8 @@ class _Stored:
         until = self._source.until or newest + timedelta(microseconds=1)
         since = self._source.since or until - SPAN
         settled = newest - timedelta(days=self._settings.label_delay_days)
-        verdicts = await self._repository.verdicts(since)
+        labels = await self._repository.labels_between(since, until)
+        verdicts: dict[str, Verdict] = {event_id: told[-1].verdict for event_id, told in labels.items()}
         declared = await self._declared(fresh, since, until) if fresh else {}
         listed = {name: await self._entries(name) for _, name in rules.memberships}
         conversations = Conversations()

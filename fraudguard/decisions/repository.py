@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from sqlalchemy import ColumnElement, Row, Text, select, text
 from sqlalchemy.exc import IntegrityError
@@ -238,14 +238,6 @@ class Repository:
         async with self._open() as connection:
             newest = select(DECISIONS.c.event_time).order_by(DECISIONS.c.event_time.desc()).limit(1)
             return (await connection.execute(newest)).scalar_one_or_none()
-
-    async def verdicts(self, since: datetime) -> dict[str, Literal["fraud", "legitimate"]]:
-        """What events turned out to be, by event id: the verdict of the newest of their labels of `since` or later."""
-        c = LABELS.c
-        query = select(c.target_event_id, c.verdict).distinct(c.target_event_id).where(c.event_time >= since)
-        async with self._open() as connection:
-            rows = await connection.execute(query.order_by(c.target_event_id, c.event_time.desc(), c.event_id.desc()))
-            return {row.target_event_id: row.verdict for row in rows}
 
     async def labels_by_id(self, event_ids: Collection[str]) -> dict[str, Label]:
         """Stored labels by their own event id, whatever they are about: an id in here can never be stored again."""

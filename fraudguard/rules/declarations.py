@@ -134,7 +134,7 @@ class _WindowReader(_Declarations):
         name = self.name("feature", entries, words)
         if name in RESERVED or name in self.known:
             why = "a feature that is built in" if name in self.known else "a word of the language"
-            self.problem(entries["name"][1].start_mark.index, f"{name} is {why}", f"call it {name}_24h or the like")
+            self.problem(entries["name"][1].start_mark.index, f"{name} is {why}", "choose another name")
         seconds = self._seconds(entries, words)
         of = self._of(entries, words)
         tree = self.expression("where", entries["where"][1], self._check) if "where" in entries else None

@@ -30,7 +30,7 @@ from fraudguard.rules.expression import (
     TextTest,
     Within,
 )
-from fraudguard.rules.text import fold
+from fraudguard.rules.text import fold, fold_pattern
 from fraudguard.rules.values import Value, Values
 
 Found = Mapping[str, frozenset[int]]  # by field: which of its patterns its text has
@@ -177,7 +177,7 @@ class Predicates:
 
 def _as_patterns(node: TextTest | Matches) -> list[str]:
     if isinstance(node, Matches):
-        return ["(?i)" + node.pattern.value]
+        return ["(?i)" + fold_pattern(node.pattern.value)]
     patterns = []
     for term in (fold(term.value) for term in node.terms):
         literal = re2.escape(term)

@@ -37,7 +37,7 @@ from fraudguard.rules.expression import (
     membership,
     split_membership,
 )
-from fraudguard.rules.text import fold
+from fraudguard.rules.text import fold, fold_pattern
 
 ATTRIBUTE: Final = "attributes."
 TERM_LENGTH_MAX: Final = 256
@@ -92,11 +92,11 @@ def check_condition(tree: Node, fields: Mapping[str, Feature]) -> list[Fault]:
 
 
 def compile_pattern(pattern: str) -> re2._Regexp:
-    """The linear-time pattern as every evaluation uses it; raises re2.error."""
+    """The linear-time pattern, to be searched in folded text; raises re2.error."""
     options = re2.Options()
     options.case_sensitive = False
     options.log_errors = False
-    return re2.compile(pattern, options)
+    return re2.compile(fold_pattern(pattern), options)
 
 
 class _Checker:
@@ -223,6 +223,8 @@ class _Checker:
         for literal, other in ((left, right), (right, left)):
             if not isinstance(literal, Number) or not literal.unit:
                 continue
+            if isinstance(other, Number) and other.unit and literal is left:
+                continue  # two ends of a range: the second is the one to complain about
             if isinstance(other, Number) and not other.unit:
                 like = f"{other.value:g} {literal.unit}" if literal.unit != HOUR_OF_DAY else "22:00"
                 self.fault(other, "this must be written like the other end", f"like {like}")
@@ -334,8 +336,9 @@ def _unit(unit: str | None) -> str:
         return "a plain number"
     if unit in CURRENCIES:
         return f"in {unit}"
-    known = {"count": "a count", "ratio": "a ratio", "share": "a share", EVENTS_CURRENCY: "in the event's own currency"}
-    return known.get(unit, f"in the {unit}" if unit == BASE_CURRENCY else f"a number of unit {unit}")
+    known = {"count": "a count", "ratio": "a ratio", "share": "a share", EVENTS_CURRENCY: "in the event's own currency",
+             BASE_CURRENCY: "in the base currency", HOUR_OF_DAY: "a time of day"}  # fmt: skip
+    return known.get(unit, "a plain number")
 
 
 def _money_hint(literal: Number, unit: str | None) -> str:

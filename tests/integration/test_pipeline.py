@@ -318,7 +318,10 @@ async def test_replay_proves_a_decision_and_finds_a_forged_one(database_url: str
     forged = replace(genuine, decision=forged_decision, event=forged_event)
     async with connect(database_url) as repository:
         version = (await repository.states([account]))[account]
-        await repository.commit(Changes(records=[forged], states={account: StoredState(version.version, version.body)}))
+        head = await repository.rulebook.head()
+        assert head is not None
+        changes = Changes(records=[forged], states={account: version}, activation=head.activation)
+        await repository.commit(changes)
         replayer = Replayer(repository, FEATURES_IN_CNY, scoring.scorer)
         try:
             for record in made:

@@ -4,7 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fraudguard.rules.text import fold, mentions
+from fraudguard.rules.text import fold, fold_pattern, mentions
+from fraudguard.rules.validators import compile_pattern
+
+TRICKY = "急用钱錢裏 -。\u200bｶﾞAaßıİéаβΒνъ.'’_bc"
 
 
 @pytest.mark.parametrize(
@@ -20,6 +23,8 @@ from fraudguard.rules.text import fold, mentions
         "急　用　钱",
         "急\ufe0f用钱",
         "急⽤钱",
+        "急用錢",
+        "急-用-錢",
     ],
 )
 def test_a_phrase_is_found_in_its_disguises(disguised):
@@ -36,6 +41,17 @@ def test_a_phrase_is_found_in_its_disguises(disguised):
         "𝐮𝐫𝐠𝐞𝐧𝐭 money",
         "urg\u00adent money",
         "\turgent\u00a0money",
+        "u-r-g-e-n-t money",
+        "U.R.G.E.N.T m*o*n*e*y",
+        "u r g e n t   m o n e y",
+        "u - r - g - e - n - t  money",
+        "u_r_g_e_n_t money",
+        "u•r•g•e•n•t money",
+        "urgеnt mоney",
+        "URGΕNТ МОNЕY",
+        "սrgent money",
+        "urgꭼnt money",
+        "ürgént möney",
     ],
 )
 def test_an_english_phrase_is_found_in_its_disguises(disguised):
@@ -74,7 +90,54 @@ def test_latin_spacing_and_korean_spacing_keep_their_meaning():
 
 
 @settings(max_examples=1000, deadline=None)
-@given(st.text(alphabet=st.characters(codec="utf-8") | st.sampled_from("急用钱 -。\u200bｶﾞAaß"), max_size=30))
+@given(
+    st.text(
+        alphabet=st.characters(codec="utf-8") | st.sampled_from("急用钱錢裏 -。\u200bｶﾞAaßıİéаβΒνъ.'’_bc"), max_size=30
+    )
+)
 def test_folded_text_stays_as_it_is(text):
     """Folding twice is folding once, so terms and texts may be folded independently."""
     assert fold(fold(text)) == fold(text)
+
+
+@pytest.mark.parametrize("kept", ["it's a b", "e.g. this", "i am a man", "7 a 8 b", "vitamin b c", "don't i i"])
+def test_a_few_single_letters_are_not_gathered(kept):
+    """Two letters beside each other, or a word's last behind an apostrophe, are how people write."""
+    assert fold(kept) == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "term"),
+    [("Переведи деньги картой", "карт"), ("вопрос", "рос"), ("ΤΙ ΚΑΝΕΙΣ", "κανει"), ("перевод", "ПЕРЕВОД")],
+)
+def test_other_scripts_find_their_own_words(text, term):
+    """A Russian or Greek phrase folds as the text does, letter by letter, so that parts of words are found too."""
+    assert fold(term) in fold(text)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("急.?用錢", "急用钱"),
+        ("急.?用钱", "急用錢"),
+        ("（急）", "（急）"),
+        (r"\bмoney", "money"),
+        ("[а-яё]{6}", "привет"),
+        ("[аеё]нь", "день"),
+        ("é+", "eé"),
+        (r"[一-龥]{2}", "急錢"),
+        (r"\p{Han}", "急"),
+        (r"\Qa?\E錢", "a?钱"),
+        ("(?P<x>錢)", "钱"),
+        ("ｐ＋", "p+"),
+    ],
+)
+def test_the_literals_of_a_pattern_are_folded_as_the_text_is(pattern, text):
+    """What somebody copies from a message into `matches` finds the message."""
+    assert compile_pattern(pattern).search(fold(text))
+
+
+def test_an_ascii_pattern_stays_as_it_is():
+    """Nothing of a plain pattern is rewritten."""
+    pattern = r"(?i)\bpin[a-z]*\d{2}\Q.\E"
+    assert fold_pattern(pattern) == pattern
