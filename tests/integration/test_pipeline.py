@@ -17,7 +17,7 @@ from support import assert_same_features, settings_for
 from fraudguard.assembly import Parts, load_parts, open_pipeline
 from fraudguard.clock import SystemClock
 from fraudguard.config import Settings
-from fraudguard.decisions.repository import Changes, StoredState, connect
+from fraudguard.decisions.repository import Changes, connect
 from fraudguard.domain import (
     DecisionRecord,
     Event,
@@ -347,7 +347,9 @@ async def test_a_decision_from_before_severities_replays(database_url: str, part
     copy = replace(asked, decision=older, event=asked.event.model_copy(update={"event_id": "older"}))
     async with connect(database_url) as repository:
         version = (await repository.states([account]))[account]
-        await repository.commit(Changes(records=[copy], states={account: StoredState(version.version, version.body)}))
+        head = await repository.rulebook.head()
+        assert head is not None
+        await repository.commit(Changes(records=[copy], states={account: version}, activation=head.activation))
         replayer = Replayer(repository, FEATURES_IN_CNY)
         try:
             proof = await replayer.replay("older")
