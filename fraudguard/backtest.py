@@ -45,7 +45,8 @@ STOPPED: Final = frozenset({Outcome.REVIEW, Outcome.BLOCK})  # the outcomes that
 class Past:
     """One decision of the past with everything its rules and policy saw.
 
-    inputs: what a rule may name. verdict: the newest label's; None where there is none and the label delay is not over.
+    inputs: what a rule may name. verdict: the newest label's, legitimate without one; None until the label delay is
+    over.
     """
 
     decision_id: str
@@ -395,9 +396,10 @@ class _Stored:
                 features |= declared.get(event_id, {})
                 for field, name in rules.memberships:
                     _answer(features, field, listed[name], name, stored.event_time)
-                verdict: Verdict | None = verdicts.get(event_id) or (
-                    "legitimate" if stored.event_time < settled else None
-                )
+                # A fraud may be known at once, the lack of one only later: before that, shares would mislead.
+                verdict: Verdict | None = None
+                if stored.event_time < settled:
+                    verdict = verdicts.get(event_id, "legitimate")
                 if save:
                     save.write(orjson.dumps({"body": body, "chat": chat, "verdict": verdict}) + b"\n")
                 yield past_of(body, chat, verdict, degraded)

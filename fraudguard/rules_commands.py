@@ -283,7 +283,7 @@ def backtest(
     with Progress(
         *Progress.get_default_columns()[:1], MofNCompleteColumn(), TimeElapsedColumn(), console=Console(stderr=True)
     ) as bar:
-        task = bar.add_task("decisions")
+        task = bar.add_task("decisions", total=None)
         count = asyncio.run(run(settings, source, release, lambda: bar.advance(task)))
     page = render(count, settings.base_currency)
     print(page)
