@@ -24,7 +24,7 @@ from fraudguard.decisions.policy import Policy, load_policy
 from fraudguard.decisions.repository import Repository
 from fraudguard.decisions.rulebook import Head, Release, Via
 from fraudguard.domain import Feature, WatchList, WindowCount
-from fraudguard.errors import BadRule, Conflict
+from fraudguard.errors import BadPolicy, BadRule, BadSettings, Conflict
 from fraudguard.features.event import event_features
 from fraudguard.features.facts import facts_of
 from fraudguard.features.money import Rates, load_rates
@@ -81,10 +81,15 @@ def pack_of(files: Mapping[str, str], fields: Sequence[Feature]) -> Pack:
 
 
 async def open_pack(repository: Repository, rules_version: str, policy_version: str, fields: Sequence[Feature]) -> Pack:
-    """A stored pack, which was judged when it was published. Raises NotFound."""
+    """A stored pack, which was judged when it was published. Raises NotFound; BadSettings if another build judged it."""
     sources = json.loads(await repository.document("rules", rules_version))
-    policy = Policy.from_source(await repository.document("policy", policy_version))
-    return Pack(await asyncio.to_thread(RuleSet.from_published, sources, fields), policy)
+    policy_source = await repository.document("policy", policy_version)
+    try:
+        policy = Policy.from_source(policy_source)
+        return Pack(await asyncio.to_thread(RuleSet.from_published, sources, fields), policy)
+    except (BadRule, BadPolicy) as error:
+        hint = "run the same version of fraudguard everywhere"
+        raise BadSettings(f"published rules {rules_version} cannot be read here: {error}", hint=hint) from error
 
 
 async def open_book(repository: Repository, head: Head, fields: Sequence[Feature]) -> Book:
@@ -219,15 +224,25 @@ class Publishing:
         if old == pack.files:
             raise Conflict("this is what is in force already")
         said = await self.notices(pack)
-        number = await self._propose(pack, base, author, via, note, diff(old, pack.files), now)
+        difference = await asyncio.to_thread(diff, old, pack.files)  # of long files it can take seconds
+        number = await self._propose(pack, base, author, via, note, difference, now)
         if self._approvals == 0:
             await self.activate(number, author, note, now)
         return Proposed(number, self._approvals == 0, said)
 
     async def approve(self, number: int, actor: str, note: str, now: datetime) -> bool:
-        """Agree to a release; with enough approvals it is in force, which is what is returned. Raises Conflict."""
-        await self._repository.rulebook.review(number, actor, "approve", note, now)
+        """Agree to a release; with enough approvals it is in force, which is what is returned.
+
+        Whoever agreed before may ask again, for then it was not put in force. Raises Conflict, also for a release that
+        was in force once: agreeing late must not bring back what was taken back.
+        """
         release = await self._repository.rulebook.release(number)
+        if release.activated_at is not None:
+            hint = "it needs no approval; roll back to it if it shall be in force again"
+            raise Conflict(f"release {number} was put in force before", path="number", hint=hint)
+        if not any((review.actor, review.verdict) == (actor, "approve") for review in release.reviews):
+            await self._repository.rulebook.review(number, actor, "approve", note, now)
+            release = await self._repository.rulebook.release(number)
         if sum(review.verdict == "approve" for review in release.reviews) < self._approvals:
             return False
         await self.activate(number, actor, note, now)

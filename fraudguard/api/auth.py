@@ -20,6 +20,7 @@ HEADER = "X-API-Key"
 KEY_TTL_S = 5.0
 KEYS_CACHED_MAX = 1_024
 KEY_LENGTH_MAX = 256
+OWNER_CHARACTERS_SHOWN = 100  # with the key's id that fits wherever a name is stored
 
 _header = APIKeyHeader(name=HEADER, auto_error=False, description="Made by `fraudguard keys create ROLE OWNER`")
 
@@ -71,4 +72,4 @@ class Serves:
 
 def actor(principal: Principal) -> str:
     """How the audit trail and a case name the caller: owners are for people, and need not be unique."""
-    return f"{principal.owner} ({principal.key_id})"
+    return f"{principal.owner[:OWNER_CHARACTERS_SHOWN]} ({principal.key_id})"

@@ -68,6 +68,7 @@ DECISION: dict[str, Any] = {
     "rules_version": "4ed9e0179765",
     "decided_at": "2026-11-21T10:00:00.035Z",
     "latency_ms": 14.2,
+    "severity": "critical",
 }
 CASE: dict[str, Any] = {
     "case_id": CASE_ID,
@@ -129,20 +130,39 @@ RULES: dict[str, Any] = {
         }
     ],
 }
-LISTS_FILE = """\
-- name: mule_accounts
-  kind: block
-  entity: counterparty
-  owner: aml-team
-  description: Accounts that received the proceeds of fraud.
+POLICE_FILE = """\
+id: named-by-the-police
+version: 1
+owner: aml-team
+description: A payment to an account that the police have named.
+state: live
+event: transaction
+when: direction == "debit" and counterparty_id in @mule_accounts
+outcome: block
+reason: PAYEE_NAMED_BY_POLICE
+severity: critical
+cases:
+  - given: {direction: debit, "counterparty_id in @mule_accounts": true}
+    expect: hit
+  - given: {direction: debit, "counterparty_id in @mule_accounts": false}
+    expect: no_hit
 """
-FILES: dict[str, Any] = {"release": 1, "files": {"lists.yaml": LISTS_FILE}}
+TRIAL_FILE = POLICE_FILE.replace("state: live", "state: shadow")
+FILES: dict[str, Any] = {"release": 1, "files": {"police.yaml": POLICE_FILE}}
+CHANGE: dict[str, Any] = {"files": {"police.yaml": POLICE_FILE}}
+PROPOSALS: list[dict[str, Any]] = [
+    CHANGE | {"base": 1, "note": "the police sent a list"},
+    {"files": {"police.yaml": TRIAL_FILE}, "base": 1, "note": "only on trial"},
+]
 CHECKED: dict[str, Any] = {
     "faults": "",
-    "notices": ["urgent-money-burst goes from live to retired"],
-    "diff": "--- in force/scams.yaml\n+++ new/scams.yaml\n@@ -5 +5 @@\n-state: live\n+state: retired",
+    "notices": ["named-by-the-police is new, live", "named-by-the-police goes live without having been in shadow"],
+    "diff": "--- in force/police.yaml\n+++ new/police.yaml\n@@ -0,0 +1,16 @@\n+id: named-by-the-police\n+version: 1",
 }
 PUBLISHED: dict[str, Any] = {"number": 2, "active": False, "notices": CHECKED["notices"]}
+AGREEMENT = {"note": "agreed: these accounts are certain"}
+OBJECTION = {"note": "release 2 has it live"}
+ROLLBACK = {"note": "the list held accounts of ours"}
 RELEASE: dict[str, Any] = {
     "number": 2,
     "parent": 1,
@@ -150,14 +170,14 @@ RELEASE: dict[str, Any] = {
     "policy_version": "9f2c41d07ab3",
     "author": "Li (88f1c2d9a7be4416)",
     "via": "api",
-    "note": "the campaign is over",
+    "note": "the police sent a list",
     "diff": CHECKED["diff"],
     "at": "2026-11-21T11:00:00.000Z",
     "reviews": [
         {
             "actor": "Wang (51f0c2d9a7be4416)",
             "verdict": "approve",
-            "note": "agreed",
+            "note": AGREEMENT["note"],
             "at": "2026-11-21T11:05:00.000Z",
         }
     ],
@@ -180,4 +200,11 @@ ENTRY: dict[str, Any] = {
     "source": "api",
     "added_at": "2026-11-21T11:10:00.000Z",
     "expires_at": None,
+}
+NEW_ENTRY = {"reason": ENTRY["reason"]}
+NEW_ENTRIES = {
+    "entries": {
+        "c-9": NEW_ENTRY,
+        "c-10": {"reason": "named in letter 4711", "source": "police", "expires_at": "2126-11-21T00:00:00Z"},
+    }
 }

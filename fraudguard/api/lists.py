@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Body, Depends, Path, Query, Response
 
 from fraudguard.api import examples
 from fraudguard.api.auth import Serves, actor
@@ -77,9 +77,11 @@ async def entries(services: Use, name: Name, query: Annotated[EntryQuery, Query(
 @router.post(
     "/v1/lists/{name}/entries",
     summary="Put many values on a list",
-    responses=shown({"entries": 1, "changed": 1}) | refusals(401, 403, 404, 422, 503),
+    responses=shown({"entries": 2, "changed": 1}) | refusals(401, 403, 404, 413, 422, 503),
 )
-async def add_entries(services: Use, caller: Editor, name: Name, body: NewEntries) -> Imported:
+async def add_entries(
+    services: Use, caller: Editor, name: Name, body: Annotated[NewEntries, Body(examples=[examples.NEW_ENTRIES])]
+) -> Imported:
     """All of them, or none if one is wrong. The same again changes nothing."""
     await _declared(services, name)
     rows = [_entry(services, caller, name, value, entry) for value, entry in body.entries.items()]
@@ -90,9 +92,15 @@ async def add_entries(services: Use, caller: Editor, name: Name, body: NewEntrie
 @router.put(
     "/v1/lists/{name}/entries/{value:path}",
     summary="Put a value on a list",
-    responses=shown(examples.ENTRY) | refusals(401, 403, 404, 422, 503),
+    responses=shown(examples.ENTRY) | refusals(401, 403, 404, 413, 422, 503),
 )
-async def put_entry(services: Use, caller: Editor, name: Name, value: Value, entry: NewEntry) -> EntryLine:
+async def put_entry(
+    services: Use,
+    caller: Editor,
+    name: Name,
+    value: Value,
+    entry: Annotated[NewEntry, Body(examples=[examples.NEW_ENTRY])],
+) -> EntryLine:
     """Or change its reason, source or end. Audited with what stood there before."""
     await _declared(services, name)
     row = _entry(services, caller, name, value, entry)

@@ -4,6 +4,7 @@ Plain ASGI: nothing is buffered but the bounded body, and streams pass untouched
 """
 
 import asyncio
+import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -12,7 +13,10 @@ from fraudguard.api.problems import ProblemError
 from fraudguard.clock import Clock
 
 BODY_BYTES_MAX = 64 * 1024  # the largest event of 8,000 characters in UTF-8 takes about half
+FILES_BYTES_MAX = 2 * 1024 * 1024  # whole rule files, or 10,000 entries of a list
 BODY_S = 10.0  # from the headers to the last byte of the body
+
+_TAKES_FILES = re.compile(r"/v1/(rules/(check|releases)|lists/[^/]+/entries)")
 
 
 class BodyLimit:
@@ -26,33 +30,36 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        takes_files = scope["method"] == "POST" and _TAKES_FILES.fullmatch(scope["path"]) is not None
+        bytes_max = FILES_BYTES_MAX if takes_files else BODY_BYTES_MAX
         try:
             async with asyncio.timeout(BODY_S):
-                body = await _read(scope, receive)
+                body = await _read(scope, receive, bytes_max)
         except TimeoutError:
-            await _refuse(408, "body_too_slow", f"the body did not arrive within {BODY_S:g} s")(scope, receive, send)
+            detail = f"the body did not arrive within {BODY_S:g} s"
+            await _refuse(408, "body_too_slow", detail, takes_files)(scope, receive, send)
             return
         if body is None:
-            detail = f"the body has more than {BODY_BYTES_MAX:,} bytes"
-            await _refuse(413, "too_large", detail)(scope, receive, send)
+            detail = f"the body has more than {bytes_max:,} bytes"
+            await _refuse(413, "too_large", detail, takes_files)(scope, receive, send)
             return
         await self._app(scope, _replay(body, receive), send)
 
 
-async def _read(scope: Scope, receive: Receive) -> bytes | None:
+async def _read(scope: Scope, receive: Receive, bytes_max: int) -> bytes | None:
     """The whole body, or None when it is too large. A client that left ends it early."""
     announced = dict(scope["headers"]).get(b"content-length", b"")
-    if announced.isdigit() and int(announced) > BODY_BYTES_MAX:
+    if announced.isdigit() and int(announced) > bytes_max:
         return None
-    body = b""
+    body = bytearray()
     more = True
     while more:
         message = await receive()
         body += message.get("body", b"")
-        if len(body) > BODY_BYTES_MAX:
+        if len(body) > bytes_max:
             return None
         more = message["type"] == "http.request" and message.get("more_body", False)
-    return body
+    return bytes(body)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -68,8 +75,9 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-def _refuse(status: int, code: str, detail: str) -> ASGIApp:
-    hint = "send one event a request, its text in UTF-8 and without escapes"
+def _refuse(status: int, code: str, detail: str, takes_files: bool) -> ASGIApp:
+    one_event = "send one event a request, its text in UTF-8 and without escapes"
+    hint = "send the files that changed, or the entries in parts" if takes_files else one_event
     # The rest of the body is not read: the connection cannot be used again.
     return ProblemError(status, code, detail, hint=hint, headers={"Connection": "close"}).response()
 

@@ -4,9 +4,11 @@ Knows HTTP; what a release must satisfy is rulebook.py's. The API's own rules di
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Body, Depends, Path, Query
 
 from fraudguard.api import examples
 from fraudguard.api.auth import Serves, actor
@@ -31,7 +33,7 @@ from fraudguard.api.services import Services, Use
 from fraudguard.decisions.keys import Principal
 from fraudguard.decisions.rulebook import NUMBER_MAX, Head
 from fraudguard.domain import Role
-from fraudguard.errors import BadPolicy, BadRule
+from fraudguard.errors import BadPolicy, BadRule, Conflict
 from fraudguard.features.registry import features_in
 from fraudguard.rulebook import Pack, diff, pack_of
 
@@ -41,6 +43,9 @@ READERS = Serves(Role.SERVICE, Role.ANALYST, Role.RISK_MANAGER)
 EDITORS = Serves(Role.RISK_MANAGER)
 Editor = Annotated[Principal, Depends(EDITORS)]
 Number = Annotated[int, Path(ge=1, le=NUMBER_MAX, examples=[2])]
+Rejected = Annotated[int, Path(ge=1, le=NUMBER_MAX, examples=[3])]
+Agreement = Annotated[Remark, Body(examples=[examples.AGREEMENT])]
+Objection = Annotated[Remark, Body(examples=[examples.OBJECTION])]
 
 
 async def _head(services: Services) -> Head:
@@ -85,32 +90,40 @@ async def files_in_force(services: Use) -> RuleFiles:
 @router.post(
     "/v1/rules/check",
     summary="Try changed files",
-    responses=shown(examples.CHECKED) | refusals(401, 403, 404, 422, 503),
+    responses=shown(examples.CHECKED) | refusals(401, 403, 404, 413, 422, 503),
     dependencies=[Depends(EDITORS)],
 )
-async def check(services: Use, change: RuleChange) -> Checked:
+async def check(services: Use, change: Annotated[RuleChange, Body(examples=[examples.CHANGE])]) -> Checked:
     """Everything that publishing would check, the rules' own cases included; changes nothing."""
     head = await _head(services)
     old = await services.publishing.files(head.number)
     try:
-        pack = await _read(services, _changed(old, change))
-        notices = await services.publishing.notices(pack)
+        async with _read(services, _changed(old, change)) as pack:
+            notices = await services.publishing.notices(pack)
+            return Checked(faults="", notices=notices, diff=await asyncio.to_thread(diff, old, pack.files))
     except (BadRule, BadPolicy) as error:
         return Checked(faults=str(error), notices=(), diff="")
-    return Checked(faults="", notices=notices, diff=diff(old, pack.files))
 
 
 @router.post(
     "/v1/rules/releases",
     status_code=201,
     summary="Publish changed files",
-    responses=shown(examples.PUBLISHED, 201) | refusals(401, 403, 404, 409, 422, 503),
+    responses=shown(examples.PUBLISHED, 201) | refusals(401, 403, 404, 409, 413, 422, 503),
 )
-async def publish(services: Use, caller: Editor, proposal: RuleProposal) -> Published:
+async def publish(
+    services: Use, caller: Editor, proposal: Annotated[RuleProposal, Body(examples=examples.PROPOSALS)]
+) -> Published:
     """Enters a release; it decides once another person has approved it, where that is asked for."""
     head = await _head(services)
-    pack = await _read(services, _changed(await services.publishing.files(head.number), proposal))
-    try:
+    if proposal.base != head.number:  # found before the second or two that trying the rules takes
+        raise Conflict(
+            f"these files were edited from release {proposal.base}, but release {head.number} is in force",
+            path="base",
+            hint="read /v1/rules/files, and make the change again",
+        )
+    old = await services.publishing.files(head.number)
+    async with _read(services, _changed(old, proposal)) as pack:
         done = await services.publishing.publish(
             pack,
             base=proposal.base,
@@ -119,8 +132,6 @@ async def publish(services: Use, caller: Editor, proposal: RuleProposal) -> Publ
             note=proposal.note,
             now=services.clock.now(),
         )
-    finally:
-        pack.close()
     return Published(number=done.number, active=done.active, notices=done.notices)
 
 
@@ -150,9 +161,9 @@ async def get_release(services: Use, number: Number) -> ReleaseBrief:
 @router.post(
     "/v1/rules/releases/{number}/approve",
     summary="Agree to somebody else's release",
-    responses=shown({"number": 2, "active": True}) | refusals(401, 403, 404, 409, 422, 503),
+    responses=shown({"number": 2, "active": True}) | refusals(401, 403, 404, 409, 413, 422, 503),
 )
-async def approve(services: Use, caller: Editor, number: Number, remark: Remark) -> Approved:
+async def approve(services: Use, caller: Editor, number: Number, remark: Agreement) -> Approved:
     """With enough approvals it is in force on all workers from their next batch on. 409 for one's own."""
     active = await services.publishing.approve(number, actor(caller), remark.note, services.clock.now())
     return Approved(number=number, active=active)
@@ -161,9 +172,9 @@ async def approve(services: Use, caller: Editor, number: Number, remark: Remark)
 @router.post(
     "/v1/rules/releases/{number}/reject",
     summary="End a release that waits",
-    responses=shown({"number": 2, "active": False}) | refusals(401, 403, 404, 409, 422, 503),
+    responses=shown({"number": 3, "active": False}) | refusals(401, 403, 404, 409, 413, 422, 503),
 )
-async def reject(services: Use, caller: Editor, number: Number, remark: Remark) -> Approved:
+async def reject(services: Use, caller: Editor, number: Rejected, remark: Objection) -> Approved:
     """It can never be put in force. 409 for one's own."""
     await services.publishing.reject(number, actor(caller), remark.note, services.clock.now())
     return Approved(number=number, active=False)
@@ -172,9 +183,11 @@ async def reject(services: Use, caller: Editor, number: Number, remark: Remark) 
 @router.post(
     "/v1/rules/rollback",
     summary="Put an earlier release in force again",
-    responses=shown({"number": 1, "active": True}) | refusals(401, 403, 404, 409, 422, 503),
+    responses=shown({"number": 1, "active": True}) | refusals(401, 403, 404, 409, 413, 422, 503),
 )
-async def rollback(services: Use, caller: Editor, order: Rollback) -> Approved:
+async def rollback(
+    services: Use, caller: Editor, order: Annotated[Rollback, Body(examples=[examples.ROLLBACK])]
+) -> Approved:
     """At once, without approval: it was approved when it was published."""
     number = await services.publishing.rollback(order.to, actor(caller), order.note, services.clock.now())
     return Approved(number=number, active=True)
@@ -182,9 +195,19 @@ async def rollback(services: Use, caller: Editor, order: Rollback) -> Approved:
 
 def _changed(old: dict[str, str], change: RuleChange) -> dict[str, str]:
     merged = {**old, **change.files}
-    return {name: text for name, text in merged.items() if text is not None}
+    # One text whatever editor sent it, as where files are read: the version is a hash of it.
+    return {n: text.removeprefix("\ufeff").replace("\r\n", "\n") for n, text in merged.items() if text is not None}
 
 
-async def _read(services: Services, files: dict[str, str]) -> Pack:
-    """Off the event loop: rules are tried in a process of their own, which takes a second or two."""
-    return await asyncio.to_thread(pack_of, files, features_in(services.settings.base_currency))
+@asynccontextmanager
+async def _read(services: Services, files: dict[str, str]) -> AsyncIterator[Pack]:
+    """The files checked, off the event loop: rules are tried in a process of their own, which takes a second or two.
+
+    Only so many at a time, for each may use a core and a lot of memory. Raises BadRule, BadPolicy.
+    """
+    async with services.trials:
+        pack = await asyncio.to_thread(pack_of, files, features_in(services.settings.base_currency))
+    try:
+        yield pack
+    finally:
+        pack.close()

@@ -19,6 +19,8 @@ from fraudguard.rulebook import Publishing, open_publishing
 
 log = logging.getLogger(__name__)
 
+TRIALS_MAX = 2  # rule packs that are tried at once
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -32,6 +34,7 @@ class Services:
     producer: EventProducer
     listener: DecisionListener
     labels: LabelPublisher
+    trials: asyncio.Semaphore
 
 
 @asynccontextmanager
@@ -48,7 +51,8 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
             task.add_done_callback(_report)
         try:
             keys, publishing = KeyCache(repository.keys, clock), open_publishing(settings, repository)
-            yield Services(settings, clock, repository, publishing, keys, producer, listener, labels)
+            trials = asyncio.Semaphore(TRIALS_MAX)
+            yield Services(settings, clock, repository, publishing, keys, producer, listener, labels, trials)
         finally:
             for task in reversed(running):  # the publisher first, for it uses the producer
                 task.cancel()

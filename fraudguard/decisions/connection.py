@@ -98,7 +98,7 @@ def _meaning(code: str, error: Exception) -> FraudguardError | None:
         return BadSettings(str(error), path="database_url", hint="PostgreSQL refused this user or database")
     if code.startswith(_UNMIGRATED):
         return BadSettings("the database has no current schema", path="database_url", hint="run `fraudguard migrate`")
-    if code == "22021":
+    if code in ("22021", "22P05"):  # in text, in jsonb
         return BadInput("holds a character that cannot be stored", hint="remove U+0000")
     if not code or code.startswith(_PASSING):
         return StoreUnavailable(str(error))

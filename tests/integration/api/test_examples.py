@@ -19,13 +19,28 @@ ORDER = [
     "GET /v1/decisions/{decision_id}/text",
     "GET /v1/cases",
     "GET /v1/cases/{case_id}",
-    "GET /v1/rules",
     "POST /v1/cases/{case_id}/dispose",
+    "GET /v1/rules",
+    "GET /v1/rules/files",
+    "POST /v1/rules/check",
+    "POST /v1/rules/releases",
+    "POST /v1/rules/releases/{number}/approve",
+    "POST /v1/rules/releases/{number}/reject",
+    "GET /v1/rules/releases",
+    "GET /v1/rules/releases/{number}",
+    "POST /v1/rules/rollback",
+    "PUT /v1/lists/{name}/entries/{value}",
+    "POST /v1/lists/{name}/entries",
+    "GET /v1/lists",
+    "GET /v1/lists/{name}/entries",
+    "GET /v1/list-entries/{value}",
+    "DELETE /v1/lists/{name}/entries/{value}",
     "GET /health/live",
     "GET /health/ready",
     "GET /metrics",
 ]
-EMPTY_LIST = {"items": [], "next": None}
+SECOND_PERSON = {"POST /v1/rules/releases/{number}/approve", "POST /v1/rules/releases/{number}/reject"}
+EMPTY_LISTS = ({"items": [], "next": None}, [])
 
 
 def parameters(operation: dict[str, Any], place: str) -> dict[str, Any]:
@@ -63,16 +78,20 @@ async def test_every_example_works(api: Api) -> None:
             path = path.replace(f"{{{key}}}", quote(str(value), safe=""))
         for body in bodies(operation, document):
             options = {"params": parameters(operation, "query")} | ({} if body is None else {"json": body})
-            response = await api.send(Role.ADMIN, method, path, **options)
+            role = Role.RISK_MANAGER if name in SECOND_PERSON else Role.ADMIN
+            response = await api.send(role, method, path, **options)
             (status,) = [code for code in operation["responses"] if code.startswith("2")]
             assert str(response.status_code) == status, f"{name}: {response.text}"
+            if status == "204":
+                assert response.content == b""
+                continue
             (media,) = operation["responses"][status]["content"]
             assert response.headers["content-type"].startswith(media), name
             if media == "application/json":
                 schema = operation["responses"][status]["content"][media]["schema"]
                 validator = jsonschema.Draft202012Validator({**schema, "components": document["components"]})
                 validator.validate(response.json())
-                assert response.json() != EMPTY_LIST, f"{name} found nothing"
+                assert response.json() not in EMPTY_LISTS, f"{name} found nothing"
 
 
 @pytest.mark.parametrize("status", ["401", "404", "422"])

@@ -96,6 +96,38 @@ async def test_a_large_body_is_refused_by_its_announced_and_by_its_real_length(h
     assert (await http.post("/v1/screen", content=large[:-1])).status_code == 401
 
 
+@pytest.mark.parametrize("path", ["/v1/rules/check", "/v1/rules/releases", "/v1/lists/mule_accounts/entries"])
+async def test_files_and_imports_may_be_large(http: httpx.AsyncClient, path: str) -> None:
+    """Up to their own bound, beyond which the hint speaks of files and entries."""
+    large = b"x" * (middleware.FILES_BYTES_MAX + 1)
+    response = await http.post(path, content=large)
+    found = problem(response)
+    assert (found.status, found.detail) == (413, "the body has more than 2,097,152 bytes")
+    assert "files" in (found.hint or "")
+    assert (await http.post(path, content=large[:-1])).status_code != 413
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("PUT", "/v1/rules/check"),
+        ("POST", "/v1/rules/check/"),
+        ("POST", "/v1/rules/rollback"),
+        ("POST", "/v1/rules/releases/2/approve"),
+        ("PUT", "/v1/lists/mule_accounts/entries/c-9"),
+        ("PUT", "/v1/lists/mule_accounts/entries"),
+        ("POST", "/v1/lists/a/b/entries"),
+        ("POST", "/v1/lists/a%2Fb/entries"),
+        ("POST", "/v1/events"),
+    ],
+)
+async def test_everywhere_else_a_body_stays_small(http: httpx.AsyncClient, method: str, path: str) -> None:
+    """One byte too many is refused, whether or not the route exists; one byte less is read."""
+    large = b"x" * (middleware.BODY_BYTES_MAX + 1)
+    assert (await http.request(method, path, content=large)).status_code == 413
+    assert (await http.request(method, path, content=large[:-1])).status_code != 413
+
+
 async def test_a_body_that_does_not_come_is_not_waited_for(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
     """408 after the bound."""
     monkeypatch.setattr(middleware, "BODY_S", 0.05)

@@ -22,6 +22,20 @@ SERVED = {
     ("GET", "/v1/cases/{case_id}"): {Role.ANALYST, Role.RISK_MANAGER},
     ("POST", "/v1/cases/{case_id}/dispose"): {Role.ANALYST},
     ("GET", "/v1/rules"): ALL,
+    ("GET", "/v1/rules/files"): ALL,
+    ("POST", "/v1/rules/check"): {Role.RISK_MANAGER},
+    ("GET", "/v1/rules/releases"): ALL,
+    ("POST", "/v1/rules/releases"): {Role.RISK_MANAGER},
+    ("GET", "/v1/rules/releases/{number}"): ALL,
+    ("POST", "/v1/rules/releases/{number}/approve"): {Role.RISK_MANAGER},
+    ("POST", "/v1/rules/releases/{number}/reject"): {Role.RISK_MANAGER},
+    ("POST", "/v1/rules/rollback"): {Role.RISK_MANAGER},
+    ("GET", "/v1/lists"): ALL,
+    ("GET", "/v1/lists/{name}/entries"): ALL,
+    ("POST", "/v1/lists/{name}/entries"): {Role.ANALYST, Role.RISK_MANAGER},
+    ("PUT", "/v1/lists/{name}/entries/{value:path}"): {Role.ANALYST, Role.RISK_MANAGER},
+    ("DELETE", "/v1/lists/{name}/entries/{value:path}"): {Role.ANALYST, Role.RISK_MANAGER},
+    ("GET", "/v1/list-entries/{value:path}"): ALL,
 }
 
 
