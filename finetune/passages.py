@@ -5,6 +5,7 @@ Uses the service's own account state, so lines, cuts and numeric features are ex
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from fraudguard.engine.head_spec import as_numbers
 from fraudguard.features.feedback import FeedbackView
 from fraudguard.features.money import load_rates
 from fraudguard.features.registry import MODEL_FEATURES
+from fraudguard.features.shared import SharedWindows
 from fraudguard.features.state import AccountState
 from fraudguard.features.timeline import TokenCounter
 
@@ -55,9 +57,17 @@ def snapshots(lives: Sequence[Life], counter: TokenCounter, tokens_max: int) -> 
     for _, _, life, event in sorted(told, key=lambda entry: entry[:2]):
         state = states.setdefault(
             life.account_id,
-            AccountState(life.account_id, counter, rates=rates, tokens_max=tokens_max, lateness_s=LATENESS_S),
+            AccountState(
+                life.account_id,
+                counter,
+                rates=rates,
+                tokens_max=tokens_max,
+                lateness_s=LATENESS_S,
+                zone=ZoneInfo("UTC"),
+                windows=(),
+            ),
         )
-        snapshot = state.take(event.event, view)
+        snapshot = state.take(event.event, view, SharedWindows((), ()))
         view.count(event.event)
         if event.truth == 1.0:
             view.mark(event.event, +1)

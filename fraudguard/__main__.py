@@ -5,7 +5,6 @@ commands that score may load torch.
 """
 
 import asyncio
-import getpass
 import json
 import logging
 import sys
@@ -21,6 +20,7 @@ from fraudguard.clock import SystemClock
 from fraudguard.config import Settings
 from fraudguard.domain import Role
 from fraudguard.errors import FraudguardError
+from fraudguard.rules_commands import lists_app, operator, rules_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,12 +29,12 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,  # they print local variables: keys, texts
 )
-rules_app = typer.Typer(no_args_is_help=True, help="Check, test and list the rules.")
 letters_app = typer.Typer(no_args_is_help=True, help="Events that could not be used.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys and their roles.")
 bench_app = typer.Typer(no_args_is_help=True, help="What this machine does.")
 app.add_typer(bench_app, name="bench")
 app.add_typer(rules_app, name="rules")
+app.add_typer(lists_app, name="lists")
 app.add_typer(letters_app, name="dead-letters")
 app.add_typer(keys_app, name="keys")
 
@@ -211,44 +211,6 @@ def export_onnx(
     print(f"{folder}: risks differ from the torch model's by at most {moved:.1e}")
 
 
-@rules_app.command("check")
-def rules_check(directory: Annotated[Path | None, typer.Argument()] = None) -> None:
-    """Read, type-check and compile every rule file; prints each problem with its place."""
-    from fraudguard.features.registry import FEATURES
-    from fraudguard.rules.registry import load_rules
-
-    rules = load_rules(directory or Settings().rules_dir, FEATURES)
-    print(f"{len(rules.rules)} rules, version {rules.version}")
-    rules.close()
-
-
-@rules_app.command("test")
-def rules_test(directory: Annotated[Path | None, typer.Argument()] = None) -> None:
-    """Run every rule's own cases; exits with 1 if one fails."""
-    from fraudguard.features.registry import FEATURES
-    from fraudguard.rules.registry import test_directory
-
-    outcomes = test_directory(directory or Settings().rules_dir, FEATURES)
-    failed = [outcome for outcome in outcomes if outcome.problem]
-    for outcome in failed:
-        print(outcome.problem)
-    print(f"{len(outcomes) - len(failed)} cases passed, {len(failed)} failed")
-    raise typer.Exit(bool(failed))
-
-
-@rules_app.command("list")
-def rules_list() -> None:
-    """The rules in force."""
-    from fraudguard.features.registry import FEATURES
-    from fraudguard.rules.registry import load_rules
-
-    rules = load_rules(Settings().rules_dir, FEATURES)
-    for rule in rules.rules:
-        name = f"{rule.id} v{rule.version}"
-        print(f"{name:<36} {rule.state:<8} {rule.outcome:<8} {rule.reason:<36} {rule.owner}")
-    rules.close()
-
-
 @letters_app.command("list")
 def letters_list(
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
@@ -287,7 +249,7 @@ def letters_replay(
 @keys_app.command("create")
 def keys_create(role: Role, owner: Annotated[str, typer.Argument(help="Who uses it.")]) -> None:
     """A new key; it is shown this once."""
-    print(asyncio.run(_with_keys(lambda keys: keys.create(role, owner, _operator(), SystemClock().now()))))
+    print(asyncio.run(_with_keys(lambda keys: keys.create(role, owner, operator(), SystemClock().now()))))
 
 
 @keys_app.command("list")
@@ -301,7 +263,7 @@ def keys_list() -> None:
 @keys_app.command("revoke")
 def keys_revoke(key_id: str) -> None:
     """End a key for good."""
-    asyncio.run(_with_keys(lambda keys: keys.revoke(key_id, _operator(), SystemClock().now())))
+    asyncio.run(_with_keys(lambda keys: keys.revoke(key_id, operator(), SystemClock().now())))
 
 
 async def _with_keys(work: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -309,10 +271,6 @@ async def _with_keys(work: Callable[[Any], Awaitable[Any]]) -> Any:
 
     async with connect(Settings().database_url.get_secret_value()) as repository:
         return await work(repository.keys)
-
-
-def _operator() -> str:
-    return f"cli:{getpass.getuser()}"
 
 
 if __name__ == "__main__":

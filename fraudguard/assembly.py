@@ -3,7 +3,6 @@
 torch or onnxruntime is imported only when a model needs it, so that processes without one start fast.
 """
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,16 +10,15 @@ from typing import TYPE_CHECKING
 
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
-from fraudguard.decisions.policy import Policy, load_policy
-from fraudguard.decisions.repository import Repository, connect
+from fraudguard.decisions.repository import connect
 from fraudguard.engine.batcher import Batcher, BlockingEngine
 from fraudguard.engine.guard import GuardedEngine
 from fraudguard.engine.release import open_release
 from fraudguard.engine.tokenizer import LineTokenizer, open_tokenizer
 from fraudguard.features.money import Rates, load_rates
-from fraudguard.features.registry import FEATURES
+from fraudguard.features.registry import features_in
 from fraudguard.pipeline import Pipeline
-from fraudguard.rules.registry import RuleSet, load_rules
+from fraudguard.rulebook import Pack, open_publishing, read_pack
 
 if TYPE_CHECKING:
     from fraudguard.engine.engine import Engine
@@ -30,15 +28,14 @@ if TYPE_CHECKING:
 class Parts:
     """What is read from files and may be refused with a message for a person, before anything is opened."""
 
-    rules: RuleSet
-    policy: Policy
+    pack: Pack
     scorer: GuardedEngine | None
     counter: LineTokenizer
     rates: Rates
 
     def close(self) -> None:
         """Free the compiled rules and the engine's thread."""
-        self.rules.close()
+        self.pack.close()
         if self.scorer:
             self.scorer.close()
 
@@ -48,11 +45,10 @@ def load_parts(settings: Settings) -> Parts:
 
     Raises BadRule, BadPolicy, BadModel, BadSettings.
     """
-    rules = load_rules(settings.rules_dir, FEATURES)
-    policy = load_policy(settings.policy_path)
+    pack = read_pack(settings.rules_dir, settings.policy_path, features_in(settings.base_currency))
     # With the model off the timeline is still cut in the starter's tokens, so that it can be switched on any time.
     counter = open_tokenizer(open_release("starter" if settings.model == "off" else settings.model).base)
-    return Parts(rules, policy, load_engine(settings), counter, load_rates(settings.base_currency, settings.rates_path))
+    return Parts(pack, load_engine(settings), counter, load_rates(settings.base_currency, settings.rates_path))
 
 
 def load_engine(settings: Settings) -> GuardedEngine | None:
@@ -116,25 +112,18 @@ def _connect(settings: Settings, url: str) -> BlockingEngine:
 
 @asynccontextmanager
 async def open_pipeline(settings: Settings, parts: Parts, clock: Clock) -> AsyncIterator[Pipeline]:
-    """A pipeline on an open database; stores the rule set and the policy, so that decisions can be replayed.
+    """A pipeline on an open database; the rule files are put in force if no rules are yet.
 
     Raises StoreUnavailable.
     """
     async with connect(settings.database_url.get_secret_value()) as repository:
-        await save_documents(repository, parts)
+        await open_publishing(settings, repository).start(parts.pack, clock.now())
         yield Pipeline(
             settings=settings,
             repository=repository,
-            rules=parts.rules,
-            policy=parts.policy,
+            fields=features_in(settings.base_currency),
             scorer=parts.scorer,
             counter=parts.counter,
             rates=parts.rates,
             clock=clock,
         )
-
-
-async def save_documents(repository: Repository, parts: Parts) -> None:
-    """Keep the sources under their versions; the same version again changes nothing."""
-    await repository.save_document("rules", parts.rules.version, json.dumps(dict(parts.rules.sources)))
-    await repository.save_document("policy", parts.policy.version, parts.policy.source)

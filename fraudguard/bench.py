@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from fraudguard.engine.engine import Engine
 from fraudguard.events.masking import mask_event
 from fraudguard.features.feedback import FeedbackView
 from fraudguard.features.money import load_rates
+from fraudguard.features.shared import SharedWindows
 from fraudguard.features.state import AccountState
 from fraudguard.stories import generate
 
@@ -79,8 +81,9 @@ def _taken(settings: Settings, engine: Engine, states: dict[str, AccountState], 
         states[event.account_id] = AccountState(
             event.account_id, engine.tokenizer, rates=load_rates(settings.base_currency, settings.rates_path),
             tokens_max=settings.timeline_tokens_max, lateness_s=settings.lateness_s,
+            zone=ZoneInfo("UTC"), windows=(),
         )  # fmt: skip
-    snapshot = states[event.account_id].take(event, FeedbackView((), settings.label_delay_days))
+    snapshot = states[event.account_id].take(event, FeedbackView((), settings.label_delay_days), SharedWindows((), ()))
     return ScoreRequest(snapshot.timeline, snapshot.features)
 
 

@@ -5,11 +5,20 @@ The database is also accepted as DATABASE_URL, the name platforms hand out.
 
 from pathlib import Path
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
-from pydantic import AliasChoices, Field, HttpUrl, SecretStr
+from pydantic import AfterValidator, AliasChoices, Field, HttpUrl, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError("must be a time zone of the IANA database, like Asia/Shanghai") from error
+    return name
 
 
 class Settings(BaseSettings):
@@ -28,6 +37,8 @@ class Settings(BaseSettings):
 
     rules_dir: Path = Path("rules")
     policy_path: Path = Path("rules/policy.yaml")
+    rules_approvals: Annotated[int, Field(ge=0, le=5)] = 1  # people besides its author who must agree to a release
+    time_zone: Annotated[str, AfterValidator(_zone)] = "Asia/Shanghai"  # of local_time, weekday... in rules
 
     model: str = "starter"  # "starter", "off", or a release directory (see engine/loader.py)
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU if there is one

@@ -258,6 +258,8 @@ class Feature:
     model: bool = False
 
 
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
 Entity = Literal["account", "counterparty", "device", "ip", "merchant"]
 # The feature that holds an event's id of each entity.
 ENTITY_FIELDS: Mapping[Entity, str] = {

@@ -8,18 +8,20 @@ import logging
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID, uuid5
+from zoneinfo import ZoneInfo
 
 from fraudguard import metrics
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
-from fraudguard.decisions.policy import Policy
 from fraudguard.decisions.repository import Changes, Repository, StoredState
 from fraudguard.domain import (
     Decision,
     DecisionHit,
     DecisionRecord,
+    Feature,
     Hit,
     Label,
     Received,
@@ -31,12 +33,15 @@ from fraudguard.domain import (
     Timeline,
     Transaction,
 )
-from fraudguard.errors import BadEvent, EngineUnavailable, StateConflict, Transient
+from fraudguard.errors import BadEvent, EngineUnavailable, NotFound, StateConflict, Transient
 from fraudguard.features.feedback import FeedbackView, day_of, keys_of
 from fraudguard.features.money import Rates
 from fraudguard.features.registry import WINDOWS_DAYS
+from fraudguard.features.shared import SharedWindows, shared_keys
 from fraudguard.features.state import AccountState
 from fraudguard.features.timeline import TokenCounter, chat
+from fraudguard.rulebook import Book, Pack, open_book
+from fraudguard.rules.expression import membership
 from fraudguard.rules.registry import RuleSet
 
 log = logging.getLogger(__name__)
@@ -94,6 +99,8 @@ class _Known:
     labels: dict[str, list[Label]]  # by target
     label_ids: dict[str, Label]
     feedback: FeedbackView
+    shared: SharedWindows
+    listed: dict[tuple[str, str], datetime | None]  # entries by (list, value): until when
 
 
 @dataclass(slots=True)
@@ -108,6 +115,7 @@ class _Taken:
 class Pipeline:
     """Screens batches. One instance per process and event loop; `screen` is not called concurrently.
 
+    It decides by the release of the rule book that is in force, and turns to another one between two batches.
     scorer None: the model is switched off, and every decision is degraded with reason ENGINE_OFF.
     """
 
@@ -116,15 +124,16 @@ class Pipeline:
         *,
         settings: Settings,
         repository: Repository,
-        rules: RuleSet,
-        policy: Policy,
+        fields: Sequence[Feature],
         scorer: Scorer | None,
         counter: TokenCounter,
         rates: Rates,
         clock: Clock,
     ) -> None:
         self._settings, self._repository, self._rates, self._clock = settings, repository, rates, clock
-        self._rules, self._policy, self._scorer, self._counter = rules, policy, scorer, counter
+        self._fields, self._scorer, self._counter = fields, scorer, counter
+        self._zone = ZoneInfo(settings.time_zone)
+        self._book: Book | None = None
         self._states: OrderedDict[str, tuple[int, AccountState]] = OrderedDict()
         self._bugs_in_a_row = 0
 
@@ -167,15 +176,19 @@ class Pipeline:
     async def _attempt(self, batch: Sequence[Received]) -> list[Answer]:
         with metrics.STAGE_SECONDS.labels("load").time():
             async with self._repository.one_transaction() as repository:
-                known = await self._know(batch, repository)
-                states = await self._check_out(_accounts(batch), repository)
+                book = await self._turn(repository)
+                known = await self._know(batch, book.pack.rules, repository)
+                states = await self._check_out(_accounts(batch), book.pack.rules, repository)
         with metrics.STAGE_SECONDS.labels("features").time():
             answers, labels = self._take(batch, known, states)
         taken = [answer for answer in answers if isinstance(answer, _Taken)]
         with metrics.STAGE_SECONDS.labels("engine").time():
             scores, missing_reason = await self._score(taken)
         with metrics.STAGE_SECONDS.labels("rules").time():
-            records = [self._decide(*pair, missing_reason) for pair in zip(taken, scores, strict=True)]
+            records = [
+                self._decide(item, score, missing_reason, book.pack, known, states[item.event.account_id][1])
+                for item, score in zip(taken, scores, strict=True)
+            ]
         touched = {item.event.account_id for item in taken} | {label.account_id for label in labels}
         if touched:
             with metrics.STAGE_SECONDS.labels("commit").time():
@@ -185,7 +198,9 @@ class Pipeline:
                         labels=labels,
                         states={a: StoredState(states[a][0], states[a][1].dump()) for a in sorted(touched)},
                         counts=known.feedback.increments(),
-                        alerts=[r for r in records if self._policy.opens_case(r.event.type, r.decision.outcome)],
+                        window_counts=known.shared.increments(),
+                        alerts=[r for r in records if book.pack.policy.opens_case(r.event.type, r.decision.outcome)],
+                        activation=book.activation,
                     )
                 )
         self._check_in(states, touched)
@@ -197,8 +212,22 @@ class Pipeline:
             metrics.LATENCY_SECONDS.observe(decision.latency_ms / 1000)
         return _finish(batch, answers, records, known)
 
-    async def _know(self, batch: Sequence[Received], repository: Repository) -> _Known:
-        """Earlier decisions of these events and label targets, their labels, and the feedback counters they read."""
+    async def _turn(self, repository: Repository) -> Book:
+        """The book in force; when it is another one, accounts are read anew, for their windows may be others.
+
+        Raises NotFound when nothing was ever put in force.
+        """
+        head = await repository.rulebook.head()
+        if head is None:
+            raise NotFound("no rules are in force: `fraudguard rules publish`, or start a worker")
+        if self._book is None or self._book.activation != head.activation:
+            self._book = await open_book(repository, head, self._fields)
+            self.forget()
+            log.warning("deciding by release %d: rules %s", head.number, head.rules_version)
+        return self._book
+
+    async def _know(self, batch: Sequence[Received], rules: RuleSet, repository: Repository) -> _Known:
+        """Earlier decisions of these events and label targets, their labels, and what shared entities counted."""
         labels = [item.event for item in batch if isinstance(item.event, Label)]
         ids = {item.event.event_id for item in batch} | {label.target_event_id for label in labels}
         earlier = await repository.earlier(ids)
@@ -212,12 +241,26 @@ class Pipeline:
             delay = self._settings.label_delay_days
             first_day = min(day_of(event) for event in fresh) - delay - max(WINDOWS_DAYS)
             counts = await repository.entity_counts({k for event in fresh for k in keys_of(event)}, first_day)
-        return _Known(earlier, stored, label_ids, FeedbackView(counts, self._settings.label_delay_days))
+        shared = {key for event in fresh for key in shared_keys(rules.windows, event)}
+        buckets = await repository.window_counts(shared) if shared else []
+        events = [item.event for item in batch if not isinstance(item.event, Label)]
+        asked = {pair for event in events for pair in _asked_of_lists(rules, event).values()}
+        return _Known(
+            earlier,
+            stored,
+            label_ids,
+            FeedbackView(counts, self._settings.label_delay_days),
+            SharedWindows(rules.windows, buckets),
+            await repository.lists.members(asked) if asked else {},
+        )
 
     async def _check_out(
-        self, accounts: Collection[str], repository: Repository
+        self, accounts: Collection[str], rules: RuleSet, repository: Repository
     ) -> dict[str, tuple[int, AccountState]]:
-        """States by account as (version read, state). They leave the cache until the batch is committed."""
+        """States by account as (version read, state). They leave the cache until the batch is committed.
+
+        Windows that an account has not counted before are counted over its stored events.
+        """
         states = {a: self._states.pop(a) for a in accounts if a in self._states}
         missing = [a for a in accounts if a not in states]
         stored = await repository.states(missing) if missing else {}
@@ -229,12 +272,20 @@ class Pipeline:
                 rates=self._rates,
                 tokens_max=settings.timeline_tokens_max,
                 lateness_s=settings.lateness_s,
+                zone=self._zone,
+                windows=rules.windows,
             )
             version = 0
             if account in stored:
                 version = stored[account].version
                 state.restore(stored[account].body)
             states[account] = (version, state)
+        unfilled = {account: states[account][1] for account in stored if states[account][1].unfilled}
+        if unfilled:
+            since = min(state.history_from for state in unfilled.values())
+            history = await repository.account_history(unfilled, since)
+            for account, state in unfilled.items():
+                state.fill({window.key for window in state.unfilled}, history.get(account, ()))
         return states
 
     def _check_in(self, states: Mapping[str, tuple[int, AccountState]], touched: Collection[str]) -> None:
@@ -264,7 +315,7 @@ class Pipeline:
                 same = first.event.account_id == event.account_id
                 answers.append(None if same else Refused(_taken_id()))
                 continue
-            snapshot = states[event.account_id][1].take(event, known.feedback)
+            snapshot = states[event.account_id][1].take(event, known.feedback, known.shared)
             taken[event.event_id] = _Taken(item, event, snapshot)
             answers.append(taken[event.event_id])
             if isinstance(event, Transaction) and not snapshot.late:
@@ -309,11 +360,22 @@ class Pipeline:
             log.warning("deciding %d events without the model: %s", len(taken), error)
             return [None] * len(taken), "ENGINE_UNAVAILABLE"
 
-    def _decide(self, item: _Taken, score: Score | None, missing_reason: str) -> DecisionRecord:
+    def _decide(
+        self,
+        item: _Taken,
+        score: Score | None,
+        missing_reason: str,
+        pack: Pack,
+        known: _Known,
+        state: AccountState,
+    ) -> DecisionRecord:
         event, snapshot = item.event, item.snapshot
+        features = {**snapshot.features, **state.trend(), **_on_lists(pack.rules, event, known.listed)}
+        if score is not None:
+            state.scored(score.risk, score.typology)
         degraded_reason = missing_reason if score is None else None
-        hits = tuple(self._rules.evaluate(rule_inputs(snapshot.features, snapshot.timeline, score)))
-        outcome, reasons = self._policy.decide(event.type, score, hits, degraded_reason, snapshot.late)
+        hits = tuple(pack.rules.evaluate(rule_inputs(features, snapshot.timeline, score)))
+        verdict = pack.policy.decide(event.type, score, hits, degraded_reason, snapshot.late)
         decided_at = self._clock.now()
         decision = Decision(
             decision_id=str(uuid5(NAMESPACE, event.event_id)),
@@ -321,16 +383,17 @@ class Pipeline:
             event_type=event.type,
             account_id=event.account_id,
             sequence=snapshot.sequence,
-            outcome=outcome,
+            outcome=verdict.outcome,
             risk=score.risk if score else None,
             typology=score.typology if score else None,
-            reasons=reasons,
+            reasons=verdict.reasons,
             hits=wire_hits(hits),
             degraded=score is None,
             model=score.model if score else self._scorer.name if self._scorer else "off",
-            rules_version=self._rules.version,
+            rules_version=pack.rules.version,
             decided_at=decided_at,
             latency_ms=max(0.0, round((decided_at - item.received.received_at).total_seconds() * 1000, 3)),
+            severity=verdict.severity,
         )
         return DecisionRecord(
             decision=decision,
@@ -340,10 +403,10 @@ class Pipeline:
             line=snapshot.timeline.lines[-1].text,
             timeline_start=snapshot.timeline.start,
             timeline_hash=snapshot.timeline.hash,
-            features=snapshot.features,
+            features=features,
             score=score,
             hits=hits,
-            policy_version=self._policy.version,
+            policy_version=pack.policy.version,
             sealed_text=item.received.sealed_text,
         )
 
@@ -352,6 +415,27 @@ def score_request(event: Screenable, timeline: Timeline, features: Mapping[str, 
     """What the engine is asked of an event; its tenant is the text of its attribute `tenant`."""
     tenant = event.attributes.get("tenant")
     return ScoreRequest(timeline, features, tenant if isinstance(tenant, str) else None)
+
+
+def _asked_of_lists(rules: RuleSet, event: Screenable) -> dict[str, tuple[str, str]]:
+    """The (list, value) pairs that the rules ask about an event, by the name they know the answer under."""
+    asked = {}
+    for name, watch_list in rules.memberships:
+        value = getattr(event, name, None)
+        if isinstance(value, str):
+            asked[membership(name, watch_list)] = (watch_list, value)
+    return asked
+
+
+def _on_lists(
+    rules: RuleSet, event: Screenable, listed: Mapping[tuple[str, str], datetime | None]
+) -> dict[str, Scalar]:
+    """The answers, as of the event's time; missing where the event has no such entity."""
+    answers: dict[str, Scalar] = {membership(*pair): None for pair in rules.memberships}
+    for name, pair in _asked_of_lists(rules, event).items():
+        until = listed.get(pair, event.event_time)
+        answers[name] = until is None or event.event_time < until
+    return answers
 
 
 def rule_inputs(features: Mapping[str, Scalar], timeline: Timeline, score: Score | None) -> dict[str, Scalar]:

@@ -5,14 +5,15 @@ Reads what the decision's row holds and the documents it names; the live rule se
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fraudguard.assembly import load_engine
 from fraudguard.config import Settings
 from fraudguard.decisions.policy import Policy
 from fraudguard.decisions.repository import Repository, connect
-from fraudguard.domain import DecisionRecord, Timeline
-from fraudguard.features.registry import FEATURES
+from fraudguard.domain import DecisionRecord, Feature, Timeline
+from fraudguard.features.registry import features_in
 from fraudguard.pipeline import Scorer, rule_inputs, score_request, wire_hits
 from fraudguard.rules.registry import RuleSet
 
@@ -33,8 +34,8 @@ class Replay:
 class Replayer:
     """Replays decisions; compiles each rule set and policy once."""
 
-    def __init__(self, repository: Repository, scorer: Scorer | None = None) -> None:
-        self._repository, self._scorer = repository, scorer
+    def __init__(self, repository: Repository, fields: Sequence[Feature], scorer: Scorer | None = None) -> None:
+        self._repository, self._fields, self._scorer = repository, fields, scorer
         self._rules: dict[str, RuleSet] = {}
         self._policies: dict[str, Policy] = {}
 
@@ -49,7 +50,7 @@ class Replayer:
         reason = (
             next((r for r in decision.reasons if r in policy.degraded_reasons), None) if decision.degraded else None
         )
-        outcome, reasons = policy.decide(decision.event_type, record.score, hits, reason, record.late)
+        verdict = policy.decide(decision.event_type, record.score, hits, reason, record.late)
         rescored = None
         if self._scorer and record.score:
             (score,) = await self._scorer.score([score_request(record.event, timeline, record.features)])
@@ -59,8 +60,10 @@ class Replayer:
             "line": (record.line, timeline.lines[-1].text if timeline.lines else None),
             "hits": (record.hits, hits),
             "wire hits": (decision.hits, wire_hits(hits)),
-            "outcome": (decision.outcome, outcome),
-            "reasons": (decision.reasons, reasons),
+            "outcome": (decision.outcome, verdict.outcome),
+            "reasons": (decision.reasons, verdict.reasons),
+            # Decisions from before there was one have none.
+            "severity": (decision.severity, verdict.severity if decision.severity else None),
         }
         differences = [f"{name}: stored {a!r}, replayed {b!r}" for name, (a, b) in compared.items() if a != b]
         if rescored is not None and record.score and abs(rescored - record.score.risk) > RISK_TOLERANCE:
@@ -70,7 +73,7 @@ class Replayer:
     async def _rules_of(self, version: str) -> RuleSet:
         if version not in self._rules:
             body = await self._repository.document("rules", version)
-            self._rules[version] = RuleSet.from_sources(json.loads(body), FEATURES)
+            self._rules[version] = RuleSet.from_published(json.loads(body), self._fields)
         return self._rules[version]
 
     async def _policy_of(self, version: str) -> Policy:
@@ -88,7 +91,7 @@ async def replay_one(settings: Settings, decision_id: str, *, rescore: bool) -> 
     """Replay one decision of the configured database; `rescore` loads the configured model. Raises NotFound."""
     scorer = load_engine(settings) if rescore else None
     async with connect(settings.database_url.get_secret_value()) as repository:
-        replayer = Replayer(repository, scorer)
+        replayer = Replayer(repository, features_in(settings.base_currency), scorer)
         try:
             return await replayer.replay(decision_id)
         finally:

@@ -108,18 +108,76 @@ ALERT: dict[str, Any] = {
     "line": "[pay out CNY 50,000 new payee memo: 货款]",
 }
 RULES: dict[str, Any] = {
+    "release": 1,
     "rules_version": "4ed9e0179765",
-    "seen_at": "2026-11-21T10:00:00.035Z",
+    "policy_version": "9f2c41d07ab3",
+    "at": "2026-11-21T09:00:00.000Z",
+    "actor": "first start",
     "rules": [
         {
             "id": "urgent-money-burst",
-            "version": 3,
+            "version": 1,
             "state": "live",
+            "rollout": 100,
             "outcome": "block",
             "reason": "TRANSFERS_1D_AND_URGENT_MONEY",
-            "owner": "payments-fraud",
+            "severity": "critical",
+            "owner": "fraud-operations",
             "description": "Many transfers in one day while somebody urges for money.",
+            "gaps": "Misses whoever urges on another channel.",
             "when": 'transfers_1d > 10 and chat mentions ["急用钱", "urgent money"]',
         }
     ],
+}
+LISTS_FILE = """\
+- name: mule_accounts
+  kind: block
+  entity: counterparty
+  owner: aml-team
+  description: Accounts that received the proceeds of fraud.
+"""
+FILES: dict[str, Any] = {"release": 1, "files": {"lists.yaml": LISTS_FILE}}
+CHECKED: dict[str, Any] = {
+    "faults": "",
+    "notices": ["urgent-money-burst goes from live to retired"],
+    "diff": "--- in force/scams.yaml\n+++ new/scams.yaml\n@@ -5 +5 @@\n-state: live\n+state: retired",
+}
+PUBLISHED: dict[str, Any] = {"number": 2, "active": False, "notices": CHECKED["notices"]}
+RELEASE: dict[str, Any] = {
+    "number": 2,
+    "parent": 1,
+    "rules_version": "c01d5a7e9f22",
+    "policy_version": "9f2c41d07ab3",
+    "author": "Li (88f1c2d9a7be4416)",
+    "via": "api",
+    "note": "the campaign is over",
+    "diff": CHECKED["diff"],
+    "at": "2026-11-21T11:00:00.000Z",
+    "reviews": [
+        {
+            "actor": "Wang (51f0c2d9a7be4416)",
+            "verdict": "approve",
+            "note": "agreed",
+            "at": "2026-11-21T11:05:00.000Z",
+        }
+    ],
+    "activated_at": "2026-11-21T11:05:00.000Z",
+    "active": True,
+}
+LIST: dict[str, Any] = {
+    "name": "mule_accounts",
+    "kind": "block",
+    "entity": "counterparty",
+    "owner": "aml-team",
+    "description": "Accounts that received the proceeds of fraud.",
+    "entries": 1,
+}
+ENTRY: dict[str, Any] = {
+    "list": "mule_accounts",
+    "value": "c-9",
+    "reason": "named in case c-17",
+    "owner": "Wang (51f0c2d9a7be4416)",
+    "source": "api",
+    "added_at": "2026-11-21T11:10:00.000Z",
+    "expires_at": None,
 }

@@ -9,8 +9,6 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime
 
 import aiokafka
 from aiokafka.errors import KafkaError, KafkaTimeoutError
@@ -28,14 +26,6 @@ REACH_S = 2.0  # to answer whether it is there
 SEND_S = 10.0  # to acknowledge one event
 RETRY_S = 0.5  # between two attempts to open
 WAITING_MAX = 10_000  # requests waiting for decisions in one process
-
-
-@dataclass(frozen=True, slots=True)
-class RulesSeen:
-    """A decision made at this time was made with this rule set."""
-
-    version: str
-    at: datetime
 
 
 class EventProducer:
@@ -106,7 +96,6 @@ class DecisionListener:
         self._count = 0
         self._offsets: dict[aiokafka.TopicPartition, int] = {}  # the next one to hear, by partition
         self.positioned = False
-        self.rules_seen: RulesSeen | None = None  # by the newest decision heard; None before the first
 
     @contextmanager
     def expect(self, event_id: str) -> Iterator[asyncio.Future[Decision]]:
@@ -177,10 +166,6 @@ class DecisionListener:
 
     def _take(self, value: bytes) -> None:
         fields = json.loads(value)
-        decided_at = datetime.fromisoformat(fields["decided_at"])
-        # A repeated event's first decision is published again: the last one heard need not be the newest.
-        if self.rules_seen is None or decided_at >= self.rules_seen.at:
-            self.rules_seen = RulesSeen(fields["rules_version"], decided_at)
         # Most decisions are other processes' business: only those waited for are read in full.
         waiting = self._waiting.get(fields["event_id"])
         if waiting:

@@ -1,57 +1,190 @@
-"""The rules in force, as the workers say: a decision names its rule set, and the store keeps every set's source.
+"""The rule book: what is in force, its files, releases, approvals, rollback. The same as `fraudguard rules` does.
 
-The API's own rules directory plays no part: it may be older or newer than what the workers run.
+Knows HTTP; what a release must satisfy is rulebook.py's. The API's own rules directory plays no part.
 """
 
 import asyncio
-import json
-from functools import lru_cache
+from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Path, Query
 
 from fraudguard.api import examples
-from fraudguard.api.auth import Serves
-from fraudguard.api.kafka import RulesSeen
+from fraudguard.api.auth import Serves, actor
 from fraudguard.api.openapi import refusals, shown
-from fraudguard.api.problems import ProblemError, unavailable
-from fraudguard.api.schemas import RuleBrief, RulesInForce
-from fraudguard.api.services import Use
-from fraudguard.decisions.listing import DecisionFilter
+from fraudguard.api.problems import ProblemError
+from fraudguard.api.schemas import (
+    Approved,
+    Checked,
+    Published,
+    ReleaseBrief,
+    ReleasePage,
+    ReleaseQuery,
+    Remark,
+    Rollback,
+    RuleBrief,
+    RuleChange,
+    RuleFiles,
+    RuleProposal,
+    RulesInForce,
+)
+from fraudguard.api.services import Services, Use
+from fraudguard.decisions.keys import Principal
+from fraudguard.decisions.rulebook import NUMBER_MAX, Head
 from fraudguard.domain import Role
-from fraudguard.features.registry import FEATURES
-from fraudguard.rules.schema import read_rules
+from fraudguard.errors import BadPolicy, BadRule
+from fraudguard.features.registry import features_in
+from fraudguard.rulebook import Pack, diff, pack_of
 
 router = APIRouter(tags=["rules"])
+
+READERS = Serves(Role.SERVICE, Role.ANALYST, Role.RISK_MANAGER)
+EDITORS = Serves(Role.RISK_MANAGER)
+Editor = Annotated[Principal, Depends(EDITORS)]
+Number = Annotated[int, Path(ge=1, le=NUMBER_MAX, examples=[2])]
+
+
+async def _head(services: Services) -> Head:
+    head = await services.publishing.head()
+    if head is None:
+        raise ProblemError(404, "rules_unknown", "no rules are in force yet", hint="start a worker")
+    return head
 
 
 @router.get(
     "/v1/rules",
     summary="The rules in force",
     responses=shown(examples.RULES) | refusals(401, 403, 404, 503),
-    dependencies=[Depends(Serves(Role.SERVICE, Role.ANALYST, Role.RISK_MANAGER))],
+    dependencies=[Depends(READERS)],
 )
 async def rules_in_force(services: Use) -> RulesInForce:
-    """The live and shadow rules of the set that the newest decision was made with; 404 before the first decision.
-
-    Newest heard on Kafka by this process; until it has heard one, newest by event time in the store.
-    """
-    seen = services.listener.rules_seen
-    if seen is None:
-        page = await services.repository.list_decisions(DecisionFilter(), 1)
-        if not page.items:
-            hint = "start a worker and screen one event"
-            raise ProblemError(404, "rules_unknown", "no decision was made yet, so no rule set is in force", hint=hint)
-        newest = page.items[0].decision
-        seen = RulesSeen(newest.rules_version, newest.decided_at)
-    source = await services.repository.document("rules", seen.version)
-    rules = await asyncio.to_thread(_read, source)
-    return RulesInForce(rules_version=seen.version, seen_at=seen.at, rules=rules)
+    """Every rule of the release that decides; 404 before the first worker started."""
+    head = await _head(services)
+    rules = await services.publishing.rules(head)
+    return RulesInForce(
+        release=head.number,
+        rules_version=head.rules_version,
+        policy_version=head.policy_version,
+        at=head.at,
+        actor=head.actor,
+        rules=tuple(map(RuleBrief.model_validate, rules)),
+    )
 
 
-@lru_cache(maxsize=4)  # a set of rules takes half a second to read, and is asked for again and again
-def _read(source: str) -> tuple[RuleBrief, ...]:
-    rules, problems = read_rules(json.loads(source), FEATURES)
-    if problems:  # the workers' build accepted what this one cannot read
-        raise unavailable("rules_unreadable", "the rules in force need another version of this API", "upgrade the API")
-    in_force = [rule for rule in rules if rule.state in {"live", "shadow"}]
-    return tuple(map(RuleBrief.model_validate, in_force))
+@router.get(
+    "/v1/rules/files",
+    summary="The files in force",
+    responses=shown(examples.FILES) | refusals(401, 403, 404, 503),
+    dependencies=[Depends(READERS)],
+)
+async def files_in_force(services: Use) -> RuleFiles:
+    """To be edited and sent back with `release` as `base`."""
+    head = await _head(services)
+    return RuleFiles(release=head.number, files=await services.publishing.files(head.number))
+
+
+@router.post(
+    "/v1/rules/check",
+    summary="Try changed files",
+    responses=shown(examples.CHECKED) | refusals(401, 403, 404, 422, 503),
+    dependencies=[Depends(EDITORS)],
+)
+async def check(services: Use, change: RuleChange) -> Checked:
+    """Everything that publishing would check, the rules' own cases included; changes nothing."""
+    head = await _head(services)
+    old = await services.publishing.files(head.number)
+    try:
+        pack = await _read(services, _changed(old, change))
+        notices = await services.publishing.notices(pack)
+    except (BadRule, BadPolicy) as error:
+        return Checked(faults=str(error), notices=(), diff="")
+    return Checked(faults="", notices=notices, diff=diff(old, pack.files))
+
+
+@router.post(
+    "/v1/rules/releases",
+    status_code=201,
+    summary="Publish changed files",
+    responses=shown(examples.PUBLISHED, 201) | refusals(401, 403, 404, 409, 422, 503),
+)
+async def publish(services: Use, caller: Editor, proposal: RuleProposal) -> Published:
+    """Enters a release; it decides once another person has approved it, where that is asked for."""
+    head = await _head(services)
+    pack = await _read(services, _changed(await services.publishing.files(head.number), proposal))
+    try:
+        done = await services.publishing.publish(
+            pack,
+            base=proposal.base,
+            author=actor(caller),
+            via="api",
+            note=proposal.note,
+            now=services.clock.now(),
+        )
+    finally:
+        pack.close()
+    return Published(number=done.number, active=done.active, notices=done.notices)
+
+
+@router.get(
+    "/v1/rules/releases",
+    summary="Releases, newest first",
+    responses=shown({"items": [examples.RELEASE], "next": None}) | refusals(401, 403, 422, 503),
+    dependencies=[Depends(READERS)],
+)
+async def list_releases(services: Use, query: Annotated[ReleaseQuery, Query()]) -> ReleasePage:
+    """Each with its difference from the one before, its reviews, and whether it decides."""
+    page = await services.repository.rulebook.releases(query.limit, query.cursor)
+    return ReleasePage(items=tuple(map(ReleaseBrief.model_validate, page.items)), next=page.next)
+
+
+@router.get(
+    "/v1/rules/releases/{number}",
+    summary="One release",
+    responses=shown(examples.RELEASE) | refusals(401, 403, 404, 422, 503),
+    dependencies=[Depends(READERS)],
+)
+async def get_release(services: Use, number: Number) -> ReleaseBrief:
+    """With its difference from the one before, and its reviews."""
+    return ReleaseBrief.model_validate(await services.repository.rulebook.release(number))
+
+
+@router.post(
+    "/v1/rules/releases/{number}/approve",
+    summary="Agree to somebody else's release",
+    responses=shown({"number": 2, "active": True}) | refusals(401, 403, 404, 409, 422, 503),
+)
+async def approve(services: Use, caller: Editor, number: Number, remark: Remark) -> Approved:
+    """With enough approvals it is in force on all workers from their next batch on. 409 for one's own."""
+    active = await services.publishing.approve(number, actor(caller), remark.note, services.clock.now())
+    return Approved(number=number, active=active)
+
+
+@router.post(
+    "/v1/rules/releases/{number}/reject",
+    summary="End a release that waits",
+    responses=shown({"number": 2, "active": False}) | refusals(401, 403, 404, 409, 422, 503),
+)
+async def reject(services: Use, caller: Editor, number: Number, remark: Remark) -> Approved:
+    """It can never be put in force. 409 for one's own."""
+    await services.publishing.reject(number, actor(caller), remark.note, services.clock.now())
+    return Approved(number=number, active=False)
+
+
+@router.post(
+    "/v1/rules/rollback",
+    summary="Put an earlier release in force again",
+    responses=shown({"number": 1, "active": True}) | refusals(401, 403, 404, 409, 422, 503),
+)
+async def rollback(services: Use, caller: Editor, order: Rollback) -> Approved:
+    """At once, without approval: it was approved when it was published."""
+    number = await services.publishing.rollback(order.to, actor(caller), order.note, services.clock.now())
+    return Approved(number=number, active=True)
+
+
+def _changed(old: dict[str, str], change: RuleChange) -> dict[str, str]:
+    merged = {**old, **change.files}
+    return {name: text for name, text in merged.items() if text is not None}
+
+
+async def _read(services: Services, files: dict[str, str]) -> Pack:
+    """Off the event loop: rules are tried in a process of their own, which takes a second or two."""
+    return await asyncio.to_thread(pack_of, files, features_in(services.settings.base_currency))

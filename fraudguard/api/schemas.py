@@ -7,7 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from fraudguard.api import examples
 from fraudguard.decisions.casebook import REASON_CHARACTERS_MAX, CaseState, Disposition
 from fraudguard.decisions.pages import PAGE_MAX
-from fraudguard.domain import Decision, Id, Outcome, Time, Typology
+from fraudguard.decisions.rulebook import NOTE_CHARACTERS_MAX
+from fraudguard.decisions.watchlists import REASON_CHARACTERS_MAX as ENTRY_REASON_CHARACTERS_MAX
+from fraudguard.domain import Decision, Entity, Id, Outcome, Severity, Time, Typology
 
 EventType = Literal["transaction", "message"]
 
@@ -149,24 +151,192 @@ class Verdict(_Body):
 
 
 class RuleBrief(_Body):
-    """A rule as written."""
+    """A rule as written. rollout: percent of the accounts for which it acts when live."""
 
     id: str
     version: int
-    state: Literal["live", "shadow"]
+    state: Literal["draft", "shadow", "live", "retired"]
+    rollout: int
     outcome: Outcome
     reason: str
+    severity: Severity
     owner: str
     description: str
+    gaps: str
     when: str
 
 
 class RulesInForce(_Body):
-    """The rules of the set that the newest decision was made with."""
+    """What every worker decides by. at, actor: when and by whom it was put in force."""
 
+    release: int
     rules_version: str
-    seen_at: Time = Field(description="When a decision was last seen to be made with this set")
+    policy_version: str
+    at: Time
+    actor: str
     rules: tuple[RuleBrief, ...]
+
+
+class RuleFiles(_Body):
+    """A release's files by name, `policy.yaml` among them."""
+
+    release: int
+    files: dict[str, str]
+
+
+Files = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\.ya?ml$")], str | None],
+    Field(max_length=200, description="Changed files by name, whole; null removes one. The others stay as in force"),
+]
+Note = Annotated[str, Field(min_length=1, max_length=NOTE_CHARACTERS_MAX, description="Goes to the audit trail")]
+
+
+class RuleChange(_Body):
+    """Files to try."""
+
+    files: Files
+
+
+class RuleProposal(RuleChange):
+    """Files to publish. base: the release they were edited from; another one in force is a conflict."""
+
+    base: Annotated[int, Field(ge=0)]
+    note: Note
+
+
+class Checked(_Body):
+    """What publishing would find. faults: each with file, line, column, a caret and a hint; empty when all is well."""
+
+    faults: str
+    notices: tuple[str, ...]
+    diff: str
+
+
+class ReviewLine(_Body):
+    """What one person said of a release."""
+
+    actor: str
+    verdict: Literal["approve", "reject"]
+    note: str
+    at: Time
+
+
+class ReleaseBrief(_Body):
+    """A release. active: it decides now; activated_at: when it last began to, null if never."""
+
+    number: int
+    parent: int
+    rules_version: str
+    policy_version: str
+    author: str
+    via: Literal["files", "api"]
+    note: str
+    diff: str
+    at: Time
+    reviews: tuple[ReviewLine, ...]
+    activated_at: Time | None
+    active: bool
+
+
+class ReleasePage(_Body):
+    """Releases, newest first."""
+
+    items: tuple[ReleaseBrief, ...]
+    next: str | None = Field(description="The following page's `cursor`; null on the last page")
+
+
+class ReleaseQuery(_PageQuery):
+    """Which releases to list."""
+
+
+class Published(_Body):
+    """A release that was entered. notices: what becomes of rules, for whoever approves it."""
+
+    number: int
+    active: bool
+    notices: tuple[str, ...]
+
+
+class Remark(_Body):
+    """Why."""
+
+    note: Note
+
+
+class Approved(_Body):
+    """active: the release decides now; otherwise more approvals are needed."""
+
+    number: int
+    active: bool
+
+
+class Rollback(Remark):
+    """to: an earlier release; left out: the one that was in force before."""
+
+    to: Annotated[int, Field(ge=1)] | None = None
+
+
+class ListBrief(_Body):
+    """A watch list as the rules in force declare it. entries: how many are in force."""
+
+    name: str
+    kind: Literal["allow", "block"]
+    entity: Entity
+    owner: str
+    description: str
+    entries: int
+
+
+class EntryLine(_Body):
+    """A value on a list; owner: who put it there; expires_at: null for never."""
+
+    list: str
+    value: str
+    reason: str
+    owner: str
+    source: str
+    added_at: Time
+    expires_at: Time | None
+
+
+class EntryPage(_Body):
+    """Entries by value."""
+
+    items: tuple[EntryLine, ...]
+    next: str | None = Field(description="The following page's `cursor`; null on the last page")
+
+
+class EntryQuery(_PageQuery):
+    """Which entries to list."""
+
+    prefix: str | None = Field(default=None, max_length=128, description="What values begin with")
+
+
+class NewEntry(_Body):
+    """Why a value is on a list, where that comes from, and until when; null for good."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=ENTRY_REASON_CHARACTERS_MAX)]
+    source: Annotated[str, Field(min_length=1, max_length=128)] = "api"
+    expires_at: Time | None = None
+
+
+class NewEntries(_Body):
+    """Many at once: all of them, or none."""
+
+    entries: Annotated[dict[Id, NewEntry], Field(min_length=1, max_length=10_000)]
+
+
+class Imported(_Body):
+    """changed: those that were new or other than before."""
+
+    entries: int
+    changed: int
+
+
+class RemovalQuery(_Query):
+    """Why an entry goes."""
+
+    reason: str = Field(min_length=1, max_length=500, description="Goes to the audit trail", examples=["cleared"])
 
 
 class Alive(_Body):

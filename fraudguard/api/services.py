@@ -15,6 +15,7 @@ from fraudguard.api.outbox import LabelPublisher
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
 from fraudguard.decisions.repository import Repository, connect
+from fraudguard.rulebook import Publishing, open_publishing
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class Services:
     settings: Settings
     clock: Clock
     repository: Repository
+    publishing: Publishing
     keys: KeyCache
     producer: EventProducer
     listener: DecisionListener
@@ -45,7 +47,8 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
         for task in running:
             task.add_done_callback(_report)
         try:
-            yield Services(settings, clock, repository, KeyCache(repository.keys, clock), producer, listener, labels)
+            keys, publishing = KeyCache(repository.keys, clock), open_publishing(settings, repository)
+            yield Services(settings, clock, repository, publishing, keys, producer, listener, labels)
         finally:
             for task in reversed(running):  # the publisher first, for it uses the producer
                 task.cancel()

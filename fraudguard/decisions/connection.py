@@ -3,8 +3,8 @@
 Knows the driver, its timeouts and its error codes; knows no table.
 """
 
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from fraudguard.errors import BadInput, BadSettings, FraudguardError, StateConflict, StoreUnavailable
+
+# Gives the transaction to work in: one of its own, or one that several reads share.
+Open = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
 
 # https://www.postgresql.org/docs/18/errcodes-appendix.html
 _CONFLICT = ("23505", "40001", "40P01")  # unique violation, serialization failure, deadlock

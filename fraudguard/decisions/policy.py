@@ -5,19 +5,20 @@ Knows no database, no model and no rule's inside. See docs/policy.md for the fil
 
 import hashlib
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
-from fraudguard.domain import Hit, Outcome, Score
+from fraudguard.domain import SEVERITIES, Hit, Outcome, Score, Severity, Typology
 from fraudguard.errors import BadPolicy
 
 EventType = Literal["transaction", "message"]
+_TYPES: Final[tuple[EventType, ...]] = ("transaction", "message")
 LATE_EVENT = "LATE_EVENT"
 SOURCE_BYTES_MAX = 65_536
 
@@ -29,17 +30,44 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class _Thresholds(_Strict):
+def _rise(step_up: float | None, review: float | None, block: float | None) -> bool:
+    stated = [risk for risk in (step_up, review, block) if risk is not None]
+    return all(low < high for low, high in pairwise(stated))
+
+
+class _Override(_Strict):
+    """What a typology states of its own; null is a threshold too: never reached."""
+
     step_up: _Risk | None = None
     review: _Risk | None = None
     block: _Risk | None = None
 
+
+_ByTypology: type[_Strict] = create_model(
+    "_ByTypology", __base__=_Strict, **{typology.value: (_Override, None) for typology in Typology}
+)  # type: ignore[call-overload]  # mypy wants the fields by name
+
+
+class _Thresholds(_Strict):
+    step_up: _Risk | None = None
+    review: _Risk | None = None
+    block: _Risk | None = None
+    by_typology: _ByTypology = Field(default_factory=_ByTypology)
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        stated = [risk for risk in (self.step_up, self.review, self.block) if risk is not None]
-        if any(low >= high for low, high in pairwise(stated)):
+        if not _rise(self.step_up, self.review, self.block):
             raise ValueError("a more severe outcome must need a higher risk: step_up < review < block")
         return self
+
+    def of(self, typology: Typology) -> dict[Outcome, float | None]:
+        """The thresholds that hold for a typology: what it states, else the general ones."""
+        own: _Override | None = getattr(self.by_typology, typology.value)
+        return {
+            outcome: getattr(own if own and outcome.value in own.model_fields_set else self, outcome.value)
+            for outcome in Outcome
+            if outcome is not Outcome.APPROVE
+        }
 
 
 class _Model(_Strict):
@@ -47,15 +75,25 @@ class _Model(_Strict):
     message: _Thresholds
 
 
-class _Floor(_Strict):
+class _ByType(_Strict):
     transaction: _OutcomeName
     message: _OutcomeName
 
 
 class _Degraded(_Strict):
-    ENGINE_UNAVAILABLE: _Floor
-    OVERLOAD: _Floor
-    ENGINE_OFF: _Floor
+    ENGINE_UNAVAILABLE: _ByType
+    OVERLOAD: _ByType
+    ENGINE_OFF: _ByType
+
+
+class _Severities(_Strict):
+    step_up: Severity
+    review: Severity
+    block: Severity
+
+
+class _Allow(_Strict):
+    takes_back: _ByType
 
 
 class _Cases(_Strict):
@@ -68,39 +106,91 @@ class _File(_Strict):
     model: _Model
     degraded: _Degraded
     cases: _Cases
+    # Policies stored before these existed are still read: the model then asks without a severity, and allow rules
+    # take nothing back.
+    severity: _Severities | None = None
+    allow: _Allow | None = None
+
+    @field_validator("severity", "allow", mode="before")
+    @classmethod
+    def _stated(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("must be a mapping")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One thing that asked for an outcome. rule: its id; "" for the model and the floor of a degraded decision.
+
+    severity: None where the policy states none. taken_back: an allow rule took it back, so it counts for nothing.
+    """
+
+    source: Literal["model", "rule", "floor"]
+    outcome: Outcome
+    reason: str
+    severity: Severity | None
+    rule: str = ""
+    taken_back: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a policy makes of one event. severity: None where nothing with a severity asked for the outcome.
+
+    asked: what stands in the order of the reasons, then what was taken back.
+    """
+
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    severity: Severity | None
+    asked: tuple[Ask, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy in force. version: 12 hex digits of the source's SHA-256; source: the file's text."""
+    """A policy in force. version: 12 hex digits of the source's SHA-256; source: the file's text.
+
+    thresholds: the most severe first. takes_back: the most severe outcome that an allow rule takes back; approve is
+    nothing.
+    """
 
     version: str
     source: str
-    thresholds: Mapping[EventType, tuple[tuple[Outcome, float], ...]]
+    thresholds: Mapping[EventType, Mapping[Typology, tuple[tuple[Outcome, float], ...]]]
     floors: Mapping[str, Mapping[EventType, Outcome]]
     cases: Mapping[EventType, frozenset[Outcome]]
+    severities: Mapping[Outcome, Severity]
+    takes_back: Mapping[EventType, Outcome]
 
     @classmethod
     def from_source(cls, text: str, path: str = "policy.yaml") -> Self:
         """Read a policy; `path` only names it in errors. Raises BadPolicy with path:line:column and a hint."""
         file = _read(text, path)
-        types: tuple[EventType, EventType] = ("transaction", "message")
         return cls(
             version=hashlib.sha256(text.encode()).hexdigest()[:12],
             source=text,
             thresholds={
-                event_type: tuple(
-                    (outcome, risk)
-                    for outcome in sorted(Outcome, key=lambda o: -o.severity)
-                    if (risk := getattr(getattr(file.model, event_type), outcome.value, None)) is not None
-                )
-                for event_type in types
+                event_type: {
+                    typology: tuple(
+                        (outcome, risk)
+                        for outcome, risk in reversed(getattr(file.model, event_type).of(typology).items())
+                        if risk is not None
+                    )
+                    for typology in Typology
+                }
+                for event_type in _TYPES
             },
             floors={
-                reason: {event_type: Outcome(getattr(floor, event_type)) for event_type in types}
+                reason: {event_type: Outcome(getattr(floor, event_type)) for event_type in _TYPES}
                 for reason, floor in file.degraded
             },
-            cases={event_type: frozenset(map(Outcome, getattr(file.cases, event_type))) for event_type in types},
+            cases={event_type: frozenset(map(Outcome, getattr(file.cases, event_type))) for event_type in _TYPES},
+            severities={Outcome(name): severity for name, severity in file.severity} if file.severity else {},
+            takes_back={
+                event_type: Outcome(getattr(file.allow.takes_back, event_type)) if file.allow else Outcome.APPROVE
+                for event_type in _TYPES
+            },
         )
 
     @property
@@ -110,27 +200,49 @@ class Policy:
 
     def decide(
         self, event_type: EventType, score: Score | None, hits: Sequence[Hit], degraded_reason: str | None, late: bool
-    ) -> tuple[Outcome, tuple[str, ...]]:
-        """The most severe of model, live rules and degrade floor, and why.
+    ) -> Verdict:
+        """The most severe of model, live rules and degrade floor that no allow rule took back, and why.
 
-        Reasons come most severe first (at equal severity: model, rules by code, degrade), none twice, LATE_EVENT last.
-        Shadow hits count for nothing. Raises KeyError for a degraded_reason the policy does not name.
+        Reasons come most severe first (at equal severity: allow rules that took something back, model, rules by code,
+        degrade), none twice, LATE_EVENT last. Shadow hits count for nothing. Raises KeyError for a degraded_reason the
+        policy does not name.
         """
-        asked: list[tuple[Outcome, str]] = []
+        asked: list[Ask] = []
         if score is not None:
-            asked.extend(self._model(event_type, score.risk))
-        asked.extend(sorted(((hit.outcome, hit.reason) for hit in hits if hit.state == "live"), key=lambda a: a[1]))
+            asked.extend(self._model(event_type, score))
+        live = sorted((hit for hit in hits if hit.state == "live"), key=lambda hit: (hit.reason, hit.rule))
+        asked.extend(Ask("rule", hit.outcome, hit.reason, hit.severity, hit.rule) for hit in live)
+        standing, taken = self._take_back(event_type, asked)
         if degraded_reason is not None:
-            asked.append((self.floors[degraded_reason][event_type], degraded_reason))
-        asked.sort(key=lambda a: -a[0].severity)
-        reasons = [reason for _, reason in asked] + ([LATE_EVENT] if late else [])
-        return (asked[0][0] if asked else Outcome.APPROVE), tuple(dict.fromkeys(reasons))
+            floor = self.floors[degraded_reason][event_type]
+            standing.append(Ask("floor", floor, degraded_reason, self.severities.get(floor)))
+        standing.sort(key=lambda ask: -ask.outcome.severity)
+        outcome = standing[0].outcome if standing else Outcome.APPROVE
+        severities = {ask.severity for ask in standing if ask.outcome is outcome and ask.severity is not None}
+        reasons = [ask.reason for ask in standing] + ([LATE_EVENT] if late else [])
+        return Verdict(
+            outcome,
+            tuple(dict.fromkeys(reasons)),
+            max(severities, key=SEVERITIES.index, default=None),
+            (*standing, *taken),
+        )
 
-    def _model(self, event_type: EventType, risk: float) -> list[tuple[Outcome, str]]:
-        for outcome, least in self.thresholds[event_type]:
-            if risk >= least:
-                return [(outcome, f"MODEL_RISK_{outcome.name}")]
+    def _model(self, event_type: EventType, score: Score) -> list[Ask]:
+        for outcome, least in self.thresholds[event_type][score.typology]:
+            if score.risk >= least:
+                return [Ask("model", outcome, f"MODEL_RISK_{outcome.name}", self.severities.get(outcome))]
         return []
+
+    def _take_back(self, event_type: EventType, asked: list[Ask]) -> tuple[list[Ask], list[Ask]]:
+        """What stands, allow rules first where they took something back; and what they took back."""
+        allowing = [ask for ask in asked if ask.outcome is Outcome.APPROVE]
+        if not allowing:
+            return asked, []
+        limit = self.takes_back[event_type].severity
+        taken = [replace(ask, taken_back=True) for ask in asked if 0 < ask.outcome.severity <= limit]
+        if not taken:
+            return asked, []
+        return allowing + [ask for ask in asked if ask.outcome.severity > limit], taken
 
     def opens_case(self, event_type: EventType, outcome: Outcome) -> bool:
         """Whether a person must look at such a decision."""
@@ -173,7 +285,7 @@ def _read(text: str, path: str) -> _File:
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: `!!int x`
         raise BadPolicy(f"is not YAML: {error}", path=path, hint="mend the YAML") from error
     try:
-        return _File.model_validate(data)
+        file = _File.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = tuple(first["loc"])
@@ -182,6 +294,24 @@ def _read(text: str, path: str) -> _File:
         raise BadPolicy(
             f"{name}: {message}" if name else message, path=f"{path}:{_place(root, where)}", hint=_hint(first)
         ) from error
+    _check_typologies(file, root, path)
+    return file
+
+
+def _check_typologies(file: _File, root: yaml.Node | None, path: str) -> None:
+    """Raise BadPolicy where a typology's thresholds together with the general ones do not rise."""
+    for event_type in _TYPES:
+        for typology in Typology:
+            merged = getattr(file.model, event_type).of(typology)
+            if not _rise(*merged.values()):
+                where = ("model", event_type, "by_typology", typology.value)
+                shown = ", ".join(f"{outcome} {risk:g}" for outcome, risk in merged.items() if risk is not None)
+                raise BadPolicy(
+                    f"{'.'.join(where)}: with the general thresholds this is {shown}; "
+                    "a more severe outcome must need a higher risk",
+                    path=f"{path}:{_place(root, where)}",
+                    hint="state the others here too; null is never",
+                )
 
 
 def _place(node: yaml.Node | None, where: Sequence[str | int]) -> str:
@@ -200,7 +330,11 @@ def _place(node: yaml.Node | None, where: Sequence[str | int]) -> str:
 
 
 _MESSAGES = {"extra_forbidden": "unknown field", "missing": "is missing", "model_type": "must be a mapping"}
-_FIELDS = {name for part in (_File, _Model, _Thresholds, _Degraded, _Floor, _Cases) for name in part.model_fields}
+_FIELDS = {
+    name
+    for part in (_File, _Model, _Thresholds, _ByTypology, _Degraded, _ByType, _Severities, _Allow, _Cases)
+    for name in part.model_fields
+}
 
 
 def _hint(error: Any) -> str:

@@ -4,8 +4,8 @@ Nothing is changed once it is written, except account states (by version) and co
 transaction. Knows no policy, no features and no Kafka.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -13,20 +13,23 @@ from typing import Any, Self
 
 from sqlalchemy import ColumnElement, Row, Text, select, text
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from fraudguard.decisions import audit, batch
+from fraudguard.decisions import audit, batch, documents, history, windows
 from fraudguard.decisions.batch import StoredState
 from fraudguard.decisions.casebook import CaseBook
 from fraudguard.decisions.cases import join_cases
-from fraudguard.decisions.connection import any_of, open_engine, transaction
+from fraudguard.decisions.connection import Open, any_of, open_engine, transaction
+from fraudguard.decisions.history import PastEvent, StoredDecision
 from fraudguard.decisions.keys import KeyRing
 from fraudguard.decisions.listing import DecisionFilter, list_decisions
 from fraudguard.decisions.outbox import Outbox
 from fraudguard.decisions.pages import Page
 from fraudguard.decisions.records import load_record
+from fraudguard.decisions.rulebook import RuleBook
 from fraudguard.decisions.tables import ACCOUNT_STATE, DECISIONS, DOCUMENTS, EVENT_IDS, LABELS
-from fraudguard.domain import DecisionRecord, EntityCount, Label, Line, Timeline, Typology
+from fraudguard.decisions.watchlists import WatchLists
+from fraudguard.domain import DecisionRecord, EntityCount, Label, Line, Screenable, Timeline, Typology, WindowCount
 from fraudguard.errors import BadInput, NotFound, StateConflict
 
 __all__ = ["Changes", "Repository", "StoredState", "connect"]
@@ -37,7 +40,8 @@ class Changes:
     """Everything one batch writes.
 
     states: by account; the version is the one that was read (0: none), the stored one is that + 1.
-    counts: increments. alerts: those of `records` that open or join a case.
+    counts, window_counts: increments. alerts: those of `records` that open or join a case. activation: the one of the
+    rule book (`rulebook.head()`) whose rules decided the batch, 0 for none.
     """
 
     records: Sequence[DecisionRecord] = ()
@@ -45,6 +49,8 @@ class Changes:
     states: Mapping[str, StoredState] = field(default_factory=dict)
     counts: Sequence[EntityCount] = ()
     alerts: Sequence[DecisionRecord] = ()
+    window_counts: Sequence[WindowCount] = ()
+    activation: int = 0
 
 
 _COUNTS = text("""
@@ -52,10 +58,6 @@ SELECT c.kind, c.entity_id, c.day, c.transactions, c.frauds
 FROM unnest(CAST(:kinds AS text[]), CAST(:entities AS text[])) AS k (kind, entity_id)
 JOIN entity_counts c ON c.kind = k.kind AND c.entity_id = k.entity_id AND c.day >= :first_day
 """)
-
-_SAVE_DOCUMENT = text(
-    "INSERT INTO documents (kind, version, body) VALUES (:kind, :version, :body) ON CONFLICT (kind, version) DO NOTHING"
-)
 
 _EARLIER = text("""
 SELECT d.event_id, CAST(d.body AS text) AS body, d.sealed_text
@@ -77,7 +79,8 @@ class Repository:
 
     def __init__(self, engine: AsyncEngine) -> None:
         """engine: see connection.open_engine."""
-        self._open: Callable[[], AbstractAsyncContextManager[AsyncConnection]] = lambda: transaction(engine)
+        self._open: Open = lambda: transaction(engine)
+        self.rulebook, self.lists = RuleBook(self._open), WatchLists(self._open)
         self.cases, self.outbox, self.keys = CaseBook(engine), Outbox(engine), KeyRing(engine)
         self._months: set[date] = set()
 
@@ -87,6 +90,7 @@ class Repository:
         async with self._open() as connection:
             bound = copy(self)
             bound._open = lambda: nullcontext(connection)
+            bound.rulebook, bound.lists = RuleBook(bound._open), WatchLists(bound._open)
             yield bound
 
     async def earlier(self, event_ids: Collection[str]) -> dict[str, DecisionRecord]:
@@ -188,6 +192,53 @@ class Repository:
                 found.setdefault(row.target_event_id, []).append(_label(row))
         return found
 
+    async def labels_between(self, first: datetime, before: datetime) -> dict[str, list[Label]]:
+        """The labels of decisions with an event time from `first` to before `before`, by target, oldest first."""
+        found: dict[str, list[Label]] = {}
+        async with self._open() as connection:
+            rows = await connection.execute(
+                select(LABELS)
+                .join(EVENT_IDS, EVENT_IDS.c.event_id == LABELS.c.target_event_id)
+                .where(EVENT_IDS.c.event_time >= first, EVENT_IDS.c.event_time < before)
+                .order_by(LABELS.c.event_time, LABELS.c.event_id)
+            )
+            for row in rows:
+                found.setdefault(row.target_event_id, []).append(_label(row))
+        return found
+
+    async def history(self, since: datetime, decided_since: datetime | None = None) -> AsyncIterator[PastEvent]:
+        """Stored events with an event time of `since` or later, streamed month by month, in no order within one.
+
+        decided_since: only those decided then or later, quickly. A batch is committed some time after it was decided:
+        whoever reads on from an earlier reading asks for an overlap and tells events by their id. Holds one connection
+        meanwhile; close it (contextlib.aclosing) when you stop early.
+        """
+        async with self._open() as connection:
+            async for past in history.past_events(connection, since, decided_since):
+                yield past
+
+    async def account_history(
+        self, accounts: Collection[str], since: datetime
+    ) -> dict[str, list[tuple[Screenable, bool]]]:
+        """Stored events of `since` or later by account as (event, late), in sequence; without any: missing."""
+        async with self._open() as connection:
+            return await history.past_of_accounts(connection, accounts, since)
+
+    async def stored_decisions(self, first: datetime, before: datetime) -> AsyncIterator[StoredDecision]:
+        """Decisions with an event time from `first` to before `before`, streamed by account, in sequence.
+
+        Holds one connection meanwhile; close it (contextlib.aclosing) when you stop early.
+        """
+        async with self._open() as connection:
+            async for row in history.decisions_between(connection, first, before):
+                yield row
+
+    async def newest_event_time(self) -> datetime | None:
+        """The latest event time of any decision; None where there is none."""
+        async with self._open() as connection:
+            newest = select(DECISIONS.c.event_time).order_by(DECISIONS.c.event_time.desc()).limit(1)
+            return (await connection.execute(newest)).scalar_one_or_none()
+
     async def labels_by_id(self, event_ids: Collection[str]) -> dict[str, Label]:
         """Stored labels by their own event id, whatever they are about: an id in here can never be stored again."""
         async with self._open() as connection:
@@ -204,20 +255,38 @@ class Repository:
             )
             return [EntityCount(*row) for row in rows]
 
+    async def window_counts(self, keys: Collection[tuple[str, str, int, int]]) -> list[WindowCount]:
+        """Stored buckets of (window key, entity id, first bucket, last bucket), both ends in; each once, unordered."""
+        async with self._open() as connection:
+            return await windows.read(connection, keys)
+
+    async def prune_window_counts(self, before: Mapping[str, int]) -> int:
+        """Delete, by window key, buckets before the given one, a bounded part a transaction; how many."""
+        pruned = 0
+        for window, bucket in sorted(before.items()):
+            part = windows.ROWS_A_STATEMENT_MAX
+            while part == windows.ROWS_A_STATEMENT_MAX:
+                async with self._open() as connection:
+                    part = await windows.prune(connection, window, bucket)
+                pruned += part
+        return pruned
+
     async def commit(self, changes: Changes) -> None:
         """Write everything in one transaction, or nothing.
 
-        Raises StateConflict if an account's version or an event id was written by someone else since it was read, and
-        StoreUnavailable; after the latter the batch may be stored, which `earlier` will tell.
+        Raises StateConflict if an account's version or an event id was written by someone else since it was read, or
+        other rules were activated, and StoreUnavailable; after the latter the batch may be stored, which `earlier` will
+        tell.
         """
         await self._ensure_months(changes.records)
         try:
             async with self._open() as connection:
-                await batch.write_states(connection, changes.states)
+                await batch.write_states(connection, changes.states, changes.activation)
                 await batch.write_decisions(connection, changes.records)
                 await batch.write_labels(connection, changes.labels)
                 await join_cases(connection, changes.alerts)
                 await batch.add_counts(connection, changes.counts)
+                await windows.add(connection, changes.window_counts)
         except IntegrityError as error:
             if "decisions_other_years" not in str(error.orig):
                 raise
@@ -243,7 +312,7 @@ class Repository:
     async def save_document(self, kind: str, version: str, body: str) -> None:
         """Keep a rule set's or policy's source under its content version; the same version again changes nothing."""
         async with self._open() as connection:
-            await connection.execute(_SAVE_DOCUMENT, {"kind": kind, "version": version, "body": body})
+            await documents.save(connection, kind, version, body)
 
     async def document(self, kind: str, version: str) -> str:
         """The source saved under this version. Raises NotFound."""

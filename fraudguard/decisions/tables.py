@@ -12,10 +12,11 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Numeric,
     Table,
     Text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, BIT, JSON, JSONB
 
 METADATA = MetaData()
 _TIME = DateTime(timezone=True)
@@ -162,4 +163,62 @@ AUDIT = Table(
     Column("action", Text, nullable=False),
     Column("subject", Text, nullable=False),
     Column("detail", JSONB, nullable=False),
+)
+
+RULE_RELEASES = Table(
+    "rule_releases",
+    METADATA,
+    Column("number", BigInteger, primary_key=True),
+    Column("parent", BigInteger, nullable=False),
+    Column("rules_version", Text, nullable=False),
+    Column("policy_version", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("via", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("diff", Text, nullable=False),
+    Column("at", _TIME, nullable=False),
+)
+
+RULE_REVIEWS = Table(
+    "rule_reviews",
+    METADATA,
+    Column("number", BigInteger, primary_key=True),
+    Column("actor", Text, primary_key=True),
+    Column("verdict", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("at", _TIME, nullable=False),
+)
+
+RULE_ACTIVATIONS = Table(
+    "rule_activations",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("at", _TIME, nullable=False),
+)
+
+LIST_ENTRIES = Table(
+    "list_entries",
+    METADATA,
+    Column("list", Text, primary_key=True),
+    Column("value", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("added_at", _TIME, nullable=False),
+    Column("expires_at", _TIME),
+)
+
+WINDOW_COUNTS = Table(
+    "window_counts",
+    METADATA,
+    Column("window_key", Text, primary_key=True),
+    Column("entity_id", Text, primary_key=True),
+    Column("bucket", BigInteger, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("total", Numeric, nullable=False),
+    Column("peak", Numeric),
+    Column("members", BIT(1024)),
 )

@@ -1,4 +1,4 @@
-"""How often the counterparty, device and merchant of an event turned out to be fraud, over all accounts.
+"""How often an event's counterparty, device, network address and merchant turned out to be fraud, over all accounts.
 
 Knows counters by entity and UTC day (`EntityCount`), not where they are stored. A label takes days to come, so at
 event time t only whole days d are read with
@@ -42,6 +42,7 @@ def keys_of(event: Screenable) -> list[Key]:
     entities: tuple[tuple[Kind, str | None], ...] = (
         ("counterparty", event.counterparty_id),
         ("device", event.device_id),
+        ("ip", event.ip),
         ("merchant", event.merchant_id),
     )
     return [(kind, entity_id) for kind, entity_id in entities if entity_id is not None]

@@ -1,17 +1,19 @@
 """The name, type, unit, window and meaning of every value that rules may use and the model's head may read.
 
-Knows what is declared, not how it is computed: velocity.py, profile.py, feedback.py and state.py fill the values,
-the engine fills the `score` group and the timeline gives the `conversation` group. An event's own attributes are
-usable in rules as `attributes.NAME`; they are not declared here because senders choose their names.
+Knows what is declared, not how it is computed: event.py, velocity.py, profile.py, feedback.py and trend.py fill the
+values, the engine fills the rest of the `score` group and the timeline gives the `conversation` group. An event's own
+attributes are usable in rules as `attributes.NAME`; they are not declared here because senders choose their names. Nor
+are the windows of rules/features.yaml, which risk managers choose.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final, Literal
 
-from fraudguard.domain import Feature
+from fraudguard.domain import WEEKDAYS, Feature
 
 WINDOWS: Final = ("1h", "1d", "7d", "30d")
-FEEDBACK_KINDS: Final = ("counterparty", "device", "merchant")
+FEEDBACK_KINDS: Final = ("counterparty", "device", "ip", "merchant")
 WINDOWS_DAYS: Final = (1, 7, 30)
 
 _Type = Literal["number", "text", "boolean"]
@@ -43,6 +45,12 @@ def _event() -> Iterator[Feature]:
         ("text", "text", "", "the whole text of the message, masked; missing for transactions", False),
         ("hour", "number", "hour", "hour of day of the event time, 0 to 23, in UTC", True),
         ("late", "boolean", "", "came beyond the lateness bound; changes no window and no profile", False),
+        ("account_id", "text", "", "the account", False),
+        ("local_time", "number", "hour of day", "local time of day of the event, 22.5 is half past ten", False),
+        ("weekday", "text", "", f"local day of the week: {', '.join(f'`{day}`' for day in WEEKDAYS)}", False),
+        ("day_of_month", "number", "day", "local day of the month, 1 to 31", False),
+        ("month", "number", "month", "local month, 1 to 12", False),
+        ("is_weekend", "boolean", "", "a local Saturday or Sunday", False),
     )
     for name, kind, unit, meaning, model in rows:
         yield Feature(name, kind, unit, "", meaning, "event", model)
@@ -103,8 +111,9 @@ def _feedback() -> Iterator[Feature]:
             span = f"in the {days} whole UTC days that ended a label delay ago"
             share = f"confirmed fraud among the {kind}'s transactions {span}; missing where there were none"
             count = f"the {kind}'s transactions over all accounts {span}; missing where the event has no {kind}"
-            yield Feature(f"{kind}_fraud_share_{days}d", "number", "share", f"{days}d", share, "feedback", True)
-            yield Feature(f"{kind}_transactions_{days}d", "number", "count", f"{days}d", count, "feedback", True)
+            model = kind != "ip"  # the shipped head was trained without it
+            yield Feature(f"{kind}_fraud_share_{days}d", "number", "share", f"{days}d", share, "feedback", model)
+            yield Feature(f"{kind}_transactions_{days}d", "number", "count", f"{days}d", count, "feedback", model)
 
 
 def _later() -> Iterator[Feature]:
@@ -113,14 +122,29 @@ def _later() -> Iterator[Feature]:
     yield Feature("risk", "number", "probability", "", "calibrated P(fraud); missing when degraded", "score")
     yield Feature("typology", "text", "", "", "the kind of fraud the model sees; missing when degraded", "score")
     yield Feature("degraded", "boolean", "", "", "the event is decided without the model", "score")
+    rows: tuple[tuple[str, _Type, str, str], ...] = (
+        ("risk_previous", "number", "probability", "risk of the account's earlier event that was scored last"),
+        ("risk_change", "number", "probability", "`risk_previous` less the oldest risk of the last five; 0 with one"),
+        ("risk_max_5", "number", "probability", "largest risk of the account's last five earlier scores"),
+        ("risk_mean_5", "number", "probability", "mean risk of the account's last five earlier scores"),
+        ("typology_previous", "text", "", "typology of the account's earlier event that was scored last"),
+        ("typology_changes_5", "number", "count", "how often it changed over the last five earlier scores, 0 to 4"),
+    )
+    for name, kind, unit, meaning in rows:
+        yield Feature(name, kind, unit, "", f"{meaning}; missing where there are none", "score")
 
 
 FEATURES: Final[tuple[Feature, ...]] = (*_event(), *_velocity(), *_profile(), *_feedback(), *_later())
 MODEL_FEATURES: Final[tuple[str, ...]] = tuple(feature.name for feature in FEATURES if feature.model)
 
 
-def render_markdown() -> str:
-    """The registry as docs/features.md."""
+def features_in(base: str) -> tuple[Feature, ...]:
+    """The registry with the code of the base currency as the unit of amounts in it."""
+    return tuple(replace(feature, unit=base) if feature.unit == "base currency" else feature for feature in FEATURES)
+
+
+def render_markdown(declared: Sequence[Feature] = ()) -> str:
+    """The registry as docs/features.md. declared: the windows of a rule set, shown beside the built-ins."""
     lines = [
         "# Features",
         "",
@@ -128,18 +152,32 @@ def render_markdown() -> str:
         "",
         "Rules use these names, and `attributes.NAME` for an event's own attributes.",
         "Features marked *model* are inputs of the model's head; what a window covers exactly is in `velocity.py`.",
+        "`hour` and `hour_share` are in UTC; the local time, day and month are those of the setting `time_zone`.",
     ]
-    for group in dict.fromkeys(feature.group for feature in FEATURES):
-        lines += [
-            "",
-            f"## {group}",
-            "",
-            "| name | type | unit | window | model | meaning |",
-            "|---|---|---|---|---|---|",
-        ]
+    features = (*FEATURES, *declared)
+    for group in dict.fromkeys(feature.group for feature in features):
+        lines += ["", f"## {group}", ""]
+        if group == "declared":
+            lines += [*_DECLARED, ""]
+        lines += ["| name | type | unit | window | model | meaning |", "|---|---|---|---|---|---|"]
         lines += [
             f"| `{f.name}` | {f.type} | {f.unit} | {f.window} | {'model' if f.model else ''} | {f.meaning} |"
-            for f in FEATURES
+            for f in features
             if f.group == group
         ]
+    if not declared:
+        lines += ["", "## declared", "", *_DECLARED]
     return "\n".join(lines) + "\n"
+
+
+_DECLARED: Final = (
+    "Windows that a rule set declares in `rules/features.yaml`, each over the events of one account, counterparty,",
+    "device, network address (`ip`) or merchant: count, sum, max, mean or distinct of one field of the events that its",
+    "filter lets through. This event counts too, unless it is late. A window of n seconds is counted in 48 buckets and",
+    "covers between 47/48 of n and n.",
+    "",
+    "- Missing where the event has no such entity (a message has none but the account), and of an account until its",
+    "  history is counted in. Where nothing counted, count, sum and distinct are 0, max and mean are missing.",
+    "- Sums, largest and mean values are of whole hundredths. Distinct values are counted by their hash: of an",
+    "  account, at most 32 for each bucket; of what accounts share, estimated beyond a few dozen.",
+)

@@ -6,8 +6,9 @@ processes. An answer is believed only if the sentinel of every shard fired too; 
 
 import threading
 import weakref
-from itertools import compress
-from typing import Final
+from collections.abc import Callable
+from operator import itemgetter
+from typing import Any, Final
 
 import durable_rules_engine as core
 
@@ -17,7 +18,8 @@ from fraudguard.rules.values import Value, Values
 
 _FACT: Final = f'{{"id":"e","sid":"0","{SENTINEL}":0.5'  # one id and one sid for ever: the core never frees others
 _RETRACT: Final = '{"id":"e","sid":"0"}'
-_TYPES: Final[dict[type, Kind]] = {float: "n", str: "s", bool: "b"}
+_TYPES: Final[dict[Kind, type]] = {"n": float, "s": str, "b": bool}
+_Shard = tuple[int, Callable[[list[str]], Any], dict[str, int]]  # handle, its part of the sources, its conditions
 
 
 class EngineFault(Exception):
@@ -30,10 +32,11 @@ class Evaluator:
     def __init__(self, program: Program) -> None:
         """Load the shards; raises EngineFault when the core refuses one."""
         self._lock = threading.Lock()
-        self._natives = [(name, kind, key) for (name, kind), key in program.natives.items()]
+        self._natives = [(name, _TYPES[kind], f',"{key}":') for (name, kind), key in program.natives.items()]
         self._predicates = Predicates(list(program.derived))
-        self._derived = list(program.derived.values())
-        self._shards: list[tuple[int, frozenset[str], dict[str, int]]] = []
+        self._derived = [f',"{key}":true' for key in program.derived.values()]
+        at = {key: number for number, key in enumerate((*program.natives.values(), *program.derived.values()))}
+        self._shards: list[_Shard] = []
         # Whoever still evaluates holds a reference, so an old set is freed after its last use and never before.
         self.close = weakref.finalize(self, _free, self._shards, self._lock)
         self.close.atexit = False
@@ -43,17 +46,17 @@ class Evaluator:
                 _fire(handle, _FACT + "}")  # also initialises the state, without which deleting it would crash
             except core.error as error:
                 raise EngineFault(f"the rules core refused a shard: {error}") from error
-            self._shards.append((handle, frozenset(shard.keys), shard.conditions))
+            self._shards.append((handle, itemgetter(*(at[key] for key in shard.keys)), shard.conditions))
 
     def evaluate(self, values: Values) -> set[int]:
         """Indexes of the conditions that hold; raises EngineFault, and RuntimeError once closed."""
-        facts = self._facts(values)
+        sources = self._sources(values)
         hits: set[int] = set()
         with self._lock:
             if not self.close.alive:
                 raise RuntimeError("these rules are closed")
-            for handle, keys, conditions in self._shards:
-                fact = _FACT + "".join(source for key, source in facts if key in keys) + "}"
+            for handle, part, conditions in self._shards:
+                fact = _FACT + "".join(part(sources)) + "}"
                 try:
                     names = _fire(handle, fact)
                 except core.error as error:
@@ -61,24 +64,28 @@ class Evaluator:
                 hits.update(conditions[name] for name in names if name != SENTINEL)
         return hits
 
-    def _facts(self, values: Values) -> list[tuple[str, str]]:
-        facts = []
-        for name, kind, key in self._natives:
-            value = values.get(name)
-            if value is not None and _TYPES[type(value)] == kind:
-                facts.append((key, f',"{key}":{_encode(value)}'))
+    def _sources(self, values: Values) -> list[str]:
+        """What each key of the program adds to a fact; nothing where its value is missing or its condition false."""
+        get = values.get
+        sources = [
+            prefix + _encode(value) if (value := get(name)) is not None and value.__class__ is kind else ""
+            for name, kind, prefix in self._natives
+        ]
         try:
             holding = self._predicates.evaluate(values)
         except SearchFault as error:
             raise EngineFault(f"text search gave up on {error}") from error
-        facts.extend((key, f',"{key}":true') for key in compress(self._derived, holding))
-        return facts
+        sources += [source if held else "" for source, held in zip(self._derived, holding, strict=True)]
+        return sources
 
 
 def _encode(value: Value) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return encode_number(value) if isinstance(value, float) else encode_text(value)
+    if value.__class__ is float:
+        text = repr(value)
+        return encode_number(value) if "e" in text else text
+    if value.__class__ is str:
+        return encode_text(value)
+    return "true" if value else "false"
 
 
 def _fire(handle: int, fact: str) -> list[str]:
@@ -100,7 +107,7 @@ def _fire(handle: int, fact: str) -> list[str]:
     return names
 
 
-def _free(shards: list[tuple[int, frozenset[str], dict[str, int]]], lock: threading.Lock) -> None:
+def _free(shards: list[_Shard], lock: threading.Lock) -> None:
     with lock:
         for handle, _, _ in shards:
             core.delete_state(handle, "0")

@@ -6,7 +6,7 @@ frees its place in the rules core when its last user lets go of it.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -35,22 +35,25 @@ class RuleSet:
         """For the class methods below, which let only rules in that read well."""
         self.sources: Mapping[str, str] = dict(sorted(sources.items()))
         self.version = _version(self.sources)
+        self._pack = pack
         self.rules, self.windows, self.lists = pack.rules, pack.windows, pack.lists
         # The strongest first, so that the first hit is the one to name; then by id, whatever the files are called.
-        self._active = sorted(
-            (rule for rule in pack.rules if rule.state in {"live", "shadow"}),
-            key=lambda rule: (-rule.outcome.severity, -SEVERITIES.index(rule.severity), rule.id),
+        self.active = tuple(
+            sorted(
+                (rule for rule in pack.rules if rule.state in {"live", "shadow"}),
+                key=lambda rule: (-rule.outcome.severity, -SEVERITIES.index(rule.severity), rule.id),
+            )
         )
-        conditions = [rule.condition for rule in self._active]
+        conditions = [rule.condition for rule in self.active]
         nodes = (node for condition in conditions for node in walk(condition))
         self.memberships = frozenset(
             pair for node in nodes if isinstance(node, Listed) and (pair := split_membership(node.name))
         )
         self._slots = slots_of(conditions, pack.fields)
         self._evaluator = Evaluator(compile_conditions(conditions))
-        self._hits = [_hit(rule) for rule in self._active]
+        self._hits = [_hit(rule) for rule in self.active]
         # By index of the rule, the percent of accounts for which it acts.
-        self._rollouts = {i: rule.rollout for i, rule in enumerate(self._active) if rule.rollout < ROLLOUT_ALL}
+        self._rollouts = {i: rule.rollout for i, rule in enumerate(self.active) if rule.rollout < ROLLOUT_ALL}
 
     @classmethod
     def from_sources(cls, sources: Mapping[str, str], fields: Sequence[Feature]) -> Self:
@@ -82,14 +85,18 @@ class RuleSet:
             holding = self._evaluator.evaluate(values)
         except EngineFault:
             RULES_FALLBACKS.inc()
-            holding = {i for i, rule in enumerate(self._active) if holds(rule.condition, values)}
+            holding = {i for i, rule in enumerate(self.active) if holds(rule.condition, values)}
         hits = [self._hits[i] for i in sorted(holding)]
         if self._rollouts and not self._rollouts.keys().isdisjoint(holding):
             account = inputs.get("account_id")
             for place, i in enumerate(sorted(holding)):
-                if i in self._rollouts and not rolled_out(self._active[i].id, account, self._rollouts[i]):
+                if i in self._rollouts and not rolled_out(self.active[i].id, account, self._rollouts[i]):
                     hits[place] = replace(hits[place], state="shadow")
         return hits
+
+    def without(self, ids: Collection[str]) -> "RuleSet":
+        """The same set but for these rules."""
+        return RuleSet(self.sources, replace(self._pack, rules=tuple(r for r in self.rules if r.id not in ids)))
 
     def close(self) -> None:
         """Free the rules core now; dropping the last reference does the same."""

@@ -20,7 +20,11 @@ def read_values(slots: Iterable[tuple[str, Type]], inputs: Mapping[str, Scalar])
         value = inputs.get(name)
         if value is None:
             continue
-        if isinstance(value, bool):
+        if (value.__class__ is float or value.__class__ is int) and kind == "number":  # nearly all of them
+            number = _double(value)
+            if math.isfinite(number):
+                values[name] = number
+        elif isinstance(value, bool):
             if kind == "boolean" or kind == "any":
                 values[name] = value
         elif isinstance(value, str):

@@ -84,7 +84,7 @@ class _Agents:
             async with open_pipeline(settings, self._parts, self._clock) as pipeline, Publisher(settings) as publisher:
                 self._pipeline = pipeline
                 door = Door(settings, pipeline.screen, publisher, self._clock)
-                log.info("worker ready: rules %s, model %s", self._parts.rules.version, self._model)
+                log.info("worker ready: model %s", self._model)
                 async for events in stream.noack_take(settings.batch_events_max, settings.batch_wait_ms / 1000):
                     await self._finish(door, events)
         except asyncio.CancelledError:

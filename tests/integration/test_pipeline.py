@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,21 +12,36 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from support import settings_for
+from support import assert_same_features, settings_for
 
 from fraudguard.assembly import Parts, load_parts, open_pipeline
 from fraudguard.clock import SystemClock
 from fraudguard.config import Settings
-from fraudguard.decisions.repository import Changes, StoredState, connect
-from fraudguard.domain import DecisionRecord, Event, Label, Outcome, Received, Score, ScoreRequest, Transaction
+from fraudguard.decisions.repository import Changes, connect
+from fraudguard.domain import (
+    DecisionRecord,
+    Event,
+    Hit,
+    Label,
+    Outcome,
+    Received,
+    Scalar,
+    Score,
+    ScoreRequest,
+    Transaction,
+)
 from fraudguard.engine.loader import load_base
 from fraudguard.engine.release import STARTER
-from fraudguard.errors import EngineUnavailable
+from fraudguard.errors import EngineUnavailable, NotFound
+from fraudguard.explain import Explainer, explain_one
+from fraudguard.features.registry import features_in
 from fraudguard.pipeline import BUGS_IN_A_ROW_MAX, Answer, Decided, Labelled, Pipeline, Refused
 from fraudguard.replay import Replayer
+from fraudguard.rules.registry import RuleSet
 from fraudguard.stories import generate
 
 NOON = datetime(2026, 10, 20, 12, tzinfo=UTC)
+FEATURES_IN_CNY = features_in("CNY")
 RISK_TOLERANCE = 2e-3  # int8 on batches of another shape: docs/model-card.md
 
 
@@ -105,9 +120,8 @@ async def test_how_events_are_batched_changes_nothing(
             size = rng.randint(1, 80)
             batched += records(await many.screen(received(*events[len(batched) : len(batched) + size])))
     for a, b in zip(singles, batched, strict=True):
-        assert (a.features, a.line, a.timeline_start, a.timeline_hash) == (
-            b.features, b.line, b.timeline_start, b.timeline_hash,
-        )  # fmt: skip
+        assert_same_features(a, b, RISK_TOLERANCE)
+        assert (a.line, a.timeline_start, a.timeline_hash) == (b.line, b.timeline_start, b.timeline_hash)
         assert a.decision.sequence == b.decision.sequence
         assert a.score is not None
         assert b.score is not None
@@ -218,34 +232,33 @@ async def test_after_a_crash_between_commit_and_publish_the_decision_is_the_same
     assert not any(answer.fresh for answer in again if isinstance(answer, Decided))
 
 
-class FaultyRules:
-    """The real rule set, but one event makes it fail as a bug would."""
+@pytest.fixture
+def a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event whose memo is `boom` makes the rules fail as a bug would."""
+    evaluate = RuleSet.evaluate
 
-    def __init__(self, parts: Parts, victims: set[str]) -> None:
-        self._rules, self._victims = parts.rules, victims
-        self.version, self.sources = parts.rules.version, parts.rules.sources
-
-    def evaluate(self, inputs: Any) -> Any:
-        """Raise for a victim's memo."""
-        if inputs["memo"] in self._victims:
+    def faulty(rules: RuleSet, inputs: Mapping[str, Scalar]) -> list[Hit]:
+        if inputs["memo"] == "boom":
             raise ZeroDivisionError("a bug")
-        return self._rules.evaluate(inputs)
+        return evaluate(rules, inputs)
+
+    monkeypatch.setattr(RuleSet, "evaluate", faulty)
 
 
+@pytest.mark.usefixtures("a_bug")
 async def test_a_bug_met_by_one_event_refuses_that_event_alone(database_url: str, parts: Parts) -> None:
     """The others of its batch are decided, in order, and its account goes on without it."""
-    faulty = replace(parts, rules=FaultyRules(parts, {"boom"}))  # type: ignore[arg-type]  # a fault to be injected
     batch = [transfer("t-1"), transfer("t-2", minute=1, memo="boom"), transfer("t-3", minute=2)]
-    async with opened(database_url, faulty) as pipeline:
+    async with opened(database_url, parts) as pipeline:
         answers = await pipeline.screen(received(*batch))
     assert [type(answer) for answer in answers] == [Decided, Refused, Decided]
     assert [record.decision.sequence for record in records(answers)] == [1, 2]
 
 
+@pytest.mark.usefixtures("a_bug")
 async def test_a_bug_met_by_every_event_stops_the_worker(database_url: str, parts: Parts) -> None:
     """Payments must not drain into the dead letters unseen."""
-    faulty = replace(parts, rules=FaultyRules(parts, {"boom"}))  # type: ignore[arg-type]  # a fault to be injected
-    async with opened(database_url, faulty) as pipeline:
+    async with opened(database_url, parts) as pipeline:
         with pytest.raises(ZeroDivisionError):
             await pipeline.screen(received(*(transfer(f"t-{n}", memo="boom") for n in range(BUGS_IN_A_ROW_MAX + 5))))
 
@@ -298,15 +311,18 @@ async def test_replay_proves_a_decision_and_finds_a_forged_one(database_url: str
     forged_decision = genuine.decision.model_copy(
         update={
             "decision_id": "forged", "event_id": "forged", "sequence": genuine.decision.sequence + 1,
-            "outcome": Outcome.BLOCK,
+            "outcome": Outcome.BLOCK, "severity": "critical",
         }
     )  # fmt: skip
     forged_event = genuine.event.model_copy(update={"event_id": "forged"})
     forged = replace(genuine, decision=forged_decision, event=forged_event)
     async with connect(database_url) as repository:
         version = (await repository.states([account]))[account]
-        await repository.commit(Changes(records=[forged], states={account: StoredState(version.version, version.body)}))
-        replayer = Replayer(repository, scoring.scorer)
+        head = await repository.rulebook.head()
+        assert head is not None
+        changes = Changes(records=[forged], states={account: version}, activation=head.activation)
+        await repository.commit(changes)
+        replayer = Replayer(repository, FEATURES_IN_CNY, scoring.scorer)
         try:
             for record in made:
                 proof = await replayer.replay(record.decision.decision_id)
@@ -315,7 +331,66 @@ async def test_replay_proves_a_decision_and_finds_a_forged_one(database_url: str
             proof = await replayer.replay("forged")
         finally:
             replayer.close()
-    assert {difference.split(":")[0] for difference in proof.differences} >= {"outcome", "timeline"}
+    assert {difference.split(":")[0] for difference in proof.differences} >= {"outcome", "severity", "timeline"}
+
+
+async def test_a_decision_from_before_severities_replays(database_url: str, parts: Parts) -> None:
+    """A stored decision without a severity is not held against the policy that gives one."""
+    async with opened(database_url, parts) as pipeline:
+        burst = [transfer(f"t-{n}", minute=n, memo="急用钱") for n in range(12)]
+        made = records(await pipeline.screen(received(*burst, transfer("t-20", minute=20, amount=Decimal("30000.00")))))
+    asked = next(record for record in made if record.decision.severity)
+    account = asked.decision.account_id
+    older = asked.decision.model_copy(
+        update={"decision_id": "older", "event_id": "older", "sequence": len(made) + 1, "severity": None}
+    )
+    copy = replace(asked, decision=older, event=asked.event.model_copy(update={"event_id": "older"}))
+    async with connect(database_url) as repository:
+        version = (await repository.states([account]))[account]
+        head = await repository.rulebook.head()
+        assert head is not None
+        await repository.commit(Changes(records=[copy], states={account: version}, activation=head.activation))
+        replayer = Replayer(repository, FEATURES_IN_CNY)
+        try:
+            proof = await replayer.replay("older")
+        finally:
+            replayer.close()
+    assert not any(difference.startswith("severity") for difference in proof.differences)
+
+
+async def test_explain_agrees_with_what_is_stored(database_url: str, scoring: Parts) -> None:
+    """Every stored decision is explained as it came out, all its reasons told; each change told does what it says."""
+    events = [item.event for item in generate(5, 12, datetime(2026, 10, 1, tzinfo=UTC), 2, 3, "train").events][:80]
+    async with opened(database_url, scoring) as pipeline:
+        made = records(await pipeline.screen(received(*events)))
+    assert any(record.decision.reasons for record in made)
+    explained = []
+    async with connect(database_url) as repository:
+        for record in made:
+            timeline = await repository.timeline(record)
+            explainer = Explainer(record, timeline, scoring.pack.rules, scoring.pack.policy, FEATURES_IN_CNY)
+            explanation = explainer.explain()
+            explained.append(explanation)
+            assert explanation.agrees
+            assert explanation.severity == record.decision.severity
+            asked = {a.ask.reason for a in explanation.asked if not a.ask.taken_back}
+            assert asked == {reason for reason in record.decision.reasons if reason != "LATE_EVENT"}
+            assert all(a.condition.holds for a in explanation.asked if a.condition)
+            for near in explanation.near_misses:
+                assert not near.part.holds
+                assert near.rule not in {hit.rule for hit in record.hits}
+                for turn in near.needs:
+                    then = explainer.simulate({turn.change.name: turn.change.to})
+                    assert (near.rule in then.rules, then.outcome) == (True, turn.outcome)
+    assert any(explanation.near_misses for explanation in explained)
+    settings = settings_for("unused:1", database_url)
+    one = next(explanation for explanation in explained if explanation.reasons)
+    assert await explain_one(settings, one.decision_id) == one
+    simulated = (await explain_one(settings, one.decision_id, {"risk": "1", "typology": "scam"})).simulated
+    assert simulated is not None
+    assert simulated.outcome is Outcome.BLOCK
+    with pytest.raises(NotFound):
+        await explain_one(settings, "nothing")
 
 
 @pytest.fixture(scope="module")
@@ -348,7 +423,7 @@ async def test_an_events_tenant_names_its_adapter(database_url: str, bank_of_two
     async with opened(database_url, bank_of_two) as pipeline:
         made = records(await pipeline.screen(received(*batch)))
     async with connect(database_url) as repository:
-        replayer = Replayer(repository, bank_of_two.scorer)
+        replayer = Replayer(repository, FEATURES_IN_CNY, bank_of_two.scorer)
         try:
             proofs = [await replayer.replay(record.decision.decision_id) for record in made]
         finally:

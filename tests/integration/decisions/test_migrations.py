@@ -2,19 +2,24 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import asyncpg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from fraudguard.decisions import migrate
+from fraudguard.decisions.batch import write_decisions
 from fraudguard.decisions.connection import open_engine
-from fraudguard.decisions.repository import connect
+from fraudguard.decisions.repository import Changes, Repository, StoredState, connect
 from fraudguard.decisions.tables import METADATA
+from fraudguard.domain import DecisionRecord, EntityCount
 from fraudguard.embedded.postgres import EmbeddedPostgres
 from fraudguard.errors import BadSettings
 
@@ -38,7 +43,43 @@ async def test_processes_may_migrate_at_once_and_again(empty_url: str) -> None:
     await asyncio.to_thread(migrate.upgrade, empty_url)
     engine = open_engine(empty_url)
     async with engine.connect() as connection:
-        assert (await connection.scalars(text("SELECT version_num FROM alembic_version"))).all() == ["0001"]
+        assert (await connection.scalars(text("SELECT version_num FROM alembic_version"))).all() == ["0002"]
+    await engine.dispose()
+
+
+def _upgrade_to(connection: Connection, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(migrate.MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+async def test_a_filled_database_keeps_what_it_holds(empty_url: str, make: Callable[..., DecisionRecord]) -> None:
+    """A database of the first revision with rows in it gets the second one, keeps them, and counts by IP address."""
+    engine, record = open_engine(empty_url), make()
+    async with engine.begin() as connection:
+        await connection.run_sync(_upgrade_to, "0001")
+        await connection.execute(text("SELECT decisions_ensure_month('2026-11-01')"))
+        await connection.execute(text("INSERT INTO entity_counts VALUES ('device', 'd-1', 20000, 3, 1)"))
+        await connection.execute(text("INSERT INTO account_state VALUES ('a-1', 1, 's')"))
+        await write_decisions(connection, [record])
+    with pytest.raises(DBAPIError, match="entity_counts_kind_check"):
+        async with engine.begin() as connection:
+            await connection.execute(text("INSERT INTO entity_counts VALUES ('ip', '203.0.113.5', 20000, 3, 1)"))
+    await asyncio.to_thread(migrate.upgrade, empty_url)
+
+    repository, later = Repository(engine), make("a-1", sequence=99)
+    assert await repository.earlier([record.event.event_id]) == {record.event.event_id: record}
+    counted = EntityCount("ip", "203.0.113.5", 20_000, 3, 1)
+    await repository.commit(Changes(records=[later], states={"a-1": StoredState(1, b"t")}, counts=[counted]))
+    keys = {("ip", "203.0.113.5"), ("device", "d-1")}
+    assert {(c.kind, c.transactions) for c in await repository.entity_counts(keys, 0)} == {("ip", 3), ("device", 3)}
+    assert await repository.schema_revision() == "0002"
+    found = [past.event async for past in repository.history(record.event.event_time, record.decision.decided_at)]
+    assert found == [record.event, later.event]
+    with pytest.raises(DBAPIError, match="entity_counts_kind_check"):
+        async with engine.begin() as connection:
+            await connection.execute(text("INSERT INTO entity_counts VALUES ('iban', 'x', 20000, 3, 1)"))
     await engine.dispose()
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -56,11 +57,14 @@ def message() -> Callable[..., Message]:
 
 @pytest.fixture(scope="session")
 def account() -> Callable[..., AccountState]:
-    """account(**arguments): an empty state; shipped rates, 256 tokens, an hour's lateness unless said otherwise."""
-    rates = load_rates("CNY")
+    """account(**arguments): an empty state; shipped rates, 256 tokens, an hour's lateness, Shanghai, no windows."""
+    usual = {
+        "rates": load_rates("CNY"), "tokens_max": 256, "lateness_s": 3600, "zone": ZoneInfo("Asia/Shanghai"),
+        "windows": (),
+    }  # fmt: skip
 
     def make(**arguments: Any) -> AccountState:
         counter = arguments.pop("counter", Words())
-        return AccountState("a-1", counter, **({"rates": rates, "tokens_max": 256, "lateness_s": 3600} | arguments))
+        return AccountState("a-1", counter, **(usual | arguments))
 
     return make

@@ -13,8 +13,8 @@ DAY = 86_400
 
 counts = st.builds(
     EntityCount,
-    kind=st.sampled_from(["counterparty", "device", "merchant"]),
-    entity_id=st.sampled_from(["x", "y"]),
+    kind=st.sampled_from(["counterparty", "device", "ip", "merchant"]),
+    entity_id=st.sampled_from(["x", "y", "203.0.113.5"]),
     day=st.integers(20_730, 20_785),  # around the test events' day, 20_778
     transactions=st.integers(1, 9),
     frauds=st.just(0),
@@ -25,10 +25,10 @@ counts = st.builds(
 @given(rows=st.lists(counts, max_size=60, unique_by=lambda c: (c.kind, c.entity_id, c.day)), delay=st.integers(1, 9))
 def test_shares_are_their_definition(payment, rows, delay):
     """Whole days d with day(t) - delay - w <= d < day(t) - delay, and nothing else."""
-    event = payment(counterparty_id="x", device_id="y", merchant_id="z")
+    event = payment(counterparty_id="x", device_id="y", ip="203.0.113.5", merchant_id="z")
     features = FeedbackView(rows, delay).shares(event)
     today = day_of(event)
-    for kind, entity in (("counterparty", "x"), ("device", "y"), ("merchant", "z")):
+    for kind, entity in keys_of(event):
         for w in WINDOWS_DAYS:
             read = [
                 row
@@ -41,7 +41,7 @@ def test_shares_are_their_definition(payment, rows, delay):
 
 
 def test_missing_entities_are_missing(payment, message):
-    """No counterparty, device or merchant: no count and no share; a message has none of them."""
+    """No counterparty, device, ip or merchant: no count and no share; a message has none of them."""
     view = FeedbackView([], 7)
     assert set(view.shares(message()).values()) == {None}
     features = view.shares(payment(device_id="d"))
@@ -53,6 +53,7 @@ def test_missing_entities_are_missing(payment, message):
 def test_keys_are_the_entities_present(payment, message):
     """Keys name kind and id; only transactions have them."""
     assert keys_of(payment(counterparty_id="c", merchant_id="m")) == [("counterparty", "c"), ("merchant", "m")]
+    assert keys_of(payment(device_id="d", ip="203.0.113.5")) == [("device", "d"), ("ip", "203.0.113.5")]
     assert keys_of(message()) == []
 
 

@@ -3,9 +3,9 @@
 import math
 
 import pytest
+from views import NOTHING_SHARED
 
 from fraudguard.features.facts import Facts
-from fraudguard.features.feedback import FeedbackView
 from fraudguard.features.profile import COUNTERPARTIES_MAX, COUNTRIES_MAX, DEVICES_MAX, HOUR_EVENTS_MAX, Profile
 
 HOUR = 3600
@@ -20,8 +20,8 @@ def screen(account):
     """screen(*events): the features of the last, all taken by one new account."""
 
     def run(*events):
-        state, view = account(), FeedbackView([], 7)
-        return [state.take(event, view) for event in events][-1].features
+        state = account()
+        return [state.take(event, *NOTHING_SHARED) for event in events][-1].features
 
     return run
 
@@ -148,10 +148,10 @@ def test_time_never_runs_backwards(screen, payment):
 
 def test_late_event_leaves_the_profile_alone(account, payment):
     """A late payment to a new payee neither teaches the payee nor the amount."""
-    state, view = account(), FeedbackView([], 7)
-    state.take(payment(48 * HOUR, counterparty_id="b"), view)
-    late = state.take(payment(0, counterparty_id="c", amount=99_999), view)
-    after = state.take(payment(48 * HOUR + 1, counterparty_id="c"), view).features
+    state = account()
+    state.take(payment(48 * HOUR, counterparty_id="b"), *NOTHING_SHARED)
+    late = state.take(payment(0, counterparty_id="c", amount=99_999), *NOTHING_SHARED)
+    after = state.take(payment(48 * HOUR + 1, counterparty_id="c"), *NOTHING_SHARED).features
     assert late.late
     assert late.features["is_new_counterparty"] is True
     assert after["is_new_counterparty"] is True

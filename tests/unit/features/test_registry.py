@@ -1,9 +1,13 @@
 """The registry says what the state gives, and docs/features.md says what the registry does."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
-from fraudguard.features.feedback import FeedbackView
-from fraudguard.features.registry import FEATURES, MODEL_FEATURES, render_markdown
+from views import NOTHING_SHARED
+
+from fraudguard.domain import Feature
+from fraudguard.features.registry import FEATURES, MODEL_FEATURES, features_in, render_markdown
 
 ROOT = Path(__file__).parents[3]
 TYPES = {"number": (int, float), "text": (str,), "boolean": (bool,)}
@@ -23,6 +27,27 @@ def test_model_features_are_numbers_or_booleans():
     assert all(declared[name].group not in ("conversation", "score") for name in MODEL_FEATURES)
 
 
+def test_model_features_are_those_of_the_shipped_head():
+    """New features never move the inputs that the starter was trained on."""
+    head = json.loads((ROOT / "fraudguard" / "engine" / "starter" / "head" / "head.json").read_text(encoding="utf-8"))
+    assert [feature["name"] for feature in head["features"]] == list(MODEL_FEATURES)
+
+
+def test_amounts_in_base_are_in_its_currency():
+    """With a base currency its code is the unit, and nothing else differs."""
+    for feature, named in zip(FEATURES, features_in("EUR"), strict=True):
+        assert named.unit == ("EUR" if feature.unit == "base currency" else feature.unit)
+        assert replace(named, unit=feature.unit) == feature
+
+
+def test_declared_windows_stand_beside_the_built_ins():
+    """A rule set's windows are a group of the document, with their own meaning."""
+    window = Feature("card_declines_1h", "number", "count", "1h", "small card payments with this device", "declared")
+    text = render_markdown([window])
+    assert "| `card_declines_1h` | number | count | 1h |  | small card payments with this device |" in text
+    assert text.count("## declared") == render_markdown().count("## declared") == 1
+
+
 def test_document_is_current():
     """docs/features.md is what render_markdown() gives; write it again with `fraudguard features --markdown`."""
     assert (ROOT / "docs" / "features.md").read_text(encoding="utf-8") == render_markdown()
@@ -31,7 +56,7 @@ def test_document_is_current():
 def test_snapshot_holds_exactly_the_declared_features(account, payment, message):
     """Every event gives every declared feature, of the declared type or missing, and nothing else."""
     declared = {f.name: f.type for f in FEATURES if f.group not in ("conversation", "score")}
-    state, view = account(), FeedbackView([], 7)
+    state = account()
     for event in (
         payment(0, counterparty_id="c", merchant_id="m", device_id="d", country="CN", ip="203.0.113.5", memo="x"),
         message(1, language="zh"),
@@ -40,7 +65,7 @@ def test_snapshot_holds_exactly_the_declared_features(account, payment, message)
         payment(4, direction="credit", currency="XTS"),
         message(-9999),
     ):
-        features = state.take(event, view).features
+        features = state.take(event, *NOTHING_SHARED).features
         assert features.keys() == declared.keys()
         for name, value in features.items():
             assert value is None or type(value) in TYPES[declared[name]], name
@@ -48,6 +73,6 @@ def test_snapshot_holds_exactly_the_declared_features(account, payment, message)
 
 def test_attributes_are_features(account, payment):
     """An event's attributes stand under attributes.NAME."""
-    features = account().take(payment(attributes={"tier": "gold", "score": 3}), FeedbackView([], 7)).features
+    features = account().take(payment(attributes={"tier": "gold", "score": 3}), *NOTHING_SHARED).features
     assert features["attributes.tier"] == "gold"
     assert features["attributes.score"] == 3

@@ -6,10 +6,10 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from views import NOTHING_SHARED
 
 from fraudguard.errors import BadSettings
 from fraudguard.features.facts import Facts
-from fraudguard.features.feedback import FeedbackView
 from fraudguard.features.money import AMOUNT_CENTS_MAX, Rates
 from fraudguard.features.velocity import BUCKET_COUNTERPARTIES_MAX, Velocity
 
@@ -45,7 +45,7 @@ def event_of(payment, message):
 @given(steps=steps, stops=st.sets(st.integers(0, 40)))
 def test_dump_and_restore_change_nothing(account, event_of, steps, stops):
     """The same events give the same snapshots and bytes, wherever the state went through the store."""
-    straight, broken, view = account(), account(), FeedbackView([], 7)
+    straight, broken = account(), account()
     for number, step in enumerate(steps):
         if number in stops:
             body = broken.dump()
@@ -53,35 +53,36 @@ def test_dump_and_restore_change_nothing(account, event_of, steps, stops):
             broken.restore(body)
             assert broken.dump() == body
         event = event_of(step)
-        assert straight.take(event, view) == broken.take(event, view)
+        assert straight.take(event, *NOTHING_SHARED) == broken.take(event, *NOTHING_SHARED)
     assert straight.dump() == broken.dump()
 
 
 def test_sequence_counts_every_event(account, payment, message):
     """1, 2, 3, for late ones too, and over a restart."""
-    state, view = account(), FeedbackView([], 7)
-    assert [state.take(event, view).sequence for event in (payment(DAY), message(0), payment(DAY))] == [1, 2, 3]
+    state = account()
+    events = (payment(DAY), message(0), payment(DAY))
+    assert [state.take(event, *NOTHING_SHARED).sequence for event in events] == [1, 2, 3]
     again = account()
     again.restore(state.dump())
-    snapshot = again.take(message(DAY), view)
+    snapshot = again.take(message(DAY), *NOTHING_SHARED)
     assert (snapshot.sequence, snapshot.timeline.start, len(snapshot.timeline.lines)) == (4, 1, 4)
 
 
 @pytest.mark.parametrize(("behind_s", "late"), [(3600, False), (3601, True), (0, False)])
 def test_lateness_bound_is_inclusive(account, payment, behind_s, late):
     """Exactly the bound behind the latest event is still on time."""
-    state, view = account(), FeedbackView([], 7)
-    state.take(payment(DAY), view)
-    snapshot = state.take(payment(DAY - behind_s), view)
+    state = account()
+    state.take(payment(DAY), *NOTHING_SHARED)
+    snapshot = state.take(payment(DAY - behind_s), *NOTHING_SHARED)
     assert (snapshot.late, snapshot.features["late"]) == (late, late)
 
 
 def test_late_event_changes_the_timeline_alone(account, payment):
     """Windows and profile are byte for byte what they were."""
-    state, view = account(), FeedbackView([], 7)
-    state.take(payment(DAY, counterparty_id="c"), view)
+    state = account()
+    state.take(payment(DAY, counterparty_id="c"), *NOTHING_SHARED)
     before = orjson.loads(state.dump())
-    snapshot = state.take(payment(0, counterparty_id="d", amount=7), view)
+    snapshot = state.take(payment(0, counterparty_id="d", amount=7), *NOTHING_SHARED)
     after = orjson.loads(state.dump())
     assert (before["velocity"], before["profile"]) == (after["velocity"], after["profile"])
     assert snapshot.timeline.lines[-1].text == "[pay out CNY 7 transfer new payee]"
@@ -106,23 +107,23 @@ class Broken:
 
 def test_take_is_all_or_nothing(account, payment, message):
     """If a take raises, the state is unchanged and goes on as if it had not been asked."""
-    state, view = account(counter=Broken()), FeedbackView([], 7)
-    state.take(payment(0, counterparty_id="c"), view)
+    state = account(counter=Broken())
+    state.take(payment(0, counterparty_id="c"), *NOTHING_SHARED)
     before = state.dump()
     with pytest.raises(RuntimeError, match="counter"):
-        state.take(message(1, text="boom"), view)
+        state.take(message(1, text="boom"), *NOTHING_SHARED)
     with pytest.raises(RuntimeError, match="feedback"):
-        state.take(payment(1, counterparty_id="d"), Broken())
+        state.take(payment(1, counterparty_id="d"), Broken(), NOTHING_SHARED[1])
     assert state.dump() == before
-    assert state.take(message(1), view).sequence == 2
+    assert state.take(message(1), *NOTHING_SHARED).sequence == 2
 
 
 def test_snapshot_is_not_changed_by_later_events(account, payment):
     """A snapshot is a value: it does not move with the state."""
-    state, view = account(), FeedbackView([], 7)
-    first = state.take(payment(0), view)
+    state = account()
+    first = state.take(payment(0), *NOTHING_SHARED)
     hash_before, count = first.timeline.hash, first.features["out_count_1h"]
-    state.take(payment(1), view)
+    state.take(payment(1), *NOTHING_SHARED)
     assert (first.timeline.hash, first.features["out_count_1h"], len(first.timeline.lines)) == (hash_before, count, 1)
 
 
@@ -138,14 +139,13 @@ class Doubled:
 
 def test_another_tokenizer_counts_again(account, payment, message):
     """Token counts of a state written under another tokenizer are those of this one, and the cut goes by them."""
-    view = FeedbackView([], 7)
     old = account(tokens_max=64)
     for n in range(8):
-        old.take(message(n, text="a b c d e"), view)
-    assert len(old.take(message(9), view).timeline.lines) == 9
+        old.take(message(n, text="a b c d e"), *NOTHING_SHARED)
+    assert len(old.take(message(9), *NOTHING_SHARED).timeline.lines) == 9
     new = account(tokens_max=64, counter=Doubled())
     new.restore(old.dump())
-    assert len(new.take(message(10), view).timeline.lines) < 9
+    assert len(new.take(message(10), *NOTHING_SHARED).timeline.lines) < 9
     stored = orjson.loads(new.dump())["tail"]
     assert stored[0] == "doubled-1"
     assert stored[4] == [Doubled().count(text) for text in stored[5]]
@@ -153,8 +153,8 @@ def test_another_tokenizer_counts_again(account, payment, message):
 
 def test_foreign_state_is_refused_unchanged(account, payment):
     """Another version or base currency is a setting to mend, not numbers to mix."""
-    state, view = account(), FeedbackView([], 7)
-    state.take(payment(), view)
+    state = account()
+    state.take(payment(), *NOTHING_SHARED)
     body = state.dump()
     dollars = account(rates=Rates("USD", {"USD": Decimal(1), "CNY": Decimal("0.14")}))
     empty = dollars.dump()
@@ -181,7 +181,7 @@ def flood(until_s):
 
 def test_hostile_account_stays_bounded(account, payment):
     """With every bucket full, every known entity new and a memo on every line, a state stays under 128 KiB."""
-    state, view = account(), FeedbackView([], 7)
+    state = account()
     half_past_midnight = 14.5 * 3600  # so that the lateness bound reaches back into another bucket of every window
     now = int(payment(half_past_midnight).event_time.timestamp())
     stored = orjson.loads(state.dump())
@@ -196,7 +196,7 @@ def test_hostile_account_stays_bounded(account, payment):
                 country=f"A{chr(65 + n % 26)}",
                 **fields,
             ),
-            view,
+            *NOTHING_SHARED,
         )
     stored = orjson.loads(state.dump())
     assert [len(window[0]) for window in stored["velocity"]] == [120, 50, 57, 61]

@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from views import NOTHING_SHARED
 
 from fraudguard.domain import Line, Timeline
-from fraudguard.features.feedback import FeedbackView
 from fraudguard.features.timeline import MEMO_CHARS_MAX, TEXT_CHARS_MAX, Tail, chat, clean, render
 
 NEW = {"is_new_counterparty": True, "is_new_device": True, "is_new_country": True}
@@ -170,27 +170,27 @@ def test_newest_line_always_stays(message):
 def test_chat_is_a_day_of_messages(account, payment, message):
     """Texts without speakers, of the day up to the event; payments and older talk are not in it."""
     day = 86_400
-    state, view = account(), FeedbackView([], 7)
+    state = account()
     events = (
         message(0, text="old"),
         message(day, text="a: b"),
         payment(day + 1, memo="m"),
         message(day + 2, channel="call"),
     )
-    snapshots = [state.take(event, view) for event in events]
+    snapshots = [state.take(event, *NOTHING_SHARED) for event in events]
     assert [chat(snapshot.timeline) for snapshot in snapshots] == ["old", "a: b", "a: b", "a: b\nhello"]
 
 
 def test_chat_knows_no_future(account, message):
     """An out-of-order event does not see what was said after it."""
-    state, view = account(), FeedbackView([], 7)
-    state.take(message(100, text="later"), view)
-    assert chat(state.take(message(50, text="now"), view).timeline) == "now"
+    state = account()
+    state.take(message(100, text="later"), *NOTHING_SHARED)
+    assert chat(state.take(message(50, text="now"), *NOTHING_SHARED).timeline) == "now"
 
 
 def test_chat_without_messages_is_missing(account, payment):
     """No conversation is None, not an empty text."""
-    timeline = account().take(payment(), FeedbackView([], 7)).timeline
+    timeline = account().take(payment(), *NOTHING_SHARED).timeline
     assert chat(timeline) is None
     assert (
         chat(

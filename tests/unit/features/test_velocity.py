@@ -9,10 +9,10 @@ import orjson
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from views import NOTHING_SHARED
 
 from fraudguard.domain import Message, Screenable
 from fraudguard.features.facts import Facts, microseconds
-from fraudguard.features.feedback import FeedbackView
 from fraudguard.features.velocity import BUCKET_COUNTERPARTIES_MAX, BUCKET_SUM_MAX, Velocity
 
 DAY = 86_400
@@ -86,7 +86,7 @@ def test_windows_equal_naive_recomputation(account, payment, message, steps, lat
     """On-time events see their own past and themselves; late ones see the latest time and change nothing."""
     if in_order:
         steps = sorted(steps, key=lambda step: step[0])
-    state, view = account(lateness_s=lateness_s), FeedbackView([], 7)
+    state = account(lateness_s=lateness_s)
     history: list[Taken] = []
     latest = None
     for at, fields in steps:
@@ -96,7 +96,7 @@ def test_windows_equal_naive_recomputation(account, payment, message, steps, lat
         if not late:
             history.append(Taken(second, event))
             latest = second if latest is None else max(latest, second)
-        snapshot = state.take(event, view)
+        snapshot = state.take(event, *NOTHING_SHARED)
         assert snapshot.late is late
         expected = naive(history, latest if late else second)
         assert {name: snapshot.features[name] for name in expected} == expected
@@ -110,8 +110,8 @@ def test_rates_of_the_oracle_are_the_shipped_ones():
 
 def test_eleventh_transfer_of_the_day_sees_eleven(account, payment):
     """The current event counts, or a rule on `transfers_1d > 10` would be one late."""
-    state, view = account(), FeedbackView([], 7)
-    counts = [state.take(payment(600 * i), view).features["transfers_1d"] for i in range(11)]
+    state = account()
+    counts = [state.take(payment(600 * i), *NOTHING_SHARED).features["transfers_1d"] for i in range(11)]
     assert counts == list(range(1, 12))
 
 
@@ -137,7 +137,9 @@ def test_sums_stay_storable():
 
 def test_times_before_1970_have_buckets_too(account, payment):
     """Bucket numbers round down, not towards zero."""
-    state, view = account(), FeedbackView([], 7)
+    state = account()
     long_ago = -60 * 365 * DAY
-    counts = [state.take(payment(long_ago + at), view).features["out_count_1h"] for at in (0, 30, 3540, 3600)]
+    counts = [
+        state.take(payment(long_ago + at), *NOTHING_SHARED).features["out_count_1h"] for at in (0, 30, 3540, 3600)
+    ]
     assert counts == [1, 2, 3, 2]

@@ -1,0 +1,451 @@
+"""What a rule set would have done to decisions of the past: hits, money, alerts and the outcomes it changes.
+
+Evaluates with the same RuleSet and Policy as the stream. A rule that stood word for word in the set that decided is not
+evaluated again: its stored hits are what an evaluation would give (contract 2; the tests hold this to a full one).
+Knows stored decisions and files of them; knows no model: the risk is the one that was stored.
+"""
+
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, Literal
+from zoneinfo import ZoneInfo
+
+import orjson
+
+from fraudguard.config import Settings
+from fraudguard.decisions.pages import PAGE_MAX
+from fraudguard.decisions.repository import Repository, connect
+from fraudguard.domain import Hit, Outcome, Scalar, Score, Typology, Window
+from fraudguard.errors import BadInput
+from fraudguard.features.declared import AccountWindows
+from fraudguard.features.event import event_features
+from fraudguard.features.facts import facts_of
+from fraudguard.features.money import load_rates
+from fraudguard.features.registry import features_in
+from fraudguard.features.shared import SharedWindows
+from fraudguard.features.timeline import CHAT_SPAN
+from fraudguard.rulebook import Pack, open_publishing, read_pack
+from fraudguard.rules.expression import Field, Listed, membership, walk
+from fraudguard.rules.registry import RuleSet
+from fraudguard.rules.schema import Rule
+from fraudguard.rules.validators import ATTRIBUTE
+
+Verdict = Literal["fraud", "legitimate"]
+EXAMPLES_MAX: Final = 5
+SPAN: Final = timedelta(days=30)  # of decisions, where none is asked for
+STOPPED: Final = frozenset({Outcome.REVIEW, Outcome.BLOCK})  # the outcomes that hold a payment up
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """One decision of the past with everything its rules and policy saw.
+
+    inputs: what a rule may name. verdict: the newest label's; None where there is none and the label delay is not over.
+    """
+
+    decision_id: str
+    account_id: str
+    event_type: Literal["transaction", "message"]
+    event_time: datetime
+    inputs: Mapping[str, Scalar]
+    score: Score | None
+    degraded_reason: str | None
+    late: bool
+    outcome: Outcome
+    hits: tuple[Hit, ...]
+    rules_version: str
+    policy_version: str
+    verdict: Verdict | None
+
+    @property
+    def money(self) -> float:
+        """What leaves the account, in the base currency."""
+        out = self.inputs.get("direction") == "debit"
+        amount = self.inputs.get("amount_base")
+        return float(amount) if out and isinstance(amount, int | float) else 0.0
+
+
+class Conversations:
+    """Gives each stored decision the `chat` its rules saw; takes them by account in the order of their sequence."""
+
+    def __init__(self) -> None:
+        self._account = ""
+        self._said: deque[tuple[int, datetime, str]] = deque()
+
+    def chat(self, body: Mapping[str, Any], event_time: datetime) -> str | None:
+        """The text of the timeline's messages in the day up to this decision's event; None where there is none."""
+        decision = body["decision"]
+        if decision["account_id"] != self._account:
+            self._account, self._said = decision["account_id"], deque()
+        if decision["event_type"] == "message":
+            self._said.append((decision["sequence"], event_time, body["line"].partition(": ")[2]))
+        while self._said and self._said[0][0] < body["timeline_start"]:
+            self._said.popleft()
+        texts = [text for _, at, text in self._said if event_time - CHAT_SPAN < at <= event_time]
+        return "\n".join(texts) if texts else None
+
+
+def past_of(body: Mapping[str, Any], chat: str | None, verdict: Verdict | None, degraded: frozenset[str]) -> Past:
+    """A stored record's body (see decisions/records.py) as the backtest reads it.
+
+    degraded: the reasons a policy has floors for.
+    """
+    decision, stored = body["decision"], body["score"]
+    score = Score(stored["risk"], Typology(stored["typology"]), stored["model"]) if stored else None
+    inputs = body["features"]
+    inputs["chat"] = chat
+    inputs["risk"] = score.risk if score else None
+    inputs["typology"] = score.typology.value if score else None
+    inputs["degraded"] = score is None
+    return Past(
+        decision_id=decision["decision_id"],
+        account_id=decision["account_id"],
+        event_type=decision["event_type"],
+        event_time=datetime.fromisoformat(body["event"]["event_time"]),
+        inputs=inputs,
+        score=score,
+        degraded_reason=None if score else next((r for r in decision["reasons"] if r in degraded), None),
+        late=body["late"],
+        outcome=Outcome(decision["outcome"]),
+        hits=tuple(
+            Hit(hit["rule"], hit["version"], Outcome(hit["outcome"]), hit["reason"], hit["state"])
+            for hit in body["hits"]
+        ),
+        rules_version=decision["rules_version"],
+        policy_version=body["policy_version"],
+        verdict=verdict,
+    )
+
+
+def same_rules(ours: Sequence[Rule], theirs: Sequence[Rule]) -> frozenset[str]:
+    """Ids of the rules that are alike in both sets in all that makes a hit."""
+    known = {rule.id: _identity(rule) for rule in theirs}
+    return frozenset(rule.id for rule in ours if known.get(rule.id) == _identity(rule))
+
+
+def _identity(rule: Rule) -> tuple[object, ...]:
+    return rule.version, rule.condition, rule.state, rule.outcome, rule.reason, rule.severity, rule.rollout
+
+
+class Evaluation:
+    """The hits and outcome of a candidate set on decisions of the past."""
+
+    def __init__(self, pack: Pack, deciding: Mapping[str, RuleSet]) -> None:
+        """deciding: rule sets by version, as far as they are known; without one all rules are evaluated."""
+        self._rules, self._policy, self._deciding = pack.rules, pack.policy, deciding
+        rules = pack.rules
+        self._order = {rule.id: i for i, rule in enumerate(rules.active)}
+        self._plans: dict[str, tuple[RuleSet, frozenset[str]]] = {}
+
+    def hits(self, past: Past) -> list[Hit]:
+        """As RuleSet.evaluate would give them."""
+        rest, same = self._plan(past.rules_version)
+        hits = rest.evaluate(past.inputs)
+        if same and past.hits:
+            hits += [hit for hit in past.hits if hit.rule in same]
+            hits.sort(key=lambda hit: self._order[hit.rule])
+        return hits
+
+    def outcome(self, past: Past, hits: Sequence[Hit]) -> Outcome:
+        """As the policy decides."""
+        return self._policy.decide(past.event_type, past.score, hits, past.degraded_reason, past.late).outcome
+
+    def _plan(self, version: str) -> tuple[RuleSet, frozenset[str]]:
+        """What is to be evaluated, and which stored hits are taken over, of decisions made with this set."""
+        if version not in self._plans:
+            decided = self._deciding.get(version)
+            same = same_rules(self._rules.active, decided.active) if decided else frozenset[str]()
+            self._plans[version] = (self._rules.without(same) if same else self._rules, same)
+        return self._plans[version]
+
+
+@dataclass(slots=True)
+class Side:
+    """Decisions by what they turned out to be, with the money that would have left. open: not known yet."""
+
+    fraud: int = 0
+    legitimate: int = 0
+    open: int = 0
+    fraud_money: float = 0.0
+    legitimate_money: float = 0.0
+
+    def add(self, past: Past) -> None:
+        """Count one decision."""
+        if past.verdict == "fraud":
+            self.fraud += 1
+            self.fraud_money += past.money
+        elif past.verdict == "legitimate":
+            self.legitimate += 1
+            self.legitimate_money += past.money
+        else:
+            self.open += 1
+
+    @property
+    def all(self) -> int:
+        """How many."""
+        return self.fraud + self.legitimate + self.open
+
+    @property
+    def precision(self) -> float | None:
+        """Share of fraud among those whose truth is known; None where none is."""
+        known = self.fraud + self.legitimate
+        return self.fraud / known if known else None
+
+
+@dataclass(slots=True)
+class RuleTally:
+    """What one rule of the candidate did. alone: hits in which no other live rule hit.
+
+    overlap: other rules that hit the same decisions. missing: decisions in which an input it names was not stored.
+    """
+
+    rule: Rule
+    changed: bool
+    hits: Side = field(default_factory=Side)
+    days: dict[date, Side] = field(default_factory=dict)
+    alone: Side = field(default_factory=Side)
+    overlap: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, past: Past, others: Sequence[str]) -> None:
+        """Count one hit; others: the live rules that hit as well."""
+        self.hits.add(past)
+        self.days.setdefault(past.event_time.date(), Side()).add(past)
+        self.overlap.update(others)
+        if not others:
+            self.alone.add(past)
+        if len(self.examples) < EXAMPLES_MAX:
+            self.examples.append(past.decision_id)
+
+
+@dataclass(slots=True)
+class Change:
+    """Decisions whose outcome would have been another one."""
+
+    side: Side = field(default_factory=Side)
+    examples: list[tuple[Past, tuple[str, ...]]] = field(default_factory=list)  # with the rules that would have hit
+
+    def add(self, past: Past, hits: Sequence[Hit]) -> None:
+        """Count one decision."""
+        self.side.add(past)
+        if len(self.examples) < EXAMPLES_MAX:
+            self.examples.append((past, tuple(hit.rule for hit in hits if hit.state == "live")))
+
+
+@dataclass(slots=True)
+class Backtest:
+    """The count over all decisions. before: as decided; after: by the candidate; each by what it does to a payment."""
+
+    rules: dict[str, RuleTally]
+    total: Side = field(default_factory=Side)
+    stopped_before: Side = field(default_factory=Side)
+    stopped_after: Side = field(default_factory=Side)
+    alerts_before: int = 0
+    alerts_after: int = 0
+    changes: dict[tuple[Outcome, Outcome], Change] = field(default_factory=dict)
+    missing: Counter[str] = field(default_factory=Counter)
+    first: datetime | None = None
+    last: datetime | None = None
+
+    @property
+    def days(self) -> float:
+        """The span of the decisions, at least one day."""
+        if self.first is None or self.last is None:
+            return 1.0
+        return max(1.0, (self.last - self.first).total_seconds() / 86_400)
+
+
+class Run:
+    """Takes decisions one by one; `backtest` is the count so far."""
+
+    def __init__(self, evaluation: Evaluation, pack: Pack, changed: frozenset[str]) -> None:
+        """changed: ids of the rules that are new or other than those in force."""
+        self._evaluation, self._policy = evaluation, pack.policy
+        active = pack.rules.active
+        nodes = [node for rule in active if rule.id in changed for node in walk(rule.condition)]
+        self._asked = sorted({node.name for node in nodes if isinstance(node, Field | Listed)})
+        self.backtest = Backtest({rule.id: RuleTally(rule, rule.id in changed) for rule in active})
+
+    def take(self, past: Past) -> None:
+        """Evaluate and count one decision."""
+        count = self.backtest
+        hits = self._evaluation.hits(past)
+        outcome = self._evaluation.outcome(past, hits)
+        count.total.add(past)
+        count.first = min(past.event_time, count.first or past.event_time)
+        count.last = max(past.event_time, count.last or past.event_time)
+        for name in self._asked:
+            if name not in past.inputs and not name.startswith(ATTRIBUTE):
+                count.missing[name] += 1
+        live = [hit.rule for hit in hits if hit.state == "live"]
+        for hit in hits:
+            count.rules[hit.rule].add(past, [rule for rule in live if rule != hit.rule])
+        if past.outcome in STOPPED:
+            count.stopped_before.add(past)
+        if outcome in STOPPED:
+            count.stopped_after.add(past)
+        count.alerts_before += self._policy.opens_case(past.event_type, past.outcome)
+        count.alerts_after += self._policy.opens_case(past.event_type, outcome)
+        if outcome != past.outcome:
+            count.changes.setdefault((past.outcome, outcome), Change()).add(past, hits)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Which decisions: stored ones with an event time from since to before until, or those of a file.
+
+    since None: SPAN before until. until None: the newest. save: also write them there, for `file`.
+    """
+
+    since: datetime | None = None
+    until: datetime | None = None
+    file: Path | None = None
+    save: Path | None = None
+
+
+async def run(settings: Settings, source: Source, release: int | None, advance: Callable[[], None]) -> Backtest:
+    """Try a release, or the files that settings name, on decisions of the past. advance: called after each of them.
+
+    Raises BadRule, BadPolicy, NotFound for a release that is not stored, BadInput for a damaged file.
+    """
+    if source.file is None or release is not None:
+        async with connect(settings.database_url.get_secret_value()) as repository:
+            return await _Stored(settings, repository, source).run(release, advance)
+    # A file and the rule files: no database is needed.
+    pack = read_pack(settings.rules_dir, settings.policy_path, features_in(settings.base_currency))
+    counting = Run(Evaluation(pack, {}), pack, frozenset(rule.id for rule in pack.rules.active))
+    for past in read_file(source.file, pack.policy.degraded_reasons):
+        counting.take(past)
+        advance()
+    return counting.backtest
+
+
+def read_file(path: Path, degraded: frozenset[str]) -> Iterator[Past]:
+    """The decisions that a backtest saved. Raises BadInput with the line."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = orjson.loads(line)
+                yield past_of(row["body"], row["chat"], row["verdict"], degraded)
+            except (ValueError, KeyError, TypeError) as error:
+                hint = "write it with `fraudguard rules backtest --save`"
+                raise BadInput(f"not a saved decision: {error!r}", path=f"{path}:{number}", hint=hint) from error
+
+
+class _Stored:
+    """A backtest on the decisions in PostgreSQL."""
+
+    def __init__(self, settings: Settings, repository: Repository, source: Source) -> None:
+        self._settings, self._repository, self._source = settings, repository, source
+        self._fields = features_in(settings.base_currency)
+        self._publishing = open_publishing(settings, repository)
+
+    async def run(self, release: int | None, advance: Callable[[], None]) -> Backtest:
+        source, settings = self._source, self._settings
+        if release is None:
+            pack = read_pack(settings.rules_dir, settings.policy_path, self._fields)
+        else:
+            pack = await self._publishing.pack(await self._repository.rulebook.release(release))
+        head = await self._publishing.head()
+        in_force = await self._publishing.pack(head) if head else None
+        same = same_rules(pack.rules.active, in_force.rules.active) if in_force else frozenset[str]()
+        changed = frozenset(rule.id for rule in pack.rules.active) - same
+        deciding = {in_force.rules.version: in_force.rules} if in_force else {}
+        counting = Run(Evaluation(pack, deciding), pack, changed)
+        degraded = pack.policy.degraded_reasons
+        if source.file is not None:
+            for past in read_file(source.file, degraded):
+                counting.take(past)
+                advance()
+            return counting.backtest
+        counted = {window.key for window in in_force.rules.windows} if in_force else set[str]()
+        fresh = [window for window in pack.rules.windows if window.key not in counted]
+        async for past in self._decisions(pack.rules, fresh, degraded):
+            counting.take(past)
+            advance()
+        return counting.backtest
+
+    async def _decisions(
+        self, rules: RuleSet, fresh: Sequence[Window], degraded: frozenset[str]
+    ) -> AsyncIterator[Past]:
+        """Stored decisions by account, in sequence, with what the candidate asks and they were not stored with."""
+        newest = await self._repository.newest_event_time()
+        if newest is None:
+            return
+        until = self._source.until or newest + timedelta(microseconds=1)
+        since = self._source.since or until - SPAN
+        settled = newest - timedelta(days=self._settings.label_delay_days)
+        labels = await self._repository.labels_between(since, until)
+        verdicts: dict[str, Verdict] = {event_id: told[-1].verdict for event_id, told in labels.items()}
+        declared = await self._declared(fresh, since, until) if fresh else {}
+        listed = {name: await self._entries(name) for _, name in rules.memberships}
+        conversations = Conversations()
+        with ExitStack() as stack:
+            save = stack.enter_context(self._source.save.open("wb")) if self._source.save else None
+            # The conversation of the first decisions began before them.
+            async for stored in self._repository.stored_decisions(since - CHAT_SPAN, until):
+                body = orjson.loads(stored.body)
+                chat = conversations.chat(body, stored.event_time)
+                if stored.event_time < since:
+                    continue
+                features = body["features"]
+                event_id = body["event"]["event_id"]
+                features |= declared.get(event_id, {})
+                for field, name in rules.memberships:
+                    _answer(features, field, listed[name], name, stored.event_time)
+                verdict: Verdict | None = verdicts.get(event_id) or (
+                    "legitimate" if stored.event_time < settled else None
+                )
+                if save:
+                    save.write(orjson.dumps({"body": body, "chat": chat, "verdict": verdict}) + b"\n")
+                yield past_of(body, chat, verdict, degraded)
+
+    async def _entries(self, name: str) -> dict[str, datetime | None]:
+        """A list's entries of today, until when each holds."""
+        entries: dict[str, datetime | None] = {}
+        cursor = None
+        while True:
+            page = await self._repository.lists.page(name, PAGE_MAX, cursor)
+            entries |= {entry.value: entry.expires_at for entry in page.items}
+            if page.next is None:
+                return entries
+            cursor = page.next
+
+    async def _declared(
+        self, windows: Sequence[Window], since: datetime, until: datetime
+    ) -> dict[str, dict[str, Scalar]]:
+        """Windows that the decisions were not stored with, counted over the stored events in the order of their time.
+
+        By event id; holds the span's events in memory.
+        """
+        settings, rates = self._settings, load_rates(self._settings.base_currency, self._settings.rates_path)
+        zone, span = ZoneInfo(settings.time_zone), timedelta(seconds=max(window.seconds for window in windows))
+        history = [past async for past in self._repository.history(since - span) if past.event.event_time < until]
+        history.sort(key=lambda past: (past.event.event_time, past.event.event_id))
+        shared, accounts = SharedWindows(windows, ()), dict[str, AccountWindows]()
+        values: dict[str, dict[str, Scalar]] = {}
+        for past in history:
+            event = past.event
+            facts = facts_of(event, rates)
+            said = event_features(event, facts, zone, late=past.late)
+            own = accounts.setdefault(event.account_id, AccountWindows(windows))
+            if not past.late:
+                own.add(own.entries(said), facts.us, facts.us)
+            read = own.read(facts.us) | shared.take(event, said, late=past.late)
+            if event.event_time >= since:
+                values[event.event_id] = read
+        return values
+
+
+def _answer(
+    features: dict[str, Scalar], field: str, entries: Mapping[str, datetime | None], name: str, at: datetime
+) -> None:
+    """Whether the event's entity is on a list: as stored, else by the entries of today."""
+    asked, value = membership(field, name), features.get(field)
+    if asked not in features and isinstance(value, str):
+        until = entries.get(value, at)
+        features[asked] = until is None or at < until
