@@ -36,6 +36,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fraudguard.domain import EntityCount, Scalar, Transaction
 from fraudguard.evaluation import average_precision, card_precision_at_k, roc_auc
+from fraudguard.features import facts
 from fraudguard.features.feedback import FeedbackView
 from fraudguard.features.money import load_rates
 from fraudguard.features.registry import FEATURES
@@ -154,7 +155,7 @@ class Work:
     parts: int
 
     def part(self, number: int) -> tuple[list[int], list[list[float]]]:
-        """The rows of every so manieth account."""
+        """The rows of one share of the accounts."""
         rows = self.stream[self.stream["customer"] % self.parts == number]
         played = list(play(rows, self.views, self.first_day))
         return [index for index, _ in played], [values for _, values in played]
@@ -196,7 +197,9 @@ def features(path: Path, starts: Sequence[date], processes: int) -> tuple[Table,
         with multiprocessing.get_context("fork").Pool(processes, _work.append, (work,)) as pool:
             for numbers, played in pool.imap_unordered(_part, range(work.parts)):
                 values[numbers] = played
-        np.save(file, values[kept.index])
+        half = file.with_suffix(".half.npy")
+        np.save(half, values[kept.index])
+        half.replace(file)
     values = np.load(file)
     columns = dict(zip(NUMBERS, values.T, strict=False))
     customer, day = kept["customer"].to_numpy().astype(np.int64), kept["day"].to_numpy()
@@ -205,8 +208,9 @@ def features(path: Path, starts: Sequence[date], processes: int) -> tuple[Table,
 
 
 def _key(path: Path, starts: Sequence[date]) -> str:
-    """Of everything that the features depend on but the code: remove the file after changing that."""
-    return hashlib.sha256(repr((str(path), path.stat().st_size, list(starts), NUMBERS)).encode()).hexdigest()[:12]
+    """Of everything that the features depend on, the code of the features room and of this file included."""
+    code = [file.read_bytes() for file in (*sorted(Path(facts.__file__).parent.glob("*.py")), Path(__file__))]
+    return hashlib.sha256(repr((str(path), path.stat().st_size, list(starts), code)).encode()).hexdigest()[:12]
 
 
 def hits(table: Table, rules: RuleSet) -> Flags:
