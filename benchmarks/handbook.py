@@ -26,6 +26,7 @@ from datetime import UTC, date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,7 @@ from fraudguard.features import facts
 from fraudguard.features.feedback import FeedbackView
 from fraudguard.features.money import load_rates
 from fraudguard.features.registry import FEATURES
+from fraudguard.features.shared import SharedWindows
 from fraudguard.features.state import AccountState
 from fraudguard.rules.registry import RuleSet, load_rules
 
@@ -48,6 +50,7 @@ WEEK: Final = timedelta(days=7)
 STARTS: Final = tuple(date(2018, 7, 25) + WEEK * number for number in range(4))
 CARDS_A_DAY: Final = 100
 CURRENCY: Final = "USD"  # the simulator's has no name
+ZONE: Final = ZoneInfo("UTC")
 LATENESS_S: Final = 3_600
 TOKENS_MAX: Final = 64
 PACK: Final = Path(__file__).parent / "handbook"
@@ -128,15 +131,22 @@ def play(stream: pd.DataFrame, views: Sequence[FeedbackView], first_day: int) ->
     Rows of an account must be in order. Views are complete: days that a label could not have reached are not read.
     """
     rates = load_rates(CURRENCY)
+    nothing_declared = SharedWindows((), ())
     states: dict[int, AccountState] = {}
     for row in stream.itertuples():
         event = payment(row.Index, row.time, row.customer, row.terminal, row.amount)
         state = states.get(row.customer)
         if state is None:
             state = states[row.customer] = AccountState(
-                event.account_id, _Characters(), rates=rates, tokens_max=TOKENS_MAX, lateness_s=LATENESS_S
+                event.account_id,
+                _Characters(),
+                rates=rates,
+                tokens_max=TOKENS_MAX,
+                lateness_s=LATENESS_S,
+                zone=ZONE,
+                windows=(),
             )
-        features = state.take(event, views[0]).features
+        features = state.take(event, views[0], nothing_declared).features
         if row.day >= first_day:
             values = [features[name] for name in NUMBERS]
             for view in views[1:]:

@@ -25,7 +25,7 @@ def render(backtest: Backtest, currency: str) -> str:
     parts = [
         f"# Backtest: {total.all:,} decisions, {backtest.first:%Y-%m-%d} to {backtest.last:%Y-%m-%d}",
         f"Known fraud {total.fraud:,} ({currency} {total.fraud_money:,.0f}), known legitimate {total.legitimate:,}, "
-        f"not known yet {total.open:,}. The truth counts once the label delay is over; without a label it is legitimate.",
+        f"not known yet {total.open:,}. Truth counts once the label delay is over; legitimate without a label.",
         *_missing(backtest),
         "## What would have changed",
         _effect(backtest, currency),
