@@ -81,7 +81,7 @@ def pack_of(files: Mapping[str, str], fields: Sequence[Feature]) -> Pack:
 
 
 async def open_pack(repository: Repository, rules_version: str, policy_version: str, fields: Sequence[Feature]) -> Pack:
-    """A stored pack, which was judged when it was published. Raises NotFound; BadSettings if another build judged it."""
+    """A stored pack, which was judged when published. Raises NotFound; BadSettings if this build cannot read it."""
     sources = json.loads(await repository.document("rules", rules_version))
     policy_source = await repository.document("policy", policy_version)
     try:
