@@ -2,7 +2,8 @@
 
 import asyncio
 import csv
-import getpass
+import os
+import pwd
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,8 +32,8 @@ _Note = Annotated[str, typer.Option(help="Why; goes to the audit trail.")]
 
 
 def operator() -> str:
-    """How the audit trail names whoever sits at this terminal."""
-    return f"cli:{getpass.getuser()}"
+    """How the audit trail names whoever sits at this terminal: the account's name, whatever the environment says."""
+    return f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
 
 
 def _with_store(work: "Callable[[Settings, Repository, Publishing], Awaitable[_T]]") -> _T:

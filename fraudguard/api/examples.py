@@ -163,7 +163,7 @@ PUBLISHED: dict[str, Any] = {"number": 2, "active": False, "notices": CHECKED["n
 AGREEMENT = {"note": "agreed: these accounts are certain"}
 OBJECTION = {"note": "release 2 has it live"}
 ROLLBACK = {"note": "the list held accounts of ours"}
-RELEASE: dict[str, Any] = {
+RELEASE_BRIEF: dict[str, Any] = {
     "number": 2,
     "parent": 1,
     "rules_version": "c01d5a7e9f22",
@@ -171,7 +171,6 @@ RELEASE: dict[str, Any] = {
     "author": "Li (88f1c2d9a7be4416)",
     "via": "api",
     "note": "the police sent a list",
-    "diff": CHECKED["diff"],
     "at": "2026-11-21T11:00:00.000Z",
     "reviews": [
         {
@@ -184,6 +183,7 @@ RELEASE: dict[str, Any] = {
     "activated_at": "2026-11-21T11:05:00.000Z",
     "active": True,
 }
+RELEASE: dict[str, Any] = RELEASE_BRIEF | {"diff": CHECKED["diff"]}
 LIST: dict[str, Any] = {
     "name": "mule_accounts",
     "kind": "block",

@@ -20,8 +20,8 @@ Responses = dict[int | str, dict[str, Any]]
 
 _REFS = "#/components/schemas/{model}"
 _DESCRIPTION = """\
-Send transactions and messages, read decisions, work cases. Every error is a problem document (RFC 9457) with a `code`
-for programs, the `path` of what is wrong and a `hint`. Lists are paged: send a page's
+Send transactions and messages, read decisions, work cases, publish rules, keep watch lists. Every error is a problem
+document (RFC 9457) with a `code` for programs, the `path` of what is wrong and a `hint`. Lists are paged: send a page's
 `next` as the `cursor` of the following one.
 """
 

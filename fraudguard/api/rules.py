@@ -19,6 +19,7 @@ from fraudguard.api.schemas import (
     Checked,
     Published,
     ReleaseBrief,
+    ReleaseDetail,
     ReleasePage,
     ReleaseQuery,
     Remark,
@@ -138,11 +139,11 @@ async def publish(
 @router.get(
     "/v1/rules/releases",
     summary="Releases, newest first",
-    responses=shown({"items": [examples.RELEASE], "next": None}) | refusals(401, 403, 422, 503),
+    responses=shown({"items": [examples.RELEASE_BRIEF], "next": None}) | refusals(401, 403, 422, 503),
     dependencies=[Depends(READERS)],
 )
 async def list_releases(services: Use, query: Annotated[ReleaseQuery, Query()]) -> ReleasePage:
-    """Each with its difference from the one before, its reviews, and whether it decides."""
+    """Each with its reviews, and whether it decides."""
     page = await services.repository.rulebook.releases(query.limit, query.cursor)
     return ReleasePage(items=tuple(map(ReleaseBrief.model_validate, page.items)), next=page.next)
 
@@ -153,9 +154,9 @@ async def list_releases(services: Use, query: Annotated[ReleaseQuery, Query()]) 
     responses=shown(examples.RELEASE) | refusals(401, 403, 404, 422, 503),
     dependencies=[Depends(READERS)],
 )
-async def get_release(services: Use, number: Number) -> ReleaseBrief:
+async def get_release(services: Use, number: Number) -> ReleaseDetail:
     """With its difference from the one before, and its reviews."""
-    return ReleaseBrief.model_validate(await services.repository.rulebook.release(number))
+    return ReleaseDetail.model_validate(await services.repository.rulebook.release(number))
 
 
 @router.post(

@@ -231,11 +231,16 @@ class ReleaseBrief(_Body):
     author: str
     via: Literal["files", "api"]
     note: str
-    diff: str
     at: Time
     reviews: tuple[ReviewLine, ...]
     activated_at: Time | None
     active: bool
+
+
+class ReleaseDetail(ReleaseBrief):
+    """A release with what it changed in the one before, as a unified diff."""
+
+    diff: str
 
 
 class ReleasePage(_Body):
