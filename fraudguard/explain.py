@@ -30,7 +30,8 @@ from fraudguard.rules.validators import Type, field_type, suggest
 from fraudguard.rules.values import Value, read_values
 
 NEAR_MISSES_MAX: Final = 10
-LINE_CHARS_MAX: Final = 150  # of a rendered line; patterns and lists of phrases are cut in their middle
+TEST_CHARS_MAX: Final = 90  # of a rendered test; patterns and lists of phrases are longer
+FOUND_MAX: Final = 2  # phrases told of one test
 SHORT_CHARS_MAX: Final = 30  # of a text that is told again where it would have to change
 # What an event is, and what follows from `risk`: no value of these alone can be another.
 _GIVEN: Final = {"event_type", "degraded", "typology"}
@@ -376,14 +377,7 @@ def render(explanation: Explanation) -> str:
             f"  {_then(s.outcome, e)}, severity {s.severity or '-'}: {', '.join(s.reasons) or '-'}",
             f"  live rules that hit: {', '.join(s.rules) or 'none'}",
         ]
-    return "\n".join(map(_one_line, lines)) + "\n"
-
-
-def _one_line(text: str) -> str:
-    """What people wrote may have line breaks; what was found stands at the end of a line, so the middle is left out."""
-    text = text.replace("\n", " / ")
-    half = LINE_CHARS_MAX // 2
-    return text if len(text) <= LINE_CHARS_MAX else f"{text[:half].rstrip()} ... {text[-half:].lstrip()}"
+    return "\n".join(line.replace("\n", " / ") for line in lines) + "\n"
 
 
 def _asked_lines(asked: Asked, e: Explanation) -> list[str]:
@@ -403,9 +397,10 @@ def _asked_lines(asked: Asked, e: Explanation) -> list[str]:
 def _part_lines(part: Part, indent: int) -> list[str]:
     """The tests of a condition, one a line; of an `or` that holds, only what makes it hold."""
     if part.kind == "test":
-        found = [f'"{phrase.phrase}" in "{phrase.excerpt}"' for phrase in part.found]
+        found = [f'"{phrase.phrase}" in "{phrase.excerpt}"' for phrase in part.found[:FOUND_MAX]]
         values = [f"{name} = {show(value)}" for name, value in part.values]
-        return [f"{' ' * indent}{'yes' if part.holds else 'no '} {part.text}   {', '.join(found or values)}".rstrip()]
+        told = part.text if len(part.text) <= TEST_CHARS_MAX else f"{part.text[:TEST_CHARS_MAX]} ..."
+        return [f"{' ' * indent}{'yes' if part.holds else 'no '} {told}   {', '.join(found or values)}".rstrip()]
     shown = [below for below in part.parts if part.kind != "any" or not part.holds or below.holds]
     if part.kind == "all":
         return [line for below in shown for line in _part_lines(below, indent)]

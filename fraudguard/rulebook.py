@@ -173,9 +173,17 @@ class Publishing:
         return await self._repository.rulebook.head()
 
     async def base(self, rules_dir: Path) -> int:
-        """See `read_base`."""
+        """The release that the files were edited from, for `publish`; see `read_base`.
+
+        Files of a release that still waits are edited from what that one follows.
+        """
         head = await self.head()
-        return read_base(rules_dir, await self._repository.rulebook.release(head.number) if head else None)
+        number = read_base(rules_dir, await self._repository.rulebook.release(head.number) if head else None)
+        if head is not None and number not in {0, head.number}:
+            release = await self._repository.rulebook.release(number)
+            if release.activated_at is None and release.parent == head.number:
+                return head.number
+        return number
 
     async def rules(self, stored: Head | Release) -> tuple[Rule, ...]:
         """The rules of a release as written."""

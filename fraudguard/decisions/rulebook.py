@@ -49,7 +49,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """What one person other than the author said of a release."""
+    """What one person said of a release; of its author only a rejection, which withdraws it."""
 
     actor: str
     verdict: Verdict
@@ -149,14 +149,17 @@ class RuleBook:
     async def review(self, number: int, actor: str, verdict: Verdict, note: str, at: datetime) -> None:
         """Say yes or no to a release, once a person; a rejection is final and must say why.
 
-        Raises NotFound, Conflict if the actor wrote it, has reviewed it, or it is rejected, BadInput for actor or note.
+        Its author may only reject, which withdraws it.
+
+        Raises NotFound, Conflict if the actor wrote what is approved, has reviewed it, or it is rejected, BadInput for
+        actor or note.
         """
         _check(actor, "actor", note)
         if verdict == "reject" and not note.strip():
             raise BadInput("must say why it is rejected", path="note")
         async with self._open() as connection:
             row = await _find(connection, number, lock=True)
-            if actor == row.author:
+            if actor == row.author and verdict == "approve":
                 raise Conflict(f"release {number} is {actor}'s own", path="actor", hint="another person must review it")
             reviews = (await _reviews(connection, [number])).get(number, ())
             _refuse_rejected(number, reviews)
