@@ -12,7 +12,6 @@ import asyncio
 import re
 import shutil
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 

@@ -173,25 +173,34 @@ def replay(
 
 @app.command()
 def features(markdown: Annotated[bool, typer.Option(help="As docs/features.md.")] = False) -> None:
-    """Every feature: name, type, unit, window, meaning."""
+    """Every feature: name, type, unit, window, meaning; those that the rule files declare among them."""
     from fraudguard.features.registry import FEATURES, render_markdown
+    from fraudguard.rules.registry import fields_of
 
+    known = fields_of(Settings().rules_dir, FEATURES)
     if markdown:
-        print(render_markdown(), end="")
+        print(render_markdown([feature for feature in known if feature.group == "declared"]), end="")
         return
-    for feature in FEATURES:
+    for feature in known:
         facts = ", ".join(filter(None, (feature.type, feature.unit, feature.window)))
         print(f"{feature.name} ({facts})\n    {feature.meaning}")
 
 
 @app.command()
 def schemas(directory: Annotated[Path, typer.Argument(file_okay=False)] = Path("docs/schemas")) -> None:
-    """Write the JSON Schemas of the wire format."""
+    """Write the JSON Schemas of the wire format and, for editors, of the rule files."""
+    from fraudguard.decisions import policy
     from fraudguard.events.schema import json_schemas
+    from fraudguard.features.registry import FEATURES
+    from fraudguard.rules import editor_schema
+    from fraudguard.rules.registry import fields_of
 
     directory.mkdir(parents=True, exist_ok=True)
-    for name, schema in json_schemas().items():
-        path = directory / f"{name}.json"
+    made: dict[str, object] = {f"{name}.json": schema for name, schema in json_schemas().items()}
+    made |= editor_schema.schemas(fields_of(Settings().rules_dir, FEATURES))
+    made["policy.json"] = policy.json_schema()
+    for name, schema in made.items():
+        path = directory / name
         path.write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         print(path)
 

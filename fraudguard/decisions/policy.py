@@ -249,6 +249,11 @@ class Policy:
         return outcome in self.cases[event_type]
 
 
+def json_schema() -> dict[str, Any]:
+    """What an editor checks a policy file against."""
+    return _File.model_json_schema()
+
+
 def load_policy(path: Path) -> Policy:
     """Read the policy file. Raises BadPolicy."""
     try:

@@ -138,6 +138,11 @@ def load_rules(directory: Path, fields: Sequence[Feature]) -> RuleSet:
     return RuleSet.from_sources(sources, fields)
 
 
+def fields_of(directory: Path, fields: Sequence[Feature]) -> tuple[Feature, ...]:
+    """The built-in features and the windows that the directory's features.yaml declares."""
+    return read_pack(_read_sources(directory)[0], fields).fields
+
+
 def check_directory(directory: Path, fields: Sequence[Feature]) -> tuple[list[Rule], list[Problem]]:
     """The rules that read well, and every problem of the others; runs no case and loads nothing."""
     sources, problems = _read_sources(directory)

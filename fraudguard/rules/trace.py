@@ -311,8 +311,9 @@ def _text(condition: Node, name: str, was: str | None, values: Values, turns: Tu
                 to = {"starts with": f"{term.value}\n{was or ''}"}.get(node.kind, f"{was or ''}\n{term.value}")
                 if turns(to):
                     return to, f"{name} with {_quoted(term.value)}", 1.0
+    patterns = {node.pattern for node in walk(condition) if isinstance(node, Matches)}
     for node in walk(condition):
-        if isinstance(node, Text) and node.value != was and turns(node.value):
+        if isinstance(node, Text) and node not in patterns and node.value != was and turns(node.value):
             return node.value, f"{name} is {_quoted(node.value)}", 1.0
     return ("x", f"{name} is known", 1.0) if was is None and turns("x") else None
 

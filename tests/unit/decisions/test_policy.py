@@ -1,13 +1,16 @@
 """The policy: its decision table, its laws, and the errors people meet in its file."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fraudguard.decisions.policy import Policy, load_policy
+from fraudguard.decisions.policy import Policy, json_schema, load_policy
 from fraudguard.domain import SEVERITIES, Hit, Outcome, Score, Severity, Typology
 from fraudguard.errors import BadPolicy
 
@@ -369,3 +372,11 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     for name in ("none.yaml", "latin.yaml"):
         with pytest.raises(BadPolicy, match=name):
             load_policy(tmp_path / name)
+
+
+def test_the_editors_schema_is_current_and_takes_the_shipped_policy() -> None:
+    """docs/schemas/policy.json is what the reader's models say; `fraudguard schemas` writes it."""
+    root = Path(__file__).parents[3]
+    stored = json.loads((root / "docs/schemas/policy.json").read_text(encoding="utf-8"))
+    assert stored == json_schema()
+    jsonschema.validate(yaml.safe_load((root / "rules/policy.yaml").read_text(encoding="utf-8")), stored)
