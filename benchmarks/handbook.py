@@ -26,6 +26,7 @@ from datetime import UTC, date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
@@ -36,9 +37,11 @@ from sklearn.preprocessing import StandardScaler
 
 from fraudguard.domain import EntityCount, Scalar, Transaction
 from fraudguard.evaluation import average_precision, card_precision_at_k, roc_auc
+from fraudguard.features import facts
 from fraudguard.features.feedback import FeedbackView
 from fraudguard.features.money import load_rates
 from fraudguard.features.registry import FEATURES
+from fraudguard.features.shared import SharedWindows
 from fraudguard.features.state import AccountState
 from fraudguard.rules.registry import RuleSet, load_rules
 
@@ -47,6 +50,7 @@ WEEK: Final = timedelta(days=7)
 STARTS: Final = tuple(date(2018, 7, 25) + WEEK * number for number in range(4))
 CARDS_A_DAY: Final = 100
 CURRENCY: Final = "USD"  # the simulator's has no name
+ZONE: Final = ZoneInfo("UTC")
 LATENESS_S: Final = 3_600
 TOKENS_MAX: Final = 64
 PACK: Final = Path(__file__).parent / "handbook"
@@ -127,15 +131,22 @@ def play(stream: pd.DataFrame, views: Sequence[FeedbackView], first_day: int) ->
     Rows of an account must be in order. Views are complete: days that a label could not have reached are not read.
     """
     rates = load_rates(CURRENCY)
+    nothing_declared = SharedWindows((), ())
     states: dict[int, AccountState] = {}
     for row in stream.itertuples():
         event = payment(row.Index, row.time, row.customer, row.terminal, row.amount)
         state = states.get(row.customer)
         if state is None:
             state = states[row.customer] = AccountState(
-                event.account_id, _Characters(), rates=rates, tokens_max=TOKENS_MAX, lateness_s=LATENESS_S
+                event.account_id,
+                _Characters(),
+                rates=rates,
+                tokens_max=TOKENS_MAX,
+                lateness_s=LATENESS_S,
+                zone=ZONE,
+                windows=(),
             )
-        features = state.take(event, views[0]).features
+        features = state.take(event, views[0], nothing_declared).features
         if row.day >= first_day:
             values = [features[name] for name in NUMBERS]
             for view in views[1:]:
@@ -154,7 +165,7 @@ class Work:
     parts: int
 
     def part(self, number: int) -> tuple[list[int], list[list[float]]]:
-        """The rows of every so manieth account."""
+        """The rows of one share of the accounts."""
         rows = self.stream[self.stream["customer"] % self.parts == number]
         played = list(play(rows, self.views, self.first_day))
         return [index for index, _ in played], [values for _, values in played]
@@ -196,7 +207,9 @@ def features(path: Path, starts: Sequence[date], processes: int) -> tuple[Table,
         with multiprocessing.get_context("fork").Pool(processes, _work.append, (work,)) as pool:
             for numbers, played in pool.imap_unordered(_part, range(work.parts)):
                 values[numbers] = played
-        np.save(file, values[kept.index])
+        half = file.with_suffix(".half.npy")
+        np.save(half, values[kept.index])
+        half.replace(file)
     values = np.load(file)
     columns = dict(zip(NUMBERS, values.T, strict=False))
     customer, day = kept["customer"].to_numpy().astype(np.int64), kept["day"].to_numpy()
@@ -205,8 +218,9 @@ def features(path: Path, starts: Sequence[date], processes: int) -> tuple[Table,
 
 
 def _key(path: Path, starts: Sequence[date]) -> str:
-    """Of everything that the features depend on but the code: remove the file after changing that."""
-    return hashlib.sha256(repr((str(path), path.stat().st_size, list(starts), NUMBERS)).encode()).hexdigest()[:12]
+    """Of everything that the features depend on, the code of the features room and of this file included."""
+    code = [file.read_bytes() for file in (*sorted(Path(facts.__file__).parent.glob("*.py")), Path(__file__))]
+    return hashlib.sha256(repr((str(path), path.stat().st_size, list(starts), code)).encode()).hexdigest()[:12]
 
 
 def hits(table: Table, rules: RuleSet) -> Flags:

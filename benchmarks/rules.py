@@ -413,7 +413,7 @@ def memory(count: int, events: Sequence[Inputs], total: int, reloads: int, seed:
 
     def reload() -> None:
         for _ in range(reloads // 10):
-            other = RuleSet(rules.sources, rules.rules, FEATURES)  # the gate's child process is not this one's memory
+            other = RuleSet.from_published(rules.sources, FEATURES)
             other.evaluate(events[0])
             other.close()
 

@@ -18,6 +18,7 @@ import orjson
 
 from fraudguard.config import Settings
 from fraudguard.decisions.pages import PAGE_MAX
+from fraudguard.decisions.policy import Verdict as PolicyVerdict
 from fraudguard.decisions.repository import Repository, connect
 from fraudguard.domain import Hit, Outcome, Scalar, Score, Typology, Window
 from fraudguard.errors import BadInput
@@ -44,7 +45,8 @@ STOPPED: Final = frozenset({Outcome.REVIEW, Outcome.BLOCK})  # the outcomes that
 class Past:
     """One decision of the past with everything its rules and policy saw.
 
-    inputs: what a rule may name. verdict: the newest label's; None where there is none and the label delay is not over.
+    inputs: what a rule may name. verdict: the newest label's, legitimate without one; None until the label delay is
+    over.
     """
 
     decision_id: str
@@ -111,10 +113,7 @@ def past_of(body: Mapping[str, Any], chat: str | None, verdict: Verdict | None, 
         degraded_reason=None if score else next((r for r in decision["reasons"] if r in degraded), None),
         late=body["late"],
         outcome=Outcome(decision["outcome"]),
-        hits=tuple(
-            Hit(hit["rule"], hit["version"], Outcome(hit["outcome"]), hit["reason"], hit["state"])
-            for hit in body["hits"]
-        ),
+        hits=tuple(Hit(**hit | {"outcome": Outcome(hit["outcome"])}) for hit in body["hits"]),
         rules_version=decision["rules_version"],
         policy_version=body["policy_version"],
         verdict=verdict,
@@ -150,9 +149,9 @@ class Evaluation:
             hits.sort(key=lambda hit: self._order[hit.rule])
         return hits
 
-    def outcome(self, past: Past, hits: Sequence[Hit]) -> Outcome:
+    def verdict(self, past: Past, hits: Sequence[Hit]) -> PolicyVerdict:
         """As the policy decides."""
-        return self._policy.decide(past.event_type, past.score, hits, past.degraded_reason, past.late).outcome
+        return self._policy.decide(past.event_type, past.score, hits, past.degraded_reason, past.late)
 
     def _plan(self, version: str) -> tuple[RuleSet, frozenset[str]]:
         """What is to be evaluated, and which stored hits are taken over, of decisions made with this set."""
@@ -274,7 +273,7 @@ class Run:
         """Evaluate and count one decision."""
         count = self.backtest
         hits = self._evaluation.hits(past)
-        outcome = self._evaluation.outcome(past, hits)
+        outcome = self._evaluation.verdict(past, hits).outcome
         count.total.add(past)
         count.first = min(past.event_time, count.first or past.event_time)
         count.last = max(past.event_time, count.last or past.event_time)
@@ -397,9 +396,10 @@ class _Stored:
                 features |= declared.get(event_id, {})
                 for field, name in rules.memberships:
                     _answer(features, field, listed[name], name, stored.event_time)
-                verdict: Verdict | None = verdicts.get(event_id) or (
-                    "legitimate" if stored.event_time < settled else None
-                )
+                # A fraud may be known at once, the lack of one only later: before that, shares would mislead.
+                verdict: Verdict | None = None
+                if stored.event_time < settled:
+                    verdict = verdicts.get(event_id, "legitimate")
                 if save:
                     save.write(orjson.dumps({"body": body, "chat": chat, "verdict": verdict}) + b"\n")
                 yield past_of(body, chat, verdict, degraded)
@@ -444,8 +444,8 @@ class _Stored:
 def _answer(
     features: dict[str, Scalar], field: str, entries: Mapping[str, datetime | None], name: str, at: datetime
 ) -> None:
-    """Whether the event's entity is on a list: as stored, else by the entries of today."""
+    """Whether the event's entity is on a list: as stored, else by the entries of today; missing without an entity."""
     asked, value = membership(field, name), features.get(field)
-    if asked not in features and isinstance(value, str):
-        until = entries.get(value, at)
-        features[asked] = until is None or at < until
+    if asked not in features:
+        until = entries.get(value, at) if isinstance(value, str) else at
+        features[asked] = (until is None or at < until) if isinstance(value, str) else None

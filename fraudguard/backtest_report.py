@@ -14,6 +14,8 @@ from fraudguard.domain import Outcome
 RULES_DRAWN_MAX: Final = 6
 _COLOURS: Final = {"fraud": "#b3261e", "legitimate": "#5b8c5a", "open": "#9aa0a6"}
 
+_SAID: Final = {"open": "not known yet"}
+
 
 def render(backtest: Backtest, currency: str) -> str:
     """The page. currency: of the money."""
@@ -23,7 +25,7 @@ def render(backtest: Backtest, currency: str) -> str:
     parts = [
         f"# Backtest: {total.all:,} decisions, {backtest.first:%Y-%m-%d} to {backtest.last:%Y-%m-%d}",
         f"Known fraud {total.fraud:,} ({currency} {total.fraud_money:,.0f}), known legitimate {total.legitimate:,}, "
-        f"not known yet {total.open:,}. An unlabelled decision is legitimate once the label delay is over.",
+        f"not known yet {total.open:,}. Truth counts once the label delay is over; legitimate without a label.",
         *_missing(backtest),
         "## What would have changed",
         _effect(backtest, currency),
@@ -94,8 +96,11 @@ def _rules(backtest: Backtest, currency: str) -> str:
     rows: list[tuple[str, ...]] = [
         ("rule", "state", "hits", "a day", "precision", "recall", *money, "alone", "mostly together with"),
     ]
+    silent = sorted(t.rule.id for t in backtest.rules.values() if not t.hits.all and not t.changed)
     for tally in _ranked(backtest):
         hits, rule = tally.hits, tally.rule
+        if rule.id in silent:
+            continue
         most = ", ".join(f"{other} {count / hits.all:.0%}" for other, count in tally.overlap.most_common(2))
         rows.append((
             f"{rule.id} v{rule.version}" + (" *" if tally.changed else ""), rule.state, f"{hits.all:,}",
@@ -104,7 +109,8 @@ def _rules(backtest: Backtest, currency: str) -> str:
             f"{hits.fraud_money:,.0f}", f"{hits.legitimate_money:,.0f}", f"{tally.alone.all:,}", most or "-",
         ))  # fmt: skip
     note = "\\* new, or other than the rule that decided. alone: no other live rule hit."
-    return _table(rows) + "\n\n" + note
+    without = f"Without a hit: {', '.join(silent)}." if silent else ""
+    return "\n\n".join(filter(None, (_table(rows), note, without)))
 
 
 def _ranked(backtest: Backtest) -> list[RuleTally]:
@@ -161,7 +167,7 @@ def draw(backtest: Backtest, path: Path) -> None:
     for row, line in enumerate(counts):
         for column, count in enumerate(line):
             matrix.text(column, row, f"{count:,}" if count else "", ha="center", va="center")
-    matrix.set_xticks(range(len(names)), names)
+    matrix.set_xticks(range(len(names)), names, rotation=25)
     matrix.set_yticks(range(len(names)), names)
     matrix.set_xlabel("with these rules")
     matrix.set_ylabel("as decided")
@@ -176,6 +182,8 @@ def draw(backtest: Backtest, path: Path) -> None:
         money.bar_label(bars, fmt="{:,.0f}")
     money.set_xticks(range(2), ["as decided", "with these rules"])
     money.set_title("money stopped (review or block)")
+    money.ticklabel_format(axis="y", style="plain")
+    money.margins(y=0.15)
     money.legend()
     for i, tally in enumerate(drawn):
         _draw_days(figure.add_subplot(grid[1 + i, :]), tally, backtest)
@@ -195,9 +203,10 @@ def _draw_days(axes: Any, tally: RuleTally, backtest: Backtest) -> None:
     below = [0] * len(days)
     for name, colour in _COLOURS.items():
         counts = [_of_day(tally, day, name) for day in days]
-        axes.bar(days, counts, bottom=below, color=colour, label=name, width=0.9)
+        axes.bar(days, counts, bottom=below, color=colour, label=_SAID.get(name, name), width=0.9)
         below = [a + b for a, b in zip(below, counts, strict=True)]
     axes.set_title(f"{tally.rule.id}: hits a day", loc="left", fontsize=9)
+    axes.margins(y=0.25)
     axes.legend(loc="upper right", fontsize=7, ncols=3)
 
 

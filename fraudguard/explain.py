@@ -30,6 +30,8 @@ from fraudguard.rules.validators import Type, field_type, suggest
 from fraudguard.rules.values import Value, read_values
 
 NEAR_MISSES_MAX: Final = 10
+LINE_CHARS_MAX: Final = 150  # of a rendered line; patterns and lists of phrases are cut in their middle
+SHORT_CHARS_MAX: Final = 30  # of a text that is told again where it would have to change
 # What an event is, and what follows from `risk`: no value of these alone can be another.
 _GIVEN: Final = {"event_type", "degraded", "typology"}
 
@@ -374,7 +376,14 @@ def render(explanation: Explanation) -> str:
             f"  {_then(s.outcome, e)}, severity {s.severity or '-'}: {', '.join(s.reasons) or '-'}",
             f"  live rules that hit: {', '.join(s.rules) or 'none'}",
         ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(_one_line, lines)) + "\n"
+
+
+def _one_line(text: str) -> str:
+    """What people wrote may have line breaks; what was found stands at the end of a line, so the middle is left out."""
+    text = text.replace("\n", " / ")
+    half = LINE_CHARS_MAX // 2
+    return text if len(text) <= LINE_CHARS_MAX else f"{text[:half].rstrip()} ... {text[-half:].lstrip()}"
 
 
 def _asked_lines(asked: Asked, e: Explanation) -> list[str]:
@@ -421,7 +430,9 @@ def _within(band: Band, risk: float) -> bool:
 
 
 def _turn(turn: Turn, e: Explanation) -> str:
-    return f"{turn.change.text} (was {show(turn.change.was)}): {_then(turn.outcome, e)}"
+    was = turn.change.was
+    before = f" (was {show(was)})" if not isinstance(was, str) or len(was) <= SHORT_CHARS_MAX else ""
+    return f"{turn.change.text}{before}: {_then(turn.outcome, e)}"
 
 
 def _then(outcome: Outcome, e: Explanation) -> str:

@@ -81,7 +81,7 @@ def pack_of(files: Mapping[str, str], fields: Sequence[Feature]) -> Pack:
 
 
 async def open_pack(repository: Repository, rules_version: str, policy_version: str, fields: Sequence[Feature]) -> Pack:
-    """A stored pack, which was judged when published. Raises NotFound; BadSettings if this build cannot read it."""
+    """A stored pack, judged when it was published. Raises NotFound, and BadSettings if this build cannot read it."""
     sources = json.loads(await repository.document("rules", rules_version))
     policy_source = await repository.document("policy", policy_version)
     try:
@@ -171,6 +171,11 @@ class Publishing:
     async def head(self) -> Head | None:
         """What is in force; None before the first release."""
         return await self._repository.rulebook.head()
+
+    async def base(self, rules_dir: Path) -> int:
+        """See `read_base`."""
+        head = await self.head()
+        return read_base(rules_dir, await self._repository.rulebook.release(head.number) if head else None)
 
     async def rules(self, stored: Head | Release) -> tuple[Rule, ...]:
         """The rules of a release as written."""
@@ -360,13 +365,16 @@ def open_publishing(settings: Settings, repository: Repository) -> Publishing:
     )
 
 
-def read_base(rules_dir: Path, head: Head | None) -> int:
-    """The release that the files were edited from; 0 if there is none yet. Raises Conflict if nobody knows."""
+def read_base(rules_dir: Path, head: Release | None) -> int:
+    """The release that the files were edited from; 0 if there is none yet. Raises Conflict if nobody knows.
+
+    head: the release in force.
+    """
     path = rules_dir / RELEASE_FILE
     try:
         return int(path.read_text(encoding="ascii"))
     except FileNotFoundError:
-        if head is None or head.number == 1:  # the first one was made of files that knew of no release
+        if head is None or head.parent == 0:  # made of files that knew of no release
             return head.number if head else 0
         hint = f"`fraudguard rules pull` writes it, or write the number of the release you edited into {path}"
         raise Conflict(

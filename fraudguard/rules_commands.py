@@ -116,8 +116,6 @@ def show(
 def status() -> None:
     """What is in force, what waits for approval, and whether the files here are the same."""
 
-    from fraudguard.rulebook import read_base
-
     async def work(settings: Settings, repository: "Repository", book: "Publishing") -> None:
         head = await book.head()
         if head is None:
@@ -130,7 +128,7 @@ def status() -> None:
             print(f"release {release.number:<4} {standing} {release.author}: {release.note}")
         pack = _pack(settings)
         same = head and (head.rules_version, head.policy_version) == (pack.rules.version, pack.policy.version)
-        base = read_base(settings.rules_dir, head)
+        base = await book.base(settings.rules_dir)
         other = f"other than in force, edited from release {base}: see `fraudguard rules diff`"
         print(f"files:    {'as in force' if same else other}")
         pack.close()
@@ -175,12 +173,12 @@ def show_diff(
 def publish(note: _Note) -> None:
     """Enter the files here as a release. It decides once somebody else has approved it."""
 
-    from fraudguard.rulebook import read_base, write_base
+    from fraudguard.rulebook import write_base
 
     async def work(settings: Settings, repository: "Repository", book: "Publishing") -> None:
         pack = _pack(settings)
         try:
-            base = read_base(settings.rules_dir, await book.head())
+            base = await book.base(settings.rules_dir)
             now = SystemClock().now()
             done = await book.publish(pack, base=base, author=operator(), via="files", note=note, now=now)
         finally:
@@ -222,13 +220,13 @@ def rollback(
 def pull(force: Annotated[bool, typer.Option(help="Overwrite files that were edited here.")] = False) -> None:
     """Write the files of the release in force here, to be committed."""
 
-    from fraudguard.rulebook import read_base, write_base, write_files
+    from fraudguard.rulebook import write_base, write_files
 
     async def work(settings: Settings, repository: "Repository", book: "Publishing") -> int:
         head = await book.head()
         if head is None:
             raise NotFound("no rules are in force yet")
-        base = read_base(settings.rules_dir, head)
+        base = await book.base(settings.rules_dir)
         if not force and base:
             pack = _pack(settings)
             edited = pack.files != await book.files(base)
@@ -283,7 +281,7 @@ def backtest(
     with Progress(
         *Progress.get_default_columns()[:1], MofNCompleteColumn(), TimeElapsedColumn(), console=Console(stderr=True)
     ) as bar:
-        task = bar.add_task("decisions")
+        task = bar.add_task("decisions", total=None)
         count = asyncio.run(run(settings, source, release, lambda: bar.advance(task)))
     page = render(count, settings.base_currency)
     print(page)

@@ -43,12 +43,11 @@ def assert_same_features(a: DecisionRecord, b: DecisionRecord, tolerance: float)
 
 def settings_for(bootstrap: str, database_url: str, **others: object) -> Settings:
     """Settings of a test's own Kafka and database, whatever the environment says."""
+    files = {"rules_dir": ROOT / "rules", "policy_path": ROOT / "rules/policy.yaml"}
     return Settings(
         kafka_bootstrap=bootstrap,
         database_url=SecretStr(database_url),
-        rules_dir=ROOT / "rules",
-        policy_path=ROOT / "rules/policy.yaml",
-        **{"session_timeout_s": 3.0, **others},  # type: ignore[arg-type]  # checked by pydantic
+        **{"session_timeout_s": 3.0, **files, **others},  # type: ignore[arg-type]  # checked by pydantic
     )
 
 

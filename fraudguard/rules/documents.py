@@ -44,6 +44,10 @@ class Problem:
         return "\n    ".join([*lines, f"hint: {self.hint}"] if self.hint else lines)
 
 
+# Beyond Unicode, which PyYAML fails on, and half a character, which nothing could print or store afterwards.
+_NO_CHARACTER = re.compile(r"\\u[dD][89A-Fa-f]|\\U(?!0010|000[0-9A-Fa-f])[0-9A-Fa-f]{8}|\\U0000[dD][89A-Fa-f]")
+
+
 class Reader:
     """Reads one file; collects its problems. expressions: the names whose values are expressions."""
 
@@ -67,6 +71,9 @@ class Reader:
         """The documents of the file, empty ones left out; None when it is not YAML, which is noted."""
         if len(self.text) > FILE_LENGTH_MAX:
             self.problem(0, f"the file is longer than {FILE_LENGTH_MAX:,} characters", "split it")
+            return None
+        if found := _NO_CHARACTER.search(self.text):
+            self.problem(found.start(), "an escape that stands for no character", "write the character itself")
             return None
         try:
             return [node for node in yaml.compose_all(self.text, Loader=yaml.SafeLoader) if node is not None]

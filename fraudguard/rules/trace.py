@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from fraudguard.domain import Scalar
 from fraudguard.rules.expression import (
+    HOUR_OF_DAY,
     And,
     Arithmetic,
     Between,
@@ -21,6 +22,7 @@ from fraudguard.rules.expression import (
     Field,
     Flag,
     Known,
+    Listed,
     Matches,
     Negative,
     Node,
@@ -126,8 +128,8 @@ def spell(node: Node) -> str:
         case Field():
             own = node.name.removeprefix(ATTRIBUTE)
             return f'{ATTRIBUTE}"{own}"' if own != node.name and not re.fullmatch(r"\w+", own) else node.name
-        case Number():
-            return _digits(node.value)
+        case Number(unit=unit):
+            return _clock(node.value) if unit == HOUR_OF_DAY else f"{_digits(node.value)} {unit}".rstrip()
         case Text():
             return _quoted(node.value)
         case Flag():
@@ -142,6 +144,8 @@ def spell(node: Node) -> str:
         case Within():
             verb = "not in" if node.negated else "in"
             return f"{_within(node.value, *_CLAUSES)} {verb} [{', '.join(map(spell, node.options))}]"
+        case Listed():
+            return f"{spell(node.value)} {'not in' if node.negated else 'in'} @{node.list}"
         case Between():
             value, low, high = (_within(part, *_CLAUSES) for part in (node.value, node.low, node.high))
             return f"{value} {'not between' if node.negated else 'between'} {low} and {high}"
@@ -188,6 +192,11 @@ def _digits(value: float) -> str:
     before, _, after = whole.partition(".")
     grouped = f"{int(before):_}" if abs(value) >= 10_000 and math.isfinite(value) else before
     return f"{grouped}.{after}" if after.strip("0") else grouped
+
+
+def _clock(hours: float) -> str:
+    minutes = round(hours * 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}"
 
 
 def _quoted(text: str) -> str:

@@ -53,7 +53,7 @@ def _words(model: type[Transaction] | type[Message], name: str) -> tuple[str, ..
 
 
 # A comparison with any other word can never hold, which nobody means.
-_VOCABULARY: Final[Mapping[str, tuple[str, ...]]] = {
+VOCABULARY: Final[Mapping[str, tuple[str, ...]]] = {
     "event_type": ("transaction", "message"),
     "direction": _words(Transaction, "direction"),
     "kind": _words(Transaction, "kind"),
@@ -200,7 +200,7 @@ class _Checker:
         self.fault(right, f"{name} is {_a(left_kind)}, this is {_a(right_kind)}", _quoted(right) or _quoted(left))
 
     def word(self, field: Field, text: Text) -> None:
-        known = _VOCABULARY.get(field.name, ())
+        known = VOCABULARY.get(field.name, ())
         if known and text.value not in known:
             self.fault(text, f'{field.name} is never "{text.value}"', suggest(text.value, known) or _or(known))
 

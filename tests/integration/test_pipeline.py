@@ -17,7 +17,7 @@ from support import assert_same_features, settings_for
 from fraudguard.assembly import Parts, load_parts, open_pipeline
 from fraudguard.clock import SystemClock
 from fraudguard.config import Settings
-from fraudguard.decisions.repository import Changes, StoredState, connect
+from fraudguard.decisions.repository import Changes, connect
 from fraudguard.domain import (
     DecisionRecord,
     Event,
@@ -347,8 +347,10 @@ async def test_a_decision_from_before_severities_replays(database_url: str, part
     copy = replace(asked, decision=older, event=asked.event.model_copy(update={"event_id": "older"}))
     async with connect(database_url) as repository:
         version = (await repository.states([account]))[account]
-        await repository.commit(Changes(records=[copy], states={account: StoredState(version.version, version.body)}))
-        replayer = Replayer(repository)
+        head = await repository.rulebook.head()
+        assert head is not None
+        await repository.commit(Changes(records=[copy], states={account: version}, activation=head.activation))
+        replayer = Replayer(repository, FEATURES_IN_CNY)
         try:
             proof = await replayer.replay("older")
         finally:
@@ -366,7 +368,7 @@ async def test_explain_agrees_with_what_is_stored(database_url: str, scoring: Pa
     async with connect(database_url) as repository:
         for record in made:
             timeline = await repository.timeline(record)
-            explainer = Explainer(record, timeline, scoring.rules, scoring.policy)
+            explainer = Explainer(record, timeline, scoring.pack.rules, scoring.pack.policy, FEATURES_IN_CNY)
             explanation = explainer.explain()
             explained.append(explanation)
             assert explanation.agrees

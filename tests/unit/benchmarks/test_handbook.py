@@ -15,6 +15,7 @@ from benchmarks.handbook import (
     PACK,
     SHARES,
     TOKENS_MAX,
+    ZONE,
     Table,
     by_hits,
     counts,
@@ -27,6 +28,7 @@ from benchmarks.handbook import (
 from fraudguard.features.feedback import FeedbackView
 from fraudguard.features.money import load_rates
 from fraudguard.features.registry import FEATURES
+from fraudguard.features.shared import SharedWindows
 from fraudguard.features.state import AccountState
 from fraudguard.rules.registry import load_rules
 
@@ -100,9 +102,17 @@ def test_playing_accounts_apart_is_the_stream_in_event_time(rows: list[tuple[int
             view.mark(unlabelled.pop(0)[1], +1)
         state = states.setdefault(
             row.customer,
-            AccountState(event.account_id, _Characters(), rates=rates, tokens_max=TOKENS_MAX, lateness_s=LATENESS_S),
+            AccountState(
+                event.account_id,
+                _Characters(),
+                rates=rates,
+                tokens_max=TOKENS_MAX,
+                lateness_s=LATENESS_S,
+                zone=ZONE,
+                windows=(),
+            ),
         )
-        features = state.take(event, view).features
+        features = state.take(event, view, SharedWindows((), ())).features
         view.count(event)
         if row.fraud:
             unlabelled.append((row.time, event))

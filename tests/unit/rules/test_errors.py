@@ -5,19 +5,17 @@ FRAUDGUARD_RECORD=1 writes the texts anew; review the difference.
 
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fraudguard.errors import BadRule
-from fraudguard.features.registry import FEATURES
+from fraudguard.features.registry import features_in
 from fraudguard.rules.registry import RuleSet, load_rules
 
 GOLDEN = Path(__file__).parent / "golden"
 PACK = sorted((GOLDEN / "pack").glob("*.yaml"))
-# The registry as an installation has it whose base currency is CNY.
-FIELDS = [replace(feature, unit="CNY") if feature.unit == "base currency" else feature for feature in FEATURES]
+FIELDS = features_in("CNY")
 
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.yaml")), ids=lambda path: path.stem)
@@ -43,7 +41,7 @@ def test_all_problems_of_a_directory_are_told_at_once(tmp_path):
         (tmp_path / f"{name}.yaml").write_bytes((GOLDEN / f"{name}.yaml").read_bytes())
     (tmp_path / "gbk.yml").write_bytes("description: 急用钱".encode("gbk"))
     with pytest.raises(BadRule) as caught:
-        load_rules(tmp_path, FEATURES)
+        load_rules(tmp_path, FIELDS)
     assert "gbk.yml:1:1: not UTF-8 text" in str(caught.value)
     assert "look_ahead.yaml:7:16" in str(caught.value)
     assert "unknown_field.yaml:6:7" in str(caught.value)
@@ -52,4 +50,4 @@ def test_all_problems_of_a_directory_are_told_at_once(tmp_path):
 def test_a_missing_directory_is_named(tmp_path):
     """A wrong path is said to be wrong, not taken for an empty rule set."""
     with pytest.raises(BadRule, match="no such directory"):
-        load_rules(tmp_path / "nowhere", FEATURES)
+        load_rules(tmp_path / "nowhere", FIELDS)

@@ -101,6 +101,10 @@ def test_a_good_rule_is_kept_beside_a_bad_one(rule_text, fields):
         "? [a]\n: b",
         "when: " + "(" * 9_000,
         "x: " + "y" * 1_000_001,
+        'id: "\\U00110000"',
+        'id: "\\UFFFFFFFF"',
+        'owner: "\\ud800"',
+        'owner: "\\U0000DFFF"',
     ],
 )
 def test_no_file_whatsoever_crashes_the_reader(text, fields):

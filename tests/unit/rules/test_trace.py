@@ -125,6 +125,18 @@ def test_a_pattern_shows_what_it_matched():
     assert [(p.phrase, p.excerpt) for p in part.found] == [("code is 123", "your code is 123, keep it")]
 
 
+def test_lists_money_and_times_are_spelled_as_written():
+    """And a list is read by its own name."""
+    source = "ip not in @bad_ips and amount >= 50_000 USD and local_time >= 22:30"
+    condition = parse(source)
+    assert spell(parse("ip not in @bad_ips and n >= 22:30")) == "ip not in @bad_ips and n >= 22:30"
+    assert "50_000 USD" in spell(condition)
+    part = trace(parse("ip in @bad_ips"), {"ip": "10.0.0.1", "ip in @bad_ips": True})
+    assert (part.holds, part.values) == (True, (("ip", "10.0.0.1"), ("ip in @bad_ips", True)))
+    (change,) = changes(parse("ip in @bad_ips"), {"ip in @bad_ips": True}, {"ip": "text", "ip in @bad_ips": "boolean"})
+    assert change.text == "ip in @bad_ips is false"
+
+
 def test_a_node_without_words_is_shown_by_its_fields():
     """A kind of node that trace does not know still reads as something."""
 
