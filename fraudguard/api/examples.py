@@ -147,6 +147,7 @@ cases:
   - given: {direction: debit, "counterparty_id in @mule_accounts": false}
     expect: no_hit
 """
+_LINES = [f"+{line}" for line in POLICE_FILE.splitlines()]
 TRIAL_FILE = POLICE_FILE.replace("state: live", "state: shadow")
 FILES: dict[str, Any] = {"release": 1, "files": {"police.yaml": POLICE_FILE}}
 CHANGE: dict[str, Any] = {"files": {"police.yaml": POLICE_FILE}}
@@ -157,7 +158,7 @@ PROPOSALS: list[dict[str, Any]] = [
 CHECKED: dict[str, Any] = {
     "faults": "",
     "notices": ["named-by-the-police is new, live", "named-by-the-police goes live without having been in shadow"],
-    "diff": "--- in force/police.yaml\n+++ new/police.yaml\n@@ -0,0 +1,16 @@\n+id: named-by-the-police\n+version: 1",
+    "diff": "\n".join(["--- in force/police.yaml", "+++ new/police.yaml", f"@@ -0,0 +1,{len(_LINES)} @@", *_LINES]),
 }
 PUBLISHED: dict[str, Any] = {"number": 2, "active": False, "notices": CHECKED["notices"]}
 AGREEMENT = {"note": "agreed: these accounts are certain"}

@@ -7,6 +7,7 @@ import jsonschema
 import pytest
 from api_support import Api
 
+from fraudguard.api import examples
 from fraudguard.domain import Role
 
 # The story's order: what a step reads, an earlier one has written. Steps not named here fail the test.
@@ -92,6 +93,20 @@ async def test_every_example_works(api: Api) -> None:
                 validator = jsonschema.Draft202012Validator({**schema, "components": document["components"]})
                 validator.validate(response.json())
                 assert response.json() not in EMPTY_LISTS, f"{name} found nothing"
+
+
+async def test_the_rule_examples_say_what_comes_back(api: Api) -> None:
+    """Notices and difference of the example's file, on the rules as they ship, are word for word those shown."""
+    first = await api.send(Role.ADMIN, "POST", "/v1/screen", json=examples.TRANSACTION)
+    assert first.status_code == 200
+    checked = await api.send(Role.ADMIN, "POST", "/v1/rules/check", json=examples.CHANGE)
+    assert checked.json() == examples.CHECKED
+    published = await api.send(Role.ADMIN, "POST", "/v1/rules/releases", json=examples.PROPOSALS[0])
+    assert published.json() == examples.PUBLISHED
+    approved = await api.send(Role.RISK_MANAGER, "POST", "/v1/rules/releases/2/approve", json=examples.AGREEMENT)
+    assert approved.json() == {"number": 2, "active": True}
+    release = (await api.send(Role.ADMIN, "GET", "/v1/rules/releases/2")).json()
+    assert (release["diff"], release["note"]) == (examples.RELEASE["diff"], examples.RELEASE["note"])
 
 
 @pytest.mark.parametrize("status", ["401", "404", "422"])
