@@ -1,10 +1,10 @@
 """`python -m benchmarks.backtest`: decisions a second that a backtest judges, from PostgreSQL and from a saved file.
 
 Generated stories go through the pipeline with the model off, on an embedded PostgreSQL; their decisions and labels are
-then repeated under other accounts until there are enough. Rows: one rule of the shipped pack changed (the others' hits
-are taken over), and every rule under a new version (all are evaluated), by `backtest.run`, as the command does. Decisions/s are from
-the call to its return less the time to check the rule files, by the clock and by this process's CPU time; PostgreSQL's
-own is on another core. `first` is how long the first decision took to arrive.
+then repeated under other accounts until there are enough. Rows: the condition of one rule of the shipped pack changed
+(where the others held is stored), and that of every rule (all are evaluated). Decisions/s are of `backtest.run`, as the
+command calls it, less the time to check the rule files: by the clock, and by this process's CPU time; PostgreSQL works
+on another core. `first` is how long the first decision took to arrive.
 """
 
 import argparse
@@ -82,12 +82,14 @@ async def copy(connection: asyncpg.Connection, table: str, copies: int) -> None:
 
 
 def changed(rules: Path, directory: Path, pattern: str) -> Path:
-    """A copy of the rule files in which every rule that the pattern finds has a higher version."""
+    """A copy of the rule files in which every rule that the pattern finds has another condition of the same meaning."""
     shutil.copytree(rules, directory)
     for path in directory.glob("*.yaml"):
-        if path.name != "policy.yaml":
-            text = path.read_text(encoding="utf-8")
-            path.write_text(re.sub(rf"(?m)^(id: (?:{pattern})\nversion: )(\d+)", r"\g<1>9\2", text), encoding="utf-8")
+        parts = re.split(r"(?m)^---\n", path.read_text(encoding="utf-8"))
+        for i, part in enumerate(parts):
+            if re.search(rf"(?m)^id: (?:{pattern})$", part):
+                parts[i] = re.sub(r"(?m)^when: \|\n", "when: |\n  not amount < 0 and\n", part)
+        path.write_text("---\n".join(parts), encoding="utf-8")
     return directory
 
 

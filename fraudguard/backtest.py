@@ -1,17 +1,18 @@
 """What a rule set would have done to decisions of the past: hits, money, alerts and the outcomes it changes.
 
-Evaluates with the same RuleSet and Policy as the stream. A rule that stood word for word in the set that decided is not
-evaluated again: its stored hits are what an evaluation would give (contract 2; the tests hold this to a full one).
+Evaluates with the same RuleSet and Policy as the stream. A rule whose condition stood in the set that decided is not
+evaluated again: it held where it was stored as a hit (contract 2; the tests hold this to a full evaluation).
 Knows stored decisions and files of them; knows no model: the risk is the one that was stored.
 """
 
+import json
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, BinaryIO, Final, Literal
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -20,7 +21,8 @@ from fraudguard.config import Settings
 from fraudguard.decisions.pages import PAGE_MAX
 from fraudguard.decisions.policy import Verdict as PolicyVerdict
 from fraudguard.decisions.repository import Repository, connect
-from fraudguard.domain import Hit, Outcome, Scalar, Score, Typology, Window
+from fraudguard.decisions.rulebook import Release
+from fraudguard.domain import Feature, Hit, Outcome, Scalar, Score, Typology, Window
 from fraudguard.errors import BadInput
 from fraudguard.features.declared import AccountWindows
 from fraudguard.features.event import event_features
@@ -30,6 +32,7 @@ from fraudguard.features.registry import features_in
 from fraudguard.features.shared import SharedWindows
 from fraudguard.features.timeline import CHAT_SPAN
 from fraudguard.rulebook import Pack, open_publishing, read_pack
+from fraudguard.rules.declarations import read_declarations
 from fraudguard.rules.expression import Field, Listed, membership, walk
 from fraudguard.rules.registry import RuleSet
 from fraudguard.rules.schema import Rule
@@ -130,34 +133,52 @@ def _identity(rule: Rule) -> tuple[object, ...]:
     return rule.version, rule.condition, rule.state, rule.outcome, rule.reason, rule.severity, rule.rollout
 
 
+def same_conditions(ours: RuleSet, theirs: RuleSet) -> frozenset[str]:
+    """Ids of active rules of ours that hold exactly where the rule of theirs with this id holds."""
+    known = {rule.id: rule.condition for rule in theirs.active}
+    keys = {window.name: window.key for window in theirs.windows}
+    counted = {window.name for window in ours.windows if keys.get(window.name) == window.key}
+    other = {window.name for window in ours.windows} - counted
+    return frozenset(
+        rule.id
+        for rule in ours.active
+        if known.get(rule.id) == rule.condition
+        and not any(isinstance(node, Field) and node.name in other for node in walk(rule.condition))
+    )
+
+
 class Evaluation:
     """The hits and outcome of a candidate set on decisions of the past."""
 
     def __init__(self, pack: Pack, deciding: Mapping[str, RuleSet]) -> None:
         """deciding: rule sets by version, as far as they are known; without one all rules are evaluated."""
         self._rules, self._policy, self._deciding = pack.rules, pack.policy, deciding
-        rules = pack.rules
-        self._order = {rule.id: i for i, rule in enumerate(rules.active)}
         self._plans: dict[str, tuple[RuleSet, frozenset[str]]] = {}
 
     def hits(self, past: Past) -> list[Hit]:
         """As RuleSet.evaluate would give them."""
         rest, same = self._plan(past.rules_version)
-        hits = rest.evaluate(past.inputs)
-        if same and past.hits:
-            hits += [hit for hit in past.hits if hit.rule in same]
-            hits.sort(key=lambda hit: self._order[hit.rule])
-        return hits
+        hits = rest.evaluate(past.inputs) if rest.active else []
+        if not same or not past.hits:
+            return hits
+        held = {hit.rule for hit in hits} | {hit.rule for hit in past.hits if hit.rule in same}
+        return self._rules.hits_of(held, past.account_id)
 
     def verdict(self, past: Past, hits: Sequence[Hit]) -> PolicyVerdict:
         """As the policy decides."""
         return self._policy.decide(past.event_type, past.score, hits, past.degraded_reason, past.late)
 
+    def outcome(self, past: Past, hits: Sequence[Hit]) -> Outcome:
+        """The verdict's; the stored one where the same hits were decided by this very policy."""
+        if past.policy_version == self._policy.version and past.hits == tuple(hits):
+            return past.outcome
+        return self.verdict(past, hits).outcome
+
     def _plan(self, version: str) -> tuple[RuleSet, frozenset[str]]:
         """What is to be evaluated, and which stored hits are taken over, of decisions made with this set."""
         if version not in self._plans:
             decided = self._deciding.get(version)
-            same = same_rules(self._rules.active, decided.active) if decided else frozenset[str]()
+            same = same_conditions(self._rules, decided) if decided else frozenset[str]()
             self._plans[version] = (self._rules.without(same) if same else self._rules, same)
         return self._plans[version]
 
@@ -261,10 +282,12 @@ class Backtest:
 class Run:
     """Takes decisions one by one; `backtest` is the count so far."""
 
-    def __init__(self, evaluation: Evaluation, pack: Pack, changed: frozenset[str]) -> None:
-        """changed: ids of the rules that are new or other than those in force."""
-        self._evaluation, self._policy = evaluation, pack.policy
+    def __init__(self, pack: Pack, deciding: Mapping[str, RuleSet]) -> None:
+        """pack: the candidate. deciding: the rules in force by version, to which it is compared."""
+        self._evaluation, self._policy = Evaluation(pack, deciding), pack.policy
         active = pack.rules.active
+        same = {id for decided in deciding.values() for id in same_rules(active, decided.active)}
+        changed = {rule.id for rule in active} - same
         nodes = [node for rule in active if rule.id in changed for node in walk(rule.condition)]
         self._asked = sorted({node.name for node in nodes if isinstance(node, Field | Listed)})
         self.backtest = Backtest({rule.id: RuleTally(rule, rule.id in changed) for rule in active})
@@ -273,7 +296,7 @@ class Run:
         """Evaluate and count one decision."""
         count = self.backtest
         hits = self._evaluation.hits(past)
-        outcome = self._evaluation.verdict(past, hits).outcome
+        outcome = self._evaluation.outcome(past, hits)
         count.total.add(past)
         count.first = min(past.event_time, count.first or past.event_time)
         count.last = max(past.event_time, count.last or past.event_time)
@@ -315,24 +338,44 @@ async def run(settings: Settings, source: Source, release: int | None, advance: 
         async with connect(settings.database_url.get_secret_value()) as repository:
             return await _Stored(settings, repository, source).run(release, advance)
     # A file and the rule files: no database is needed.
-    pack = read_pack(settings.rules_dir, settings.policy_path, features_in(settings.base_currency))
-    counting = Run(Evaluation(pack, {}), pack, frozenset(rule.id for rule in pack.rules.active))
-    for past in read_file(source.file, pack.policy.degraded_reasons):
+    fields = features_in(settings.base_currency)
+    pack = read_pack(settings.rules_dir, settings.policy_path, fields)
+    deciding = read_deciding(source.file, fields)
+    return _count(Run(pack, deciding), read_file(source.file, pack.policy.degraded_reasons), advance)
+
+
+def _count(counting: Run, decisions: Iterable[Past], advance: Callable[[], None]) -> Backtest:
+    for past in decisions:
         counting.take(past)
         advance()
     return counting.backtest
 
 
+def read_deciding(path: Path, fields: Sequence[Feature]) -> dict[str, RuleSet]:
+    """The rules that were in force when the file was saved, by version; none if there were none. Raises BadInput."""
+    with path.open("rb") as lines:
+        try:
+            saved: dict[str, dict[str, str]] = orjson.loads(lines.readline())["in_force"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise _not_saved(path, 1, error) from error
+    return {version: RuleSet.from_published(sources, fields) for version, sources in saved.items()}
+
+
 def read_file(path: Path, degraded: frozenset[str]) -> Iterator[Past]:
-    """The decisions that a backtest saved. Raises BadInput with the line."""
+    """The decisions that a backtest saved, in the lines behind the first. Raises BadInput with the line."""
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 row = orjson.loads(line)
-                yield past_of(row["body"], row["chat"], row["verdict"], degraded)
+                if number > 1:
+                    yield past_of(row["body"], row["chat"], row["verdict"], degraded)
             except (ValueError, KeyError, TypeError) as error:
-                hint = "write it with `fraudguard rules backtest --save`"
-                raise BadInput(f"not a saved decision: {error!r}", path=f"{path}:{number}", hint=hint) from error
+                raise _not_saved(path, number, error) from error
+
+
+def _not_saved(path: Path, number: int, error: Exception) -> BadInput:
+    hint = "write it with `fraudguard rules backtest --save`"
+    return BadInput(f"not a saved decision: {error!r}", path=f"{path}:{number}", hint=hint)
 
 
 class _Stored:
@@ -351,58 +394,75 @@ class _Stored:
             pack = await self._publishing.pack(await self._repository.rulebook.release(release))
         head = await self._publishing.head()
         in_force = await self._publishing.pack(head) if head else None
-        same = same_rules(pack.rules.active, in_force.rules.active) if in_force else frozenset[str]()
-        changed = frozenset(rule.id for rule in pack.rules.active) - same
         deciding = {in_force.rules.version: in_force.rules} if in_force else {}
-        counting = Run(Evaluation(pack, deciding), pack, changed)
-        degraded = pack.policy.degraded_reasons
+        counting = Run(pack, deciding)
         if source.file is not None:
-            for past in read_file(source.file, degraded):
+            return _count(counting, read_file(source.file, pack.policy.degraded_reasons), advance)
+        with ExitStack() as stack:
+            save = stack.enter_context(source.save.open("wb")) if source.save else None
+            if save:
+                save.write(
+                    orjson.dumps({"in_force": {v: dict(rules.sources) for v, rules in deciding.items()}}) + b"\n"
+                )
+            async for past in self._decisions(pack, save):
                 counting.take(past)
                 advance()
-            return counting.backtest
-        counted = {window.key for window in in_force.rules.windows} if in_force else set[str]()
-        fresh = [window for window in pack.rules.windows if window.key not in counted]
-        async for past in self._decisions(pack.rules, fresh, degraded):
-            counting.take(past)
-            advance()
         return counting.backtest
 
-    async def _decisions(
-        self, rules: RuleSet, fresh: Sequence[Window], degraded: frozenset[str]
-    ) -> AsyncIterator[Past]:
+    async def _decisions(self, pack: Pack, save: BinaryIO | None) -> AsyncIterator[Past]:
         """Stored decisions by account, in sequence, with what the candidate asks and they were not stored with."""
         newest = await self._repository.newest_event_time()
         if newest is None:
             return
+        rules, degraded = pack.rules, pack.policy.degraded_reasons
         until = self._source.until or newest + timedelta(microseconds=1)
         since = self._source.since or until - SPAN
         settled = newest - timedelta(days=self._settings.label_delay_days)
         labels = await self._repository.labels_between(since, until)
         verdicts: dict[str, Verdict] = {event_id: told[-1].verdict for event_id, told in labels.items()}
+        stored_keys = await self._stored_keys(since) if rules.windows else {}
+        fresh = [w for w in rules.windows if not all(w.key in keys for keys in stored_keys.values())]
         declared = await self._declared(fresh, since, until) if fresh else {}
         listed = {name: await self._entries(name) for _, name in rules.memberships}
         conversations = Conversations()
-        with ExitStack() as stack:
-            save = stack.enter_context(self._source.save.open("wb")) if self._source.save else None
-            # The conversation of the first decisions began before them.
-            async for stored in self._repository.stored_decisions(since - CHAT_SPAN, until):
-                body = orjson.loads(stored.body)
-                chat = conversations.chat(body, stored.event_time)
-                if stored.event_time < since:
-                    continue
-                features = body["features"]
-                event_id = body["event"]["event_id"]
-                features |= declared.get(event_id, {})
-                for field, name in rules.memberships:
-                    _answer(features, field, listed[name], name, stored.event_time)
-                # A fraud may be known at once, the lack of one only later: before that, shares would mislead.
-                verdict: Verdict | None = None
-                if stored.event_time < settled:
-                    verdict = verdicts.get(event_id, "legitimate")
-                if save:
-                    save.write(orjson.dumps({"body": body, "chat": chat, "verdict": verdict}) + b"\n")
-                yield past_of(body, chat, verdict, degraded)
+        # The conversation of the first decisions began before them.
+        async for stored in self._repository.stored_decisions(since - CHAT_SPAN, until):
+            body = orjson.loads(stored.body)
+            chat = conversations.chat(body, stored.event_time)
+            if stored.event_time < since:
+                continue
+            features = body["features"]
+            event_id = body["event"]["event_id"]
+            if event_id in declared:
+                keys = stored_keys.get(body["decision"]["rules_version"], frozenset())
+                features |= {w.name: declared[event_id][w.name] for w in fresh if w.key not in keys}
+            for asked, name in rules.memberships:
+                _answer(features, asked, listed[name], name, stored.event_time)
+            verdict: Verdict | None = verdicts.get(event_id) or ("legitimate" if stored.event_time < settled else None)
+            if save:
+                save.write(orjson.dumps({"body": body, "chat": chat, "verdict": verdict}) + b"\n")
+            yield past_of(body, chat, verdict, degraded)
+
+    async def _stored_keys(self, since: datetime) -> dict[str, frozenset[str]]:
+        """By rules version, the windows that decisions of events since then were stored with."""
+        releases: list[Release] = []
+        cursor = None
+        while True:
+            page = await self._repository.rulebook.releases(PAGE_MAX, cursor)
+            releases += page.items
+            cursor = page.next
+            if cursor is None:
+                break
+        # No decision is made longer before its event than the door lets pass.
+        first = since - timedelta(seconds=self._settings.future_s)
+        activated = sorted((r.activated_at, r.rules_version) for r in releases if r.activated_at is not None)
+        before = [version for at, version in activated if at <= first][-1:]
+        after = [version for at, version in activated if at > first]
+        keys: dict[str, frozenset[str]] = {}
+        for version in {*before, *after}:
+            sources = json.loads(await self._repository.document("rules", version))
+            keys[version] = frozenset(w.key for w in read_declarations(sources, self._fields).windows)
+        return keys
 
     async def _entries(self, name: str) -> dict[str, datetime | None]:
         """A list's entries of today, until when each holds."""
@@ -418,24 +478,29 @@ class _Stored:
     async def _declared(
         self, windows: Sequence[Window], since: datetime, until: datetime
     ) -> dict[str, dict[str, Scalar]]:
-        """Windows that the decisions were not stored with, counted over the stored events in the order of their time.
+        """Windows that the decisions were not stored with, counted over the stored events as they were decided.
 
         By event id; holds the span's events in memory.
         """
         settings, rates = self._settings, load_rates(self._settings.base_currency, self._settings.rates_path)
         zone, span = ZoneInfo(settings.time_zone), timedelta(seconds=max(window.seconds for window in windows))
-        history = [past async for past in self._repository.history(since - span) if past.event.event_time < until]
-        history.sort(key=lambda past: (past.event.event_time, past.event.event_id))
-        shared, accounts = SharedWindows(windows, ()), dict[str, AccountWindows]()
+        begin = since - span - timedelta(seconds=settings.lateness_s)
+        history = [past async for past in self._repository.history(begin) if past.event.event_time < until]
+        history.sort(key=lambda past: (past.decided_at, past.event.event_id))
+        shared, accounts, latest = SharedWindows(windows, ()), dict[str, AccountWindows](), dict[str, int]()
         values: dict[str, dict[str, Scalar]] = {}
         for past in history:
-            event = past.event
+            event, account = past.event, past.event.account_id
             facts = facts_of(event, rates)
             said = event_features(event, facts, zone, late=past.late)
-            own = accounts.setdefault(event.account_id, AccountWindows(windows))
-            if not past.late:
-                own.add(own.entries(said), facts.us, facts.us)
-            read = own.read(facts.us) | shared.take(event, said, late=past.late)
+            own = accounts.setdefault(account, AccountWindows(windows))
+            at = facts.us
+            newest = latest[account] = max(latest.get(account, at), at)
+            if past.late:
+                at = newest
+            else:
+                own.add(own.entries(said), at, newest - settings.lateness_s * 1_000_000)
+            read = own.read(at) | shared.take(event, said, late=past.late)
             if event.event_time >= since:
                 values[event.event_id] = read
         return values

@@ -82,7 +82,7 @@ def ready(files: Mapping[str, str]) -> Pack:
 
 def write(files: Mapping[str, str], directory: Path) -> dict[str, Path]:
     """Write the files; the settings that name them."""
-    directory.mkdir(exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (directory / name).write_text(text, encoding="utf-8")
     return {"rules_dir": directory, "policy_path": directory / POLICY_FILE}

@@ -89,7 +89,8 @@ async def decisions_between(
 ) -> AsyncIterator[StoredDecision]:
     """Rows with an event time from `first` to before `before`, by account, in sequence."""
     async for row in _stream(connection, _DECISIONS, {"first": first, "before": before}):
-        yield StoredDecision(**row._mapping)
+        account_id, sequence, event_time, decision_id, body = tuple[Any, ...](row)  # names cost three times as much
+        yield StoredDecision(account_id, sequence, event_time, decision_id, body)
 
 
 async def _stream(

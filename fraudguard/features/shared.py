@@ -108,7 +108,11 @@ class SharedWindows:
     def _read(self, window: Window, span: Span) -> Scalar:
         key, first, last = (span.window, span.entity_id), span.first, span.last
         inside: list[WindowCount | _Bucket] = [row for row in self._stored.get(key, ()) if first <= row.bucket <= last]
-        inside += [bucket for start, bucket in self._added.get(key, {}).items() if first <= start <= last]
+        added = self._added.get(key, {})
+        if len(added) <= BUCKETS:
+            inside += [bucket for start, bucket in added.items() if first <= start <= last]
+        else:  # much history was counted
+            inside += [added[start] for start in range(first, last + 1) if start in added]
         if not inside:
             return NONE_ENTERED[window.aggregate]
         if window.aggregate == "count":

@@ -86,10 +86,16 @@ class RuleSet:
         except EngineFault:
             RULES_FALLBACKS.inc()
             holding = {i for i, rule in enumerate(self.active) if holds(rule.condition, values)}
-        hits = [self._hits[i] for i in sorted(holding)]
+        return self._said(sorted(holding), inputs.get("account_id"))
+
+    def hits_of(self, ids: Collection[str], account: Scalar) -> list[Hit]:
+        """The hits that `evaluate` gives where these active rules hold and no others."""
+        return self._said([i for i, rule in enumerate(self.active) if rule.id in ids], account)
+
+    def _said(self, holding: Sequence[int], account: Scalar) -> list[Hit]:
+        hits = [self._hits[i] for i in holding]
         if self._rollouts and not self._rollouts.keys().isdisjoint(holding):
-            account = inputs.get("account_id")
-            for place, i in enumerate(sorted(holding)):
+            for place, i in enumerate(holding):
                 if i in self._rollouts and not rolled_out(self.active[i].id, account, self._rollouts[i]):
                     hits[place] = replace(hits[place], state="shadow")
         return hits
