@@ -286,10 +286,15 @@ class Run:
         """pack: the candidate. deciding: the rules in force by version, to which it is compared."""
         self._evaluation, self._policy = Evaluation(pack, deciding), pack.policy
         active = pack.rules.active
-        same = {id for decided in deciding.values() for id in same_rules(active, decided.active)}
+        same = {
+            id
+            for decided in deciding.values()
+            for id in same_rules(active, decided.active) & same_conditions(pack.rules, decided)
+        }
         changed = {rule.id for rule in active} - same
         nodes = [node for rule in active if rule.id in changed for node in walk(rule.condition)]
-        self._asked = sorted({node.name for node in nodes if isinstance(node, Field | Listed)})
+        names = {node.name for node in nodes if isinstance(node, Field | Listed)}
+        self._asked = sorted(name for name in names if not name.startswith(ATTRIBUTE))  # an event may lack those
         self.backtest = Backtest({rule.id: RuleTally(rule, rule.id in changed) for rule in active})
 
     def take(self, past: Past) -> None:
@@ -301,7 +306,7 @@ class Run:
         count.first = min(past.event_time, count.first or past.event_time)
         count.last = max(past.event_time, count.last or past.event_time)
         for name in self._asked:
-            if name not in past.inputs and not name.startswith(ATTRIBUTE):
+            if name not in past.inputs:
                 count.missing[name] += 1
         live = [hit.rule for hit in hits if hit.state == "live"]
         for hit in hits:
@@ -423,7 +428,7 @@ class _Stored:
         stored_keys = await self._stored_keys(since) if rules.windows else {}
         fresh = [w for w in rules.windows if not all(w.key in keys for keys in stored_keys.values())]
         declared = await self._declared(fresh, since, until) if fresh else {}
-        listed = {name: await self._entries(name) for _, name in rules.memberships}
+        listed = [(membership(*pair), pair[0], await self._entries(pair[1])) for pair in sorted(rules.memberships)]
         conversations = Conversations()
         # The conversation of the first decisions began before them.
         async for stored in self._repository.stored_decisions(since - CHAT_SPAN, until):
@@ -436,8 +441,9 @@ class _Stored:
             if event_id in declared:
                 keys = stored_keys.get(body["decision"]["rules_version"], frozenset())
                 features |= {w.name: declared[event_id][w.name] for w in fresh if w.key not in keys}
-            for asked, name in rules.memberships:
-                _answer(features, asked, listed[name], name, stored.event_time)
+            for asked, name, entries in listed:
+                if asked not in features:
+                    features[asked] = _on_list(features.get(name), entries, stored.event_time)
             verdict: Verdict | None = verdicts.get(event_id) or ("legitimate" if stored.event_time < settled else None)
             if save:
                 save.write(orjson.dumps({"body": body, "chat": chat, "verdict": verdict}) + b"\n")
@@ -506,11 +512,9 @@ class _Stored:
         return values
 
 
-def _answer(
-    features: dict[str, Scalar], field: str, entries: Mapping[str, datetime | None], name: str, at: datetime
-) -> None:
-    """Whether the event's entity is on a list: as stored, else by the entries of today; missing without an entity."""
-    asked, value = membership(field, name), features.get(field)
-    if asked not in features:
-        until = entries.get(value, at) if isinstance(value, str) else at
-        features[asked] = (until is None or at < until) if isinstance(value, str) else None
+def _on_list(value: Scalar, entries: Mapping[str, datetime | None], at: datetime) -> bool | None:
+    """Whether an event's entity is on a list by the entries of today; missing without an entity."""
+    if not isinstance(value, str):
+        return None
+    until = entries.get(value, at)
+    return until is None or at < until

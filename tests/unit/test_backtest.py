@@ -173,6 +173,7 @@ def test_a_rule_over_a_window_that_changed_is_evaluated_anew() -> None:
     )
     assert Evaluation(after, {before.rules.version: before.rules}).hits(stored) == []
     assert len(Evaluation(before, {before.rules.version: before.rules}).hits(stored)) == 1
+    assert Run(after, {before.rules.version: before.rules}).backtest.rules["busy"].changed
 
 
 def test_an_input_that_was_not_stored_is_told_once_a_decision() -> None:
