@@ -8,7 +8,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
@@ -34,6 +34,8 @@ from fraudguard.domain import (
     Transaction,
 )
 from fraudguard.errors import BadEvent, EngineUnavailable, NotFound, StateConflict, Transient
+from fraudguard.features.declared import BUCKETS, bucket_us
+from fraudguard.features.facts import microseconds
 from fraudguard.features.feedback import FeedbackView, day_of, keys_of
 from fraudguard.features.money import Rates
 from fraudguard.features.registry import WINDOWS_DAYS
@@ -49,6 +51,8 @@ log = logging.getLogger(__name__)
 # Decision ids are a function of the event id, so that a repeated event can only ever meet its own decision.
 NAMESPACE = UUID("6f1d7c1e-52a1-5d0b-9c59-0f5b6a3c7a11")
 BUGS_IN_A_ROW_MAX = 20
+# Counts of shared windows are kept for so long beside the window itself: partitions may lag, and streams be replayed.
+WINDOWS_KEPT = timedelta(days=3)
 
 
 class Scorer(Protocol):
@@ -172,6 +176,22 @@ class Pipeline:
     def forget(self) -> None:
         """Drop every cached account state (after partitions were taken away)."""
         self._states.clear()
+
+    async def prune(self) -> int:
+        """Delete counts of shared windows that are older than any event still to come may read; how many.
+
+        Raises StoreUnavailable.
+        """
+        newest = await self._repository.newest_event_time()
+        if newest is None or self._book is None:
+            return 0
+        oldest_us = microseconds(newest - WINDOWS_KEPT)
+        before = {
+            window.key: oldest_us // bucket_us(window) - BUCKETS
+            for window in self._book.pack.rules.windows
+            if window.entity != "account"
+        }
+        return await self._repository.prune_window_counts(before)
 
     async def _attempt(self, batch: Sequence[Received]) -> list[Answer]:
         with metrics.STAGE_SECONDS.labels("load").time():

@@ -18,7 +18,7 @@ from prometheus_client import start_http_server
 from fraudguard.assembly import Parts, load_parts, open_engine, open_pipeline
 from fraudguard.clock import Clock, SystemClock
 from fraudguard.config import Settings
-from fraudguard.errors import FraudguardError
+from fraudguard.errors import FraudguardError, StoreUnavailable
 from fraudguard.events.topics import INPUTS, ensure_topics
 from fraudguard.pipeline import Pipeline
 from fraudguard.stream.agents import Door, Publisher
@@ -26,6 +26,8 @@ from fraudguard.stream.faust_app import ScreeningApp
 from fraudguard.stream.watchdog import Progress, Watchdog
 
 log = logging.getLogger(__name__)
+
+PRUNE_BEATS = 3_600  # about an hour
 
 
 def run_worker(settings: Settings, clock: Clock | None = None) -> None:
@@ -136,8 +138,17 @@ class _Agents:
         loop.add_signal_handler(signal.SIGHUP, on_hangup)
         while not self._app.should_stop:
             self._beats += 1
+            if self._beats % PRUNE_BEATS == 0:
+                await self._prune()
             await self._app.sleep(1.0)
         self._watchdog.stop()
+
+    async def _prune(self) -> None:
+        if self._pipeline:
+            try:
+                await self._pipeline.prune()
+            except StoreUnavailable as error:
+                log.warning("old window counts stay for now: %s", error)
 
     async def revoked(self, *_: Any, **__: Any) -> None:
         """Other workers may now write these accounts: read them again when they come back."""

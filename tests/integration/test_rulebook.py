@@ -403,6 +403,23 @@ async def _rows(repository: Repository) -> int:
     return len(await repository.window_counts([(key, entity, 0, 2**60) for key in keys for entity in entities]))
 
 
+async def test_counts_that_no_event_can_read_any_more_are_pruned(
+    database_url: str, second_database_url: str, parts: Parts
+) -> None:
+    """They go, and no value of a later event changes."""
+    events = payments(120, seed=8)
+    later = timedelta(days=60)
+    events[60:] = [event.model_copy(update={"event_time": event.event_time + later}) for event in events[60:]]
+    expected = await counted_from_the_start(second_database_url, parts, events)
+    async with opened(database_url, parts, ready(WINDOWED)) as pipeline, publishing(database_url) as (repository, _):
+        await screened(pipeline, events[:60])
+        assert await pipeline.prune() == 0
+        before = await _rows(repository)
+        made = await screened(pipeline, events[60:90])
+        assert await pipeline.prune() == before
+        assert_counted([*made, *await screened(pipeline, events[90:])], expected)
+
+
 async def test_a_publication_that_dies_after_its_counting_changes_nothing(
     database_url: str, second_database_url: str, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
