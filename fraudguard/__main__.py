@@ -177,7 +177,8 @@ def features(markdown: Annotated[bool, typer.Option(help="As docs/features.md.")
     from fraudguard.features.registry import FEATURES, render_markdown
     from fraudguard.rules.registry import fields_of
 
-    known = fields_of(Settings().rules_dir, FEATURES)
+    directory = Settings().rules_dir
+    known = fields_of(directory, FEATURES) if directory.is_dir() else FEATURES
     if markdown:
         print(render_markdown([feature for feature in known if feature.group == "declared"]), end="")
         return

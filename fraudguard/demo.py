@@ -8,6 +8,7 @@ import asyncio
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -253,7 +255,8 @@ def _show_next(
         f"  API and its documentation   {url}/docs",
         *(f"  key, role {role:<18}{key}" for role, key in keys.items()),
         f"  cases   curl -H 'X-API-Key: {keys[Role.ANALYST]}' {url}/v1/cases",
-        f"  proof   FRAUDGUARD_DATABASE_URL='{database}' fraudguard replay {blocked.decision_id}",
-        "  rules   rules/*.yaml, docs/rules.md; what the model reads: docs/concepts.md",
+        f"  store   export FRAUDGUARD_DATABASE_URL='{database}' PATH={Path(sys.executable).parent}:$PATH",
+        f"  why     fraudguard rules explain {blocked.decision_id}; proof: fraudguard replay {blocked.decision_id}",
+        "  rules   edit rules/*.yaml, then fraudguard rules check, backtest, publish; docs/rules.md, docs/rulebook.md",
     ]
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
