@@ -27,6 +27,7 @@ from packs import (
 from support import settings_for
 from typer.testing import CliRunner
 
+from fraudguard import rules_commands
 from fraudguard.__main__ import app
 from fraudguard.assembly import Parts, load_parts
 from fraudguard.config import Settings
@@ -196,7 +197,7 @@ class Terminal:
 
     def __call__(self, *words: str, user: str = "ana") -> str:
         """What the command says; what is refused begins with `refused:`."""
-        self._patch.setenv("LOGNAME", user)
+        self._patch.setattr(rules_commands, "operator", lambda: f"cli:{user}")  # two accounts of one machine
         done = CliRunner().invoke(app, ["rules", *words])
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             return f"refused: {done.exception}"
