@@ -81,8 +81,8 @@ def test_every_feature_is_offered_below_given():
 def test_vs_code_maps_each_file_to_its_schema():
     """The workspace settings name schemas that exist, and no file is claimed by two."""
     mapped = json.loads((ROOT / ".vscode" / "settings.json").read_text(encoding="utf-8"))["yaml.schemas"]
-    assert {Path(schema).name for schema in mapped} == set(MADE)
+    assert {Path(schema).name for schema in mapped} == {*MADE, "policy.json"}
     assert all((ROOT / schema).is_file() for schema in mapped)
-    for name, schema in ((FEATURES_FILE, "features.json"), (LISTS_FILE, "lists.json")):
+    for name, schema in ((FEATURES_FILE, "features.json"), (LISTS_FILE, "lists.json"), ("policy.yaml", "policy.json")):
         assert mapped[f"./docs/schemas/{schema}"] == [f"rules/{name}"]
         assert f"!rules/{name}" in mapped["./docs/schemas/rule.json"]
