@@ -176,7 +176,7 @@ async def approve(services: Use, caller: Editor, number: Number, remark: Agreeme
     responses=shown({"number": 3, "active": False}) | refusals(401, 403, 404, 409, 413, 422, 503),
 )
 async def reject(services: Use, caller: Editor, number: Rejected, remark: Objection) -> Approved:
-    """It can never be put in force. 409 for one's own."""
+    """It can never be put in force. Its author withdraws it so."""
     await services.publishing.reject(number, actor(caller), remark.note, services.clock.now())
     return Approved(number=number, active=False)
 

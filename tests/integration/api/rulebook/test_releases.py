@@ -197,9 +197,8 @@ async def test_a_release_made_from_an_older_one_is_a_conflict(api: Api, li: Pers
 
 
 async def test_a_rejected_release_stays_so(api: Api, li: Person, wang: Person) -> None:
-    """With a reason, by another person; then nobody's approval or rollback puts it in force."""
+    """With a reason, by another person or its author; then nobody's approval or rollback puts it in force."""
     assert (await li.publish(1, new=NEW)).status_code == 201
-    assert code(await li.review(2, "reject")) == (409, "conflict")
     assert (await wang.review(2, "reject", note="")).status_code == 422
     assert (await wang.review(2, "reject", note="too wide")).json() == {"number": 2, "active": False}
     third = await person(api, "Chen")
@@ -207,6 +206,9 @@ async def test_a_rejected_release_stays_so(api: Api, li: Person, wang: Person) -
     assert (code(response), "too wide" in response.json()["detail"]) == ((409, "conflict"), True)
     assert code(await third.send("POST", "/v1/rules/rollback", json={"to": 2, "note": "x"})) == (409, "conflict")
     assert code(await wang.review(2)) == (409, "conflict")
+    assert (await li.publish(1, new=NEW)).status_code == 201
+    assert (await li.review(3, "reject", note="a mistake")).json() == {"number": 3, "active": False}
+    assert code(await wang.review(3)) == (409, "conflict")
     assert await in_force(li) == 1
 
 
