@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, get_args
 
 from fraudguard.domain import SEVERITIES, Feature, Hit, Scalar
 from fraudguard.errors import BadRule
@@ -20,12 +20,25 @@ from fraudguard.rules.evaluator import EngineFault, Evaluator
 from fraudguard.rules.expression import And, Listed, split_membership, walk
 from fraudguard.rules.gate import judge, slots_of
 from fraudguard.rules.reference import holds
-from fraudguard.rules.schema import ROLLOUT_ALL, Case, Pack, Rule, read_pack
+from fraudguard.rules.schema import ROLLOUT_ALL, Case, EventType, Pack, Rule, read_pack
 from fraudguard.rules.validators import field_type
 from fraudguard.rules.values import read_values
 
 OTHER_FILES: Final = {"policy.yaml"}  # lives among the rule files, and has a version of its own
 _VERSION_DIGITS: Final = 12
+
+
+class _Group:
+    """The active rules that an event of one type can meet, loaded into the core. places: their indexes, in order."""
+
+    __slots__ = ("evaluator", "places", "slots")
+
+    def __init__(self, active: Sequence[Rule], event: EventType | None, fields: Sequence[Feature]) -> None:
+        """event: None for all of them, for inputs that do not say what they are."""
+        self.places = [i for i, rule in enumerate(active) if event is None or rule.event in {None, event}]
+        conditions = [active[i].condition for i in self.places]
+        self.slots = slots_of(conditions, fields)
+        self.evaluator = Evaluator(compile_conditions(conditions))
 
 
 class RuleSet:
@@ -49,8 +62,9 @@ class RuleSet:
         self.memberships = frozenset(
             pair for node in nodes if isinstance(node, Listed) and (pair := split_membership(node.name))
         )
-        self._slots = slots_of(conditions, pack.fields)
-        self._evaluator = Evaluator(compile_conditions(conditions))
+        # Most rules are about payments alone: a message need not be asked their questions.
+        kinds: tuple[EventType | None, ...] = (None, *get_args(EventType))
+        self._groups: dict[Scalar, _Group] = {kind: _Group(self.active, kind, pack.fields) for kind in kinds}
         self._hits = [_hit(rule) for rule in self.active]
         # By index of the rule, the percent of accounts for which it acts.
         self._rollouts = {i: rule.rollout for i, rule in enumerate(self.active) if rule.rollout < ROLLOUT_ALL}
@@ -80,13 +94,14 @@ class RuleSet:
 
         `account_id` among the inputs says which rules are rolled out to the account; without it none with a rollout is.
         """
-        values = read_values(self._slots, inputs)
+        group = self._groups.get(inputs.get("event_type")) or self._groups[None]
+        values = read_values(group.slots, inputs)
         try:
-            holding = self._evaluator.evaluate(values)
+            holding = [group.places[i] for i in sorted(group.evaluator.evaluate(values))]
         except EngineFault:
             RULES_FALLBACKS.inc()
-            holding = {i for i, rule in enumerate(self.active) if holds(rule.condition, values)}
-        return self._said(sorted(holding), inputs.get("account_id"))
+            holding = [i for i in group.places if holds(self.active[i].condition, values)]
+        return self._said(holding, inputs.get("account_id"))
 
     def hits_of(self, ids: Collection[str], account: Scalar) -> list[Hit]:
         """The hits that `evaluate` gives where these active rules hold and no others."""
@@ -106,7 +121,8 @@ class RuleSet:
 
     def close(self) -> None:
         """Free the rules core now; dropping the last reference does the same."""
-        self._evaluator.close()
+        for group in self._groups.values():
+            group.evaluator.close()
 
 
 def rolled_out(rule: str, account: Scalar, percent: int) -> bool:

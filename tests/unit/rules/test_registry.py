@@ -7,14 +7,22 @@ from pathlib import Path
 import durable_rules_engine as core
 import pytest
 import re2
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fraudguard.errors import BadRule
 from fraudguard.features.registry import FEATURES
 from fraudguard.metrics import RULES_FALLBACKS
 from fraudguard.rules import gate, registry
-from fraudguard.rules.registry import RuleSet, check_directory, load_rules, rolled_out
+from fraudguard.rules.expression import Field, walk
+from fraudguard.rules.gate import slots_of
+from fraudguard.rules.reference import holds
+from fraudguard.rules.registry import RuleSet, check_directory, fields_of, load_rules, rolled_out
+from fraudguard.rules.values import read_values
 
+WORDS = ("debit", "credit", "transfer", "card", "customer", "counterparty", "急用钱，转到安全账户", "收银行卡，跑分")
 PACK = Path(__file__).parents[3] / "rules"
+FIELDS = fields_of(PACK, FEATURES)
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +215,18 @@ def test_a_hit_tells_its_severity(pack):
     """What the rule's file says, for the policy to weigh."""
     (hit, *_) = pack.evaluate({"transfers_1d": 11, "chat": "急用钱"})
     assert hit.severity == "critical"
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_the_type_of_an_event_only_says_which_rules_need_not_be_asked(pack, data):
+    """Whatever the inputs, a set asked by event type hits as the reference does on every active rule."""
+    names = sorted({node.name for rule in pack.active for node in walk(rule.condition) if isinstance(node, Field)})
+    kinds = {feature.name: feature.type for feature in FIELDS}
+    values = {"number": st.floats(0, 100_000), "text": st.sampled_from(WORDS), "boolean": st.booleans()}
+    given_names = data.draw(st.sets(st.sampled_from(names)))
+    inputs = {name: data.draw(st.none() | values[kinds.get(name, "text")]) for name in sorted(given_names)}
+    inputs["event_type"] = data.draw(st.sampled_from(("transaction", "message", "label", None)))
+    read = read_values(slots_of([rule.condition for rule in pack.active], FIELDS), inputs)
+    expected = [rule.id for rule in pack.active if holds(rule.condition, read)]
+    assert [hit.rule for hit in pack.evaluate(inputs)] == expected
