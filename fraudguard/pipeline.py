@@ -33,7 +33,7 @@ from fraudguard.domain import (
     Timeline,
     Transaction,
 )
-from fraudguard.errors import BadEvent, EngineUnavailable, NotFound, StateConflict, Transient
+from fraudguard.errors import BadEvent, BadSettings, EngineUnavailable, NotFound, StateConflict, Transient
 from fraudguard.features.declared import BUCKETS, bucket_us
 from fraudguard.features.facts import microseconds
 from fraudguard.features.feedback import FeedbackView, day_of, keys_of
@@ -147,11 +147,12 @@ class Pipeline:
         Repeated events get their first decision again. One that would be older than settings.deadline_ms by the time
         the model has read it is decided without (reason OVERLOAD).
         A bug met by one event refuses that event alone; BUGS_IN_A_ROW_MAX of them raise, for then it is not the event.
-        Raises StateConflict after settings.conflict_retries_max attempts, and StoreUnavailable.
+        Raises StateConflict after settings.conflict_retries_max attempts, StoreUnavailable, and BadSettings or NotFound
+        where the rules in force cannot be read or there are none.
         """
         try:
             answers = await self._commit(batch)
-        except Transient:
+        except (Transient, BadSettings, NotFound):  # the store, or the rules in force: not the events
             raise
         except Exception:
             if len(batch) > 1:

@@ -1,6 +1,7 @@
 """The rule book on the real PostgreSQL: hot changes, reviews, files and the command line, back-fill, watch lists."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -34,7 +35,7 @@ from fraudguard.config import Settings
 from fraudguard.decisions.repository import Repository, connect
 from fraudguard.decisions.watchlists import ListEntry
 from fraudguard.domain import DecisionRecord, Scalar, Screenable, WindowCount
-from fraudguard.errors import BadRule, Conflict, StateConflict, StoreUnavailable
+from fraudguard.errors import BadRule, BadSettings, Conflict, StateConflict, StoreUnavailable
 from fraudguard.pipeline import Pipeline
 from fraudguard.replay import Replayer
 from fraudguard.rulebook import History, Publishing, open_publishing
@@ -167,6 +168,31 @@ async def test_a_release_needs_the_word_of_a_second_person(database_url: str) ->
         now_in_force = await book.head()
         assert now_in_force is not None
         assert now_in_force.number == done.number
+
+
+async def test_a_release_that_this_build_cannot_read_is_taken_back(database_url: str, parts: Parts) -> None:
+    """A newer build published it: workers of this one stop and say so, and a rollback sets them going again."""
+    async with opened(database_url, parts, ready(FIRST)) as pipeline, publishing(database_url) as (repository, book):
+        await pipeline.screen(received(payments(1)[0]))
+        head = await book.head()
+        assert head is not None
+        policy = await repository.document("policy", head.policy_version)
+        newer = await repository.rulebook.propose(
+            head.number, "newer", json.dumps({"a.yaml": "id: a\nfrom: the future\n"}), head.policy_version, policy,
+            author="ana", via="files", note="", diff="", at=NOW,
+        )  # fmt: skip
+        await repository.rulebook.activate(
+            newer, "ben", "", NOW, approvals_required=0, expected=head.activation, prepare=_nothing
+        )
+        with pytest.raises(BadSettings, match="cannot be read here"):
+            await pipeline.screen(received(*payments(2)))
+        assert await book.rollback(None, "ben", "", NOW) == head.number
+        (record,) = records(await pipeline.screen(received(payments(2)[1])))
+        assert record.decision.rules_version == head.rules_version
+
+
+async def _nothing() -> Sequence[WindowCount]:
+    return ()
 
 
 async def test_what_may_not_be_published(database_url: str) -> None:
