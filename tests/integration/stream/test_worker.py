@@ -10,19 +10,24 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from packs import rule
 from support import Worker, fresh_topics, produce, read_decisions, reading, send_raw, settings_for, wait_until
 
 from fraudguard.config import Settings
 from fraudguard.decisions.repository import connect
+from fraudguard.decisions.watchlists import ListEntry
 from fraudguard.domain import DecisionRecord, Label, Message, Outcome, Transaction
 from fraudguard.embedded.kafka import EmbeddedKafka
 from fraudguard.engine.release import STARTER
 from fraudguard.events.dead_letter import DeadLetter
 from fraudguard.events.schema import encode
 from fraudguard.events.topics import DEAD_LETTERS, TRANSACTIONS
+from fraudguard.features.registry import features_in
+from fraudguard.rulebook import open_publishing, pack_of
 
 # Long enough ago that a label delay later is still no event of the future.
 NOON = datetime(2026, 10, 20, 12, tzinfo=UTC)
+WATCHED = "{account_id in @watched_accounts: true}"
 
 
 def transfer(event_id: str, account: str, minute: int, **others: object) -> Transaction:
@@ -50,6 +55,18 @@ def settings(kafka: EmbeddedKafka, database_url: str) -> Settings:
     settings = settings_for(kafka.bootstrap, database_url)
     fresh_topics(settings)
     return settings
+
+
+async def published(settings: Settings, rules: str) -> tuple[int, str]:
+    """The shipped pack and one more file, put in force; the release and its rules' version."""
+    async with connect(settings.database_url.get_secret_value()) as repository:
+        book = open_publishing(settings, repository)
+        head = await book.head()
+        assert head is not None
+        pack = pack_of({**await book.files(head.number), "more.yaml": rules}, features_in(settings.base_currency))
+        now = datetime.now(UTC)
+        done = await book.publish(pack, base=head.number, author="ana", via="api", note="hot", now=now)
+        return done.number, pack.rules.version
 
 
 async def stored(settings: Settings, *event_ids: str) -> dict[str, DecisionRecord]:
@@ -232,3 +249,28 @@ def test_a_new_model_is_taken_over_without_a_restart(settings: Settings, tmp_pat
         wait_until(lambda: "scoring with starter@2.0.0" in log.read_text(), "the new release is loaded")
         assert model_now(worker).startswith("starter@2.0.0+")
         assert worker.stop() == 0
+
+
+async def test_all_workers_take_a_release_and_a_list_over_without_a_restart(settings: Settings, tmp_path: Path) -> None:
+    """Two processes; after the publication each decides by it, and by the entry of a list, and says so."""
+    settings = settings.model_copy(update={"model": "off", "rules_approvals": 0})
+    accounts = [f"a-hot-{n}" for n in range(24)]
+    with Worker(settings, tmp_path / "one.log") as one, Worker(settings, tmp_path / "two.log") as two:
+        before = [transfer(f"h-before-{account}", account, 0) for account in accounts]
+        produce(settings, before)
+        read_decisions(settings, {event.event_id for event in before}, alive=one)
+        hot = rule("hot", "account_id in @watched_accounts", WATCHED, outcome="block")
+        release, version = await published(settings, hot)
+        async with connect(settings.database_url.get_secret_value()) as repository:
+            entries = [ListEntry("watched_accounts", account, "a test", "ana", "test", NOON) for account in accounts]
+            assert await repository.lists.add_many(entries, "ana") == len(accounts)
+        after = [transfer(f"h-after-{account}", account, 1) for account in accounts]
+        produce(settings, after)
+        found = read_decisions(settings, {event.event_id for event in after}, alive=two)
+        assert (one.stop(), two.stop()) == (0, 0)
+    for event in after:
+        (decision,) = found[event.event_id]
+        assert (decision.rules_version, decision.outcome) == (version, Outcome.BLOCK)
+        assert "HOT" in decision.reasons
+    for name in ("one.log", "two.log"):
+        assert (tmp_path / name).read_text(encoding="utf-8").count(f"deciding by release {release}") == 1
