@@ -15,6 +15,7 @@ from fraudguard.engine.batcher import Batcher, BlockingEngine
 from fraudguard.engine.guard import GuardedEngine
 from fraudguard.engine.release import open_release
 from fraudguard.engine.tokenizer import LineTokenizer, open_tokenizer
+from fraudguard.errors import BadPolicy, BadRule
 from fraudguard.features.money import Rates, load_rates
 from fraudguard.features.registry import features_in
 from fraudguard.pipeline import Pipeline
@@ -26,16 +27,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What is read from files and may be refused with a message for a person, before anything is opened."""
+    """What is read from files and may be refused with a message for a person, before anything is opened.
 
-    pack: Pack
+    pack: or what is wrong with the rule files, which only matters where no rules are in force yet.
+    """
+
+    pack: Pack | BadRule | BadPolicy
     scorer: GuardedEngine | None
     counter: LineTokenizer
     rates: Rates
 
     def close(self) -> None:
         """Free the compiled rules and the engine's thread."""
-        self.pack.close()
+        if isinstance(self.pack, Pack):
+            self.pack.close()
         if self.scorer:
             self.scorer.close()
 
@@ -43,9 +48,13 @@ class Parts:
 def load_parts(settings: Settings) -> Parts:
     """Rules, policy, tokenizer and (unless settings.model is "off") the engine.
 
-    Raises BadRule, BadPolicy, BadModel, BadSettings.
+    Raises BadModel, BadSettings.
     """
-    pack = read_pack(settings.rules_dir, settings.policy_path, features_in(settings.base_currency))
+    pack: Pack | BadRule | BadPolicy
+    try:
+        pack = read_pack(settings.rules_dir, settings.policy_path, features_in(settings.base_currency))
+    except (BadRule, BadPolicy) as error:
+        pack = error
     # With the model off the timeline is still cut in the starter's tokens, so that it can be switched on any time.
     counter = open_tokenizer(open_release("starter" if settings.model == "off" else settings.model).base)
     return Parts(pack, load_engine(settings), counter, load_rates(settings.base_currency, settings.rates_path))
@@ -114,7 +123,7 @@ def _connect(settings: Settings, url: str) -> BlockingEngine:
 async def open_pipeline(settings: Settings, parts: Parts, clock: Clock) -> AsyncIterator[Pipeline]:
     """A pipeline on an open database; the rule files are put in force if no rules are yet.
 
-    Raises StoreUnavailable.
+    Raises StoreUnavailable; BadRule and BadPolicy for rule files that would have to be put in force.
     """
     async with connect(settings.database_url.get_secret_value()) as repository:
         await open_publishing(settings, repository).start(parts.pack, clock.now())

@@ -210,21 +210,28 @@ class Publishing:
         rules: dict[str, str] = json.loads(await self._repository.document("rules", release.rules_version))
         return {**rules, POLICY_FILE: await self._repository.document("policy", release.policy_version)}
 
-    async def start(self, pack: Pack, now: datetime) -> None:
-        """Put the pack in force if nothing is yet; says so in the log if what is in force is something else."""
+    async def start(self, pack: Pack | BadRule | BadPolicy, now: datetime) -> None:
+        """Put the pack in force if nothing is yet; says so in the log if what is in force is something else.
+
+        pack: or why the files are none, which is raised only where they are needed: files that were broken since must
+        not stop a worker that decides by the store.
+        """
         head = await self.head()
         if head is None:
+            if not isinstance(pack, Pack):
+                raise pack
             try:
                 number = await self._propose(pack, 0, "first start", "files", "the files of the first worker", "", now)
                 await self._activate(number, "first start", "", now, approvals=0)
             except Conflict:  # another worker was first
-                return await self.start(pack, now)
+                await self.start(pack, now)
+        elif not isinstance(pack, Pack):
+            log.warning("release %d is in force and decides; the rule files here are refused: %s", head.number, pack)
         elif (head.rules_version, head.policy_version) != (pack.rules.version, pack.policy.version):
             log.warning(
                 "the rule files here are not release %d, which is in force and decides: see `fraudguard rules diff`",
                 head.number,
             )
-        return None
 
     async def publish(self, pack: Pack, *, base: int, author: str, via: Via, note: str, now: datetime) -> Proposed:
         """Enter the pack as a release that follows `base`; in force at once where no approval is asked for.

@@ -33,7 +33,7 @@ PRUNE_BEATS = 3_600  # about an hour
 def run_worker(settings: Settings, clock: Clock | None = None) -> None:
     """Consume until stopped by a signal; ends the process (SystemExit).
 
-    Raises BadInput (rules, policy, model) before anything is consumed.
+    Raises BadInput (model, settings) before anything is consumed.
     """
     parts = load_parts(settings)
     ensure_topics(settings)

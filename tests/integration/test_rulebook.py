@@ -30,7 +30,8 @@ from typer.testing import CliRunner
 
 from fraudguard import rules_commands
 from fraudguard.__main__ import app
-from fraudguard.assembly import Parts, load_parts
+from fraudguard.assembly import Parts, load_parts, open_pipeline
+from fraudguard.clock import SystemClock
 from fraudguard.config import Settings
 from fraudguard.decisions.repository import Repository, connect
 from fraudguard.decisions.watchlists import ListEntry
@@ -193,6 +194,20 @@ async def test_a_release_that_this_build_cannot_read_is_taken_back(database_url:
 
 async def _nothing() -> Sequence[WindowCount]:
     return ()
+
+
+async def test_broken_files_stop_only_the_first_worker(database_url: str, tmp_path: Path) -> None:
+    """Where nothing is in force they are refused; later the release in force decides without them."""
+    paths = write(FIRST, tmp_path / "pack")
+    good = _settings(database_url, model="off", **paths)
+    broken = _settings(database_url, model="off", **write({**FIRST, "worse.yaml": "id: Ä"}, tmp_path / "broken"))
+    with pytest.raises(BadRule, match=r"worse\.yaml:1:"):
+        async with open_pipeline(broken, load_parts(broken), SystemClock()):
+            pass
+    async with open_pipeline(good, load_parts(good), SystemClock()) as pipeline:
+        await pipeline.screen(received(payments(1)[0]))
+    async with open_pipeline(broken, load_parts(broken), SystemClock()) as pipeline:
+        assert records(await pipeline.screen(received(payments(2)[1])))
 
 
 async def test_what_may_not_be_published(database_url: str) -> None:
