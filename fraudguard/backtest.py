@@ -444,7 +444,8 @@ class _Stored:
             for asked, name, entries in listed:
                 if asked not in features:
                     features[asked] = _on_list(features.get(name), entries, stored.event_time)
-            verdict: Verdict | None = verdicts.get(event_id) or ("legitimate" if stored.event_time < settled else None)
+            # Fraud may be known at once, the lack of it only later: counted early, it would make every share look good.
+            verdict: Verdict | None = verdicts.get(event_id, "legitimate") if stored.event_time < settled else None
             if save:
                 save.write(orjson.dumps({"body": body, "chat": chat, "verdict": verdict}) + b"\n")
             yield past_of(body, chat, verdict, degraded)
