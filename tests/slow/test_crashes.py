@@ -125,9 +125,13 @@ async def check_replay(repository: Repository, records: dict[str, DecisionRecord
 
 
 async def check_offline(settings: Settings, url: str, records: dict[str, DecisionRecord]) -> None:
-    """An offline run over the recorded order has the same features, timelines, risks and outcomes."""
+    """An offline run over the recorded order has the same features, timelines, risks and outcomes.
+
+    The order in which the one worker at a time decided: what accounts share, they count in it.
+    """
     offline = settings.model_copy(update={"database_url": SecretStr(url)})
-    order = sorted(records.values(), key=lambda r: (r.decision.sequence, r.decision.account_id))
+    order = sorted(records.values(), key=lambda r: r.decision.decided_at)
+    assert len({record.decision.decided_at for record in order}) == len(order)
     parts = load_parts(offline)
     clock = SystemClock()
     try:
