@@ -7,7 +7,7 @@ Knows stored decisions and files of them; knows no model: the risk is the one th
 
 import json
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -30,10 +30,11 @@ from fraudguard.features.facts import facts_of
 from fraudguard.features.money import load_rates
 from fraudguard.features.registry import features_in
 from fraudguard.features.shared import SharedWindows
-from fraudguard.features.timeline import CHAT_SPAN
+from fraudguard.features.timeline import CHAT_SPAN, said
+from fraudguard.pipeline import on_lists
 from fraudguard.rulebook import Pack, open_publishing, read_pack
 from fraudguard.rules.declarations import read_declarations
-from fraudguard.rules.expression import Field, Listed, membership, walk
+from fraudguard.rules.expression import Field, Listed, walk
 from fraudguard.rules.registry import RuleSet
 from fraudguard.rules.schema import Rule
 from fraudguard.rules.validators import ATTRIBUTE
@@ -87,11 +88,10 @@ class Conversations:
         if decision["account_id"] != self._account:
             self._account, self._said = decision["account_id"], deque()
         if decision["event_type"] == "message":
-            self._said.append((decision["sequence"], event_time, body["line"].partition(": ")[2]))
+            self._said.append((decision["sequence"], event_time, body["line"]))
         while self._said and self._said[0][0] < body["timeline_start"]:
             self._said.popleft()
-        texts = [text for _, at, text in self._said if event_time - CHAT_SPAN < at <= event_time]
-        return "\n".join(texts) if texts else None
+        return said(((at, line) for _, at, line in self._said), event_time)
 
 
 def past_of(body: Mapping[str, Any], chat: str | None, verdict: Verdict | None, degraded: frozenset[str]) -> Past:
@@ -220,7 +220,7 @@ class Side:
 class RuleTally:
     """What one rule of the candidate did. alone: hits in which no other live rule hit.
 
-    overlap: other rules that hit the same decisions. missing: decisions in which an input it names was not stored.
+    overlap: other rules that hit the same decisions. examples: of a changed rule's hits.
     """
 
     rule: Rule
@@ -229,7 +229,7 @@ class RuleTally:
     days: dict[date, Side] = field(default_factory=dict)
     alone: Side = field(default_factory=Side)
     overlap: Counter[str] = field(default_factory=Counter)
-    examples: list[str] = field(default_factory=list)
+    examples: list[Past] = field(default_factory=list)
 
     def add(self, past: Past, others: Sequence[str]) -> None:
         """Count one hit; others: the live rules that hit as well."""
@@ -238,8 +238,8 @@ class RuleTally:
         self.overlap.update(others)
         if not others:
             self.alone.add(past)
-        if len(self.examples) < EXAMPLES_MAX:
-            self.examples.append(past.decision_id)
+        if self.changed and len(self.examples) < EXAMPLES_MAX:
+            self.examples.append(past)
 
 
 @dataclass(slots=True)
@@ -428,7 +428,7 @@ class _Stored:
         stored_keys = await self._stored_keys(since) if rules.windows else {}
         fresh = [w for w in rules.windows if not all(w.key in keys for keys in stored_keys.values())]
         declared = await self._declared(fresh, since, until) if fresh else {}
-        listed = [(membership(*pair), pair[0], await self._entries(pair[1])) for pair in sorted(rules.memberships)]
+        entries = await self._entries({watch_list for _, watch_list in rules.memberships.values()})
         conversations = Conversations()
         # The conversation of the first decisions began before them.
         async for stored in self._repository.stored_decisions(since - CHAT_SPAN, until):
@@ -441,9 +441,12 @@ class _Stored:
             if event_id in declared:
                 keys = stored_keys.get(body["decision"]["rules_version"], frozenset())
                 features |= {w.name: declared[event_id][w.name] for w in fresh if w.key not in keys}
-            for asked, name, entries in listed:
-                if asked not in features:
-                    features[asked] = _on_list(features.get(name), entries, stored.event_time)
+            if rules.memberships:
+                features |= {
+                    name: answer
+                    for name, answer in on_lists(rules, features, entries, stored.event_time).items()
+                    if name not in features
+                }
             # Fraud may be known at once, the lack of it only later: counted early, it would make every share look good.
             verdict: Verdict | None = verdicts.get(event_id, "legitimate") if stored.event_time < settled else None
             if save:
@@ -471,16 +474,17 @@ class _Stored:
             keys[version] = frozenset(w.key for w in read_declarations(sources, self._fields).windows)
         return keys
 
-    async def _entries(self, name: str) -> dict[str, datetime | None]:
-        """A list's entries of today, until when each holds."""
-        entries: dict[str, datetime | None] = {}
-        cursor = None
-        while True:
-            page = await self._repository.lists.page(name, PAGE_MAX, cursor)
-            entries |= {entry.value: entry.expires_at for entry in page.items}
-            if page.next is None:
-                return entries
-            cursor = page.next
+    async def _entries(self, lists: Collection[str]) -> dict[tuple[str, str], datetime | None]:
+        """The lists' entries of today by (list, value), until when each holds."""
+        entries: dict[tuple[str, str], datetime | None] = {}
+        for name in lists:
+            page = await self._repository.lists.page(name, PAGE_MAX)
+            while True:
+                entries |= {(name, entry.value): entry.expires_at for entry in page.items}
+                if page.next is None:
+                    break
+                page = await self._repository.lists.page(name, PAGE_MAX, page.next)
+        return entries
 
     async def _declared(
         self, windows: Sequence[Window], since: datetime, until: datetime
@@ -499,23 +503,15 @@ class _Stored:
         for past in history:
             event, account = past.event, past.event.account_id
             facts = facts_of(event, rates)
-            said = event_features(event, facts, zone, late=past.late)
+            own_features = event_features(event, facts, zone, late=past.late)
             own = accounts.setdefault(account, AccountWindows(windows))
             at = facts.us
             newest = latest[account] = max(latest.get(account, at), at)
             if past.late:
                 at = newest
             else:
-                own.add(own.entries(said), at, newest - settings.lateness_s * 1_000_000)
-            read = own.read(at) | shared.take(event, said, late=past.late)
+                own.add(own.entries(own_features), at, newest - settings.lateness_s * 1_000_000)
+            read = own.read(at) | shared.take(event, own_features, late=past.late)
             if event.event_time >= since:
                 values[event.event_id] = read
         return values
-
-
-def _on_list(value: Scalar, entries: Mapping[str, datetime | None], at: datetime) -> bool | None:
-    """Whether an event's entity is on a list by the entries of today; missing without an entity."""
-    if not isinstance(value, str):
-        return None
-    until = entries.get(value, at)
-    return until is None or at < until

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from fraudguard.backtest import Backtest, Change, RuleTally, Side
+from fraudguard.backtest import Backtest, Past, RuleTally, Side
 from fraudguard.domain import Outcome
 
 RULES_DRAWN_MAX: Final = 6
@@ -122,24 +122,23 @@ def _share(value: float | None) -> str:
 
 
 def _examples(backtest: Backtest, currency: str) -> list[str]:
-    if not backtest.changes:
-        return []
-    rows: list[tuple[str, ...]] = [
-        ("decision", "account", "event time", f"money, {currency}", "risk", "from", "to", "truth", "rules that hit")
-    ]
+    """Of the outcomes that change, and of what new rules hit, a shadow rule's hits among it."""
+    head = ("decision", "account", "event time", f"money, {currency}", "risk", "truth")
+    changes: list[tuple[str, ...]] = [(*head, "from", "to", "rules that hit")]
     for (old, new), change in sorted(backtest.changes.items(), key=lambda item: _order(*item[0])):
-        rows += [_example(change, i, old, new) for i in range(len(change.examples))]
-    return ["## Examples", _table(rows), "`fraudguard rules explain DECISION` says why one came out as it did."]
+        changes += [(*_facts(past), old, new, ", ".join(rules) or "-") for past, rules in change.examples]
+    hits: list[tuple[str, ...]] = [(*head, "decided", "rule that hits")]
+    for tally in _ranked(backtest):
+        hits += [(*_facts(past), past.outcome, tally.rule.id) for past in tally.examples]
+    parts = [_table(rows) for rows in (changes, hits) if len(rows) > 1]
+    why = "`fraudguard rules explain DECISION` says why one came out as it did."
+    return ["## Examples", *parts, why] if parts else []
 
 
-def _example(change: Change, i: int, old: Outcome, new: Outcome) -> tuple[str, ...]:
-    past, rules = change.examples[i]
+def _facts(past: Past) -> tuple[str, ...]:
     risk = "-" if past.score is None else f"{past.score.risk:.3f}"
-    truth = past.verdict or "not known"
-    return (
-        past.decision_id, past.account_id, f"{past.event_time:%Y-%m-%d %H:%M}", f"{past.money:,.0f}", risk, old, new,
-        truth, ", ".join(rules) or "-",
-    )  # fmt: skip
+    time, money = f"{past.event_time:%Y-%m-%d %H:%M}", f"{past.money:,.0f}"
+    return past.decision_id, past.account_id, time, money, risk, past.verdict or "not known"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -43,7 +43,6 @@ from fraudguard.features.shared import SharedWindows, shared_keys
 from fraudguard.features.state import AccountState
 from fraudguard.features.timeline import TokenCounter, chat
 from fraudguard.rulebook import Book, Pack, open_book
-from fraudguard.rules.expression import membership
 from fraudguard.rules.registry import RuleSet
 
 log = logging.getLogger(__name__)
@@ -265,7 +264,12 @@ class Pipeline:
         shared = {key for event in fresh for key in shared_keys(rules.windows, event)}
         buckets = await repository.window_counts(shared) if shared else []
         events = [item.event for item in batch if not isinstance(item.event, Label)]
-        asked = {pair for event in events for pair in _asked_of_lists(rules, event).values()}
+        asked = {
+            (watch_list, value)
+            for event in events
+            for field, watch_list in rules.memberships.values()
+            if (value := getattr(event, field, None)) is not None
+        }
         return _Known(
             earlier,
             stored,
@@ -391,7 +395,8 @@ class Pipeline:
         state: AccountState,
     ) -> DecisionRecord:
         event, snapshot = item.event, item.snapshot
-        features = {**snapshot.features, **state.trend(), **_on_lists(pack.rules, event, known.listed)}
+        listed = on_lists(pack.rules, snapshot.features, known.listed, event.event_time)
+        features = {**snapshot.features, **state.trend(), **listed}
         if score is not None:
             state.scored(score.risk, score.typology)
         degraded_reason = missing_reason if score is None else None
@@ -438,24 +443,18 @@ def score_request(event: Screenable, timeline: Timeline, features: Mapping[str, 
     return ScoreRequest(timeline, features, tenant if isinstance(tenant, str) else None)
 
 
-def _asked_of_lists(rules: RuleSet, event: Screenable) -> dict[str, tuple[str, str]]:
-    """The (list, value) pairs that the rules ask about an event, by the name they know the answer under."""
-    asked = {}
-    for name, watch_list in rules.memberships:
-        value = getattr(event, name, None)
-        if isinstance(value, str):
-            asked[membership(name, watch_list)] = (watch_list, value)
-    return asked
-
-
-def _on_lists(
-    rules: RuleSet, event: Screenable, listed: Mapping[tuple[str, str], datetime | None]
+def on_lists(
+    rules: RuleSet, features: Mapping[str, Scalar], entries: Mapping[tuple[str, str], datetime | None], at: datetime
 ) -> dict[str, Scalar]:
-    """The answers, as of the event's time; missing where the event has no such entity."""
-    answers: dict[str, Scalar] = {membership(*pair): None for pair in rules.memberships}
-    for name, pair in _asked_of_lists(rules, event).items():
-        until = listed.get(pair, event.event_time)
-        answers[name] = until is None or event.event_time < until
+    """What the rules ask of lists, answered as of an event's time; missing where the event has no such entity.
+
+    entries: until when each (list, value) holds, None for good.
+    """
+    answers: dict[str, Scalar] = {}
+    for name, (field, watch_list) in rules.memberships.items():
+        value = features.get(field)
+        until = entries.get((watch_list, value), at) if isinstance(value, str) else at
+        answers[name] = (until is None or at < until) if isinstance(value, str) else None
     return answers
 
 

@@ -61,10 +61,9 @@ class Pack:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """What decides: the pack of a release, by the activation that put it in force."""
+    """What decides: a pack, and the activation that put it in force."""
 
     activation: int
-    release: int
     pack: Pack
 
 
@@ -95,7 +94,7 @@ async def open_pack(repository: Repository, rules_version: str, policy_version: 
 async def open_book(repository: Repository, head: Head, fields: Sequence[Feature]) -> Book:
     """What the head decides by."""
     pack = await open_pack(repository, head.rules_version, head.policy_version, fields)
-    return Book(head.activation, head.number, pack)
+    return Book(head.activation, pack)
 
 
 def diff(old: Mapping[str, str], new: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Row, Text, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from fraudguard.decisions import audit, batch, documents, history, windows
+from fraudguard.decisions import audit, batch, history, windows
 from fraudguard.decisions.batch import StoredState
 from fraudguard.decisions.casebook import CaseBook
 from fraudguard.decisions.cases import join_cases
@@ -308,11 +308,6 @@ class Repository:
         async with self._open() as connection:
             revision: str | None = await connection.scalar(text("SELECT version_num FROM alembic_version"))
             return revision
-
-    async def save_document(self, kind: str, version: str, body: str) -> None:
-        """Keep a rule set's or policy's source under its content version; the same version again changes nothing."""
-        async with self._open() as connection:
-            await documents.save(connection, kind, version, body)
 
     async def document(self, kind: str, version: str) -> str:
         """The source saved under this version. Raises NotFound."""

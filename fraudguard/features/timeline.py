@@ -6,8 +6,8 @@ speaker's name loses its colon, so no message or memo can pass for a payment or 
 """
 
 import re
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, Literal, Protocol
 
@@ -94,12 +94,13 @@ def render(event: Screenable, facts: Mapping[str, Scalar], chars_max: int) -> st
 
 def chat(timeline: Timeline) -> str | None:
     """The text of the timeline's messages in the day up to its last event, one a line; None where there is none."""
-    at = timeline.lines[-1].event_time
-    texts = [
-        line.text.partition(": ")[2]
-        for line in timeline.lines
-        if line.type == "message" and at - CHAT_SPAN < line.event_time <= at
-    ]
+    messages = ((line.event_time, line.text) for line in timeline.lines if line.type == "message")
+    return said(messages, timeline.lines[-1].event_time)
+
+
+def said(messages: Iterable[tuple[datetime, str]], at: datetime) -> str | None:
+    """`chat` of lines that are messages, each with its event time, at the time of the last event."""
+    texts = [line.partition(": ")[2] for time, line in messages if at - CHAT_SPAN < time <= at]
     return "\n".join(texts) if texts else None
 
 

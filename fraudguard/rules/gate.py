@@ -21,7 +21,7 @@ from fraudguard.rules.compiler import compile_conditions
 from fraudguard.rules.evaluator import EngineFault, Evaluator
 from fraudguard.rules.expression import Field, Listed, Node, Number, Text, walk
 from fraudguard.rules.reference import holds
-from fraudguard.rules.schema import read_pack
+from fraudguard.rules.schema import read_contents
 from fraudguard.rules.validators import Type, field_type
 from fraudguard.rules.values import read_values
 
@@ -108,12 +108,12 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S_MAX, CPU_S_MAX))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
     order = json.load(sys.stdin)
-    pack = read_pack(order["sources"], [Feature(**feature) for feature in order["fields"]])
-    conditions = [rule.condition for rule in pack.rules]
-    slots = slots_of(conditions, pack.fields)
-    trials = [case.given for rule in pack.rules for case in rule.cases]
+    contents = read_contents(order["sources"], [Feature(**feature) for feature in order["fields"]])
+    conditions = [rule.condition for rule in contents.rules]
+    slots = slots_of(conditions, contents.fields)
+    trials = [case.given for rule in contents.rules for case in rule.cases]
     trials += probes(conditions, slots, PROBES, seed=0)
-    fault = "\n".join(map(str, pack.problems)) or compare(conditions, slots, trials)
+    fault = "\n".join(map(str, contents.problems)) or compare(conditions, slots, trials)
     print(fault)
     return 1 if fault else 0
 

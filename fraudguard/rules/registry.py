@@ -20,7 +20,7 @@ from fraudguard.rules.evaluator import EngineFault, Evaluator
 from fraudguard.rules.expression import And, Listed, split_membership, walk
 from fraudguard.rules.gate import judge, slots_of
 from fraudguard.rules.reference import holds
-from fraudguard.rules.schema import ROLLOUT_ALL, Case, EventType, Pack, Rule, read_pack
+from fraudguard.rules.schema import ROLLOUT_ALL, Case, Contents, EventType, Rule, read_contents
 from fraudguard.rules.validators import field_type
 from fraudguard.rules.values import read_values
 
@@ -44,27 +44,29 @@ class _Group:
 class RuleSet:
     """The rules in force, as one version."""
 
-    def __init__(self, sources: Mapping[str, str], pack: Pack) -> None:
+    def __init__(self, sources: Mapping[str, str], contents: Contents) -> None:
         """For the class methods below, which let only rules in that read well."""
         self.sources: Mapping[str, str] = dict(sorted(sources.items()))
         self.version = _version(self.sources)
-        self._pack = pack
-        self.rules, self.windows, self.lists = pack.rules, pack.windows, pack.lists
+        self._contents = contents
+        self.rules, self.windows, self.lists = contents.rules, contents.windows, contents.lists
         # The strongest first, so that the first hit is the one to name; then by id, whatever the files are called.
         self.active = tuple(
             sorted(
-                (rule for rule in pack.rules if rule.state in {"live", "shadow"}),
+                (rule for rule in contents.rules if rule.state in {"live", "shadow"}),
                 key=lambda rule: (-rule.outcome.severity, -SEVERITIES.index(rule.severity), rule.id),
             )
         )
-        conditions = [rule.condition for rule in self.active]
-        nodes = (node for condition in conditions for node in walk(condition))
-        self.memberships = frozenset(
-            pair for node in nodes if isinstance(node, Listed) and (pair := split_membership(node.name))
-        )
+        # What the active rules ask of lists: (field, list) by the name of the input that has the answer.
+        self.memberships: dict[str, tuple[str, str]] = {
+            node.name: pair
+            for rule in self.active
+            for node in walk(rule.condition)
+            if isinstance(node, Listed) and (pair := split_membership(node.name))
+        }
         # Most rules are about payments alone: a message need not be asked their questions.
         kinds: tuple[EventType | None, ...] = (None, *get_args(EventType))
-        self._groups: dict[Scalar, _Group] = {kind: _Group(self.active, kind, pack.fields) for kind in kinds}
+        self._groups: dict[Scalar, _Group] = {kind: _Group(self.active, kind, contents.fields) for kind in kinds}
         self._hits = [_hit(rule) for rule in self.active]
         # By index of the rule, the percent of accounts for which it acts.
         self._rollouts = {i: rule.rollout for i, rule in enumerate(self.active) if rule.rollout < ROLLOUT_ALL}
@@ -72,12 +74,12 @@ class RuleSet:
     @classmethod
     def from_sources(cls, sources: Mapping[str, str], fields: Sequence[Feature]) -> Self:
         """Check, test, try and load a set, as publishing does; raises BadRule with every problem found."""
-        pack = read_pack(sources, fields)
-        failed = [outcome.problem for outcome in _run_cases(pack) if outcome.problem]
-        _refuse([*pack.problems, *failed])
+        contents = read_contents(sources, fields)
+        failed = [outcome.problem for outcome in _run_cases(contents) if outcome.problem]
+        _refuse([*contents.problems, *failed])
         if fault := judge(sources, fields):
             raise BadRule(fault, hint="a fault of the compiler, not of the rules: please report it")
-        return cls(sources, pack)
+        return cls(sources, contents)
 
     @classmethod
     def from_published(cls, sources: Mapping[str, str], fields: Sequence[Feature]) -> Self:
@@ -85,9 +87,9 @@ class RuleSet:
 
         Raises BadRule where this build cannot read what another one published.
         """
-        pack = read_pack(sources, fields)
-        _refuse(pack.problems)
-        return cls(sources, pack)
+        contents = read_contents(sources, fields)
+        _refuse(contents.problems)
+        return cls(sources, contents)
 
     def evaluate(self, inputs: Mapping[str, Scalar]) -> list[Hit]:
         """The live and shadow rules that hold, the strongest outcome first; other inputs than named are ignored.
@@ -117,7 +119,7 @@ class RuleSet:
 
     def without(self, ids: Collection[str]) -> "RuleSet":
         """The same set but for these rules."""
-        return RuleSet(self.sources, replace(self._pack, rules=tuple(r for r in self.rules if r.id not in ids)))
+        return RuleSet(self.sources, replace(self._contents, rules=tuple(r for r in self.rules if r.id not in ids)))
 
     def close(self) -> None:
         """Free the rules core now; dropping the last reference does the same."""
@@ -156,25 +158,21 @@ def load_rules(directory: Path, fields: Sequence[Feature]) -> RuleSet:
     """Check, test, try and load the rule files of a directory; raises BadRule with every problem found."""
     sources, problems = _read_sources(directory)
     if problems:
-        _refuse([*problems, *read_pack(sources, fields).problems])
+        _refuse([*problems, *read_contents(sources, fields).problems])
     return RuleSet.from_sources(sources, fields)
 
 
 def fields_of(directory: Path, fields: Sequence[Feature]) -> tuple[Feature, ...]:
     """The built-in features and the windows that the directory's features.yaml declares."""
-    return read_pack(_read_sources(directory)[0], fields).fields
-
-
-def check_directory(directory: Path, fields: Sequence[Feature]) -> tuple[list[Rule], list[Problem]]:
-    """The rules that read well, and every problem of the others; runs no case and loads nothing."""
-    sources, problems = _read_sources(directory)
-    pack = read_pack(sources, fields)
-    return list(pack.rules), [*problems, *pack.problems]
+    return read_contents(_read_sources(directory)[0], fields).fields
 
 
 def test_directory(directory: Path, fields: Sequence[Feature]) -> list[CaseOutcome]:
-    """Every case of every rule that reads well."""
-    return _run_cases(read_pack(_read_sources(directory)[0], fields))
+    """Every case of every rule; raises BadRule for files that do not read well, whose cases would be passed over."""
+    sources, problems = _read_sources(directory)
+    contents = read_contents(sources, fields)
+    _refuse([*problems, *contents.problems])
+    return _run_cases(contents)
 
 
 def _read_sources(directory: Path) -> tuple[dict[str, str], list[Problem]]:
@@ -200,9 +198,9 @@ def _version(sources: Mapping[str, str]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:_VERSION_DIGITS]
 
 
-def _run_cases(pack: Pack) -> list[CaseOutcome]:
-    known = {feature.name: feature for feature in pack.fields}
-    return [CaseOutcome(rule, case, _failure(rule, case, known)) for rule in pack.rules for case in rule.cases]
+def _run_cases(contents: Contents) -> list[CaseOutcome]:
+    known = {feature.name: feature for feature in contents.fields}
+    return [CaseOutcome(rule, case, _failure(rule, case, known)) for rule in contents.rules for case in rule.cases]
 
 
 def _failure(rule: Rule, case: Case, fields: Mapping[str, Feature]) -> Problem | None:

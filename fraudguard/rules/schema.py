@@ -72,7 +72,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Pack:
+class Contents:
     """Everything a directory of rule files says. fields: the built-in features and the declared ones.
 
     rules, windows, lists: those that are in order. problems: of the others, by file name and place.
@@ -85,7 +85,7 @@ class Pack:
     problems: tuple[Problem, ...]
 
 
-def read_pack(sources: Mapping[str, str], fields: Sequence[Feature]) -> Pack:
+def read_contents(sources: Mapping[str, str], fields: Sequence[Feature]) -> Contents:
     """Read rules and declarations. sources: file name to text, line ends as \\n. fields: the built-in features."""
     declared = read_declarations(sources, fields)
     fields = (*fields, *declared.features)
@@ -105,13 +105,7 @@ def read_pack(sources: Mapping[str, str], fields: Sequence[Feature]) -> Pack:
     if len(rules) > RULES_MAX:
         problems.append(Problem(rules[-1].file, rules[-1].line, 1, f"{len(rules)} rules", f"at most {RULES_MAX}", ""))
     problems.sort(key=lambda problem: (problem.file, problem.line, problem.column))
-    return Pack(tuple(rules), declared.windows, declared.lists, fields, tuple(problems))
-
-
-def read_rules(sources: Mapping[str, str], fields: Sequence[Feature]) -> tuple[list[Rule], list[Problem]]:
-    """The rules of a pack that are in order and every problem of the whole pack, for who needs no more of it."""
-    pack = read_pack(sources, fields)
-    return list(pack.rules), list(pack.problems)
+    return Contents(tuple(rules), declared.windows, declared.lists, fields, tuple(problems))
 
 
 REQUIRED: Final = ("id", "version", "owner", "description", "state", "when", "outcome", "reason", "severity", "cases")

@@ -10,7 +10,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from fraudguard.decisions import documents
 from fraudguard.decisions.casebook import CaseFilter, Disposition
+from fraudguard.decisions.connection import transaction
 from fraudguard.decisions.repository import Changes, Repository, StoredState
 from fraudguard.domain import DecisionRecord, EntityCount, Label, Typology
 from fraudguard.errors import NotFound, StateConflict, StoreUnavailable
@@ -206,7 +208,8 @@ async def test_history_cannot_be_changed(repository: Repository, engine: AsyncEn
     """PostgreSQL itself refuses to update, delete or truncate what is written once."""
     record = make()
     await repository.commit(changes(record, labels=(label("l-1", "e-1", make),)))
-    await repository.save_document("policy", "p-1", "version: 1")
+    async with transaction(engine) as connection:
+        await documents.save(connection, "policy", "p-1", "version: 1")
     case = (await repository.cases.list_cases(CaseFilter())).items[0]
     await repository.cases.dispose(case.case_id, Disposition.SUSPICIOUS, "unsure", "ana", record.decision.decided_at)
     async with engine.connect() as connection:
@@ -219,10 +222,11 @@ async def test_history_cannot_be_changed(repository: Repository, engine: AsyncEn
                 await connection.execute(text(statement))
 
 
-async def test_documents_keep_their_first_body(repository: Repository) -> None:
+async def test_documents_keep_their_first_body(repository: Repository, engine: AsyncEngine) -> None:
     """Saving a version again, whatever the body, changes nothing."""
-    await repository.save_document("rules", "abc", "一")
-    await repository.save_document("rules", "abc", "two")
-    await repository.save_document("policy", "abc", "three")
+    async with transaction(engine) as connection:
+        await documents.save(connection, "rules", "abc", "一")
+        await documents.save(connection, "rules", "abc", "two")
+        await documents.save(connection, "policy", "abc", "three")
     assert await repository.document("rules", "abc") == "一"
     assert await repository.document("policy", "abc") == "three"

@@ -13,7 +13,7 @@ from fraudguard.features.registry import FEATURES
 from fraudguard.rules.expression import parse
 from fraudguard.rules.gate import slots_of
 from fraudguard.rules.reference import holds
-from fraudguard.rules.schema import read_rules
+from fraudguard.rules.schema import read_contents
 from fraudguard.rules.values import read_values
 
 WHEN = (
@@ -101,7 +101,8 @@ def test_generated_rules_read_well_and_pass_their_cases(inputs: list[dict[str, S
     """The same seed writes the same files; every rule is live, and its own cases come out as they say."""
     sources = write_rules(60, inputs, seed=5)
     assert sources == write_rules(60, inputs, seed=5)
-    rules, problems = read_rules(sources, FEATURES)
+    contents = read_contents(sources, FEATURES)
+    rules, problems = list(contents.rules), list(contents.problems)
     assert not problems
     assert len(rules) == len({rule.when for rule in rules}) == 60
     kinds = {feature.name: feature.type for feature in FEATURES}

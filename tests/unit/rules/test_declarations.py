@@ -6,7 +6,7 @@ from fraudguard.domain import Feature
 from fraudguard.errors import BadRule
 from fraudguard.rules.declarations import read_declarations
 from fraudguard.rules.registry import RuleSet, load_rules
-from fraudguard.rules.schema import read_pack
+from fraudguard.rules.schema import read_contents
 
 FIELDS = (
     Feature("kind", "text", "", "", "", "event"),
@@ -105,7 +105,7 @@ def test_a_broken_window_does_not_blame_the_rules_that_use_it(rule_text):
         "features.yaml": window(length="1y"),
         "a.yaml": rule_text(when="card_declines_1h > 3", hit="card_declines_1h: 4", no_hit="card_declines_1h: 1"),
     }
-    (problem,) = read_pack(sources, FIELDS).problems
+    (problem,) = read_contents(sources, FIELDS).problems
     assert problem.file == "features.yaml"
 
 
@@ -123,7 +123,7 @@ def asking(rule_text):
 def test_rules_use_windows_and_lists_through_the_gate(asking):
     """A declared window is a number, a list is a boolean input; both pass the trial run and hit."""
     rules = RuleSet.from_sources(asking, FIELDS)
-    assert rules.memberships == {("counterparty_id", "mule_accounts")}
+    assert rules.memberships == {"counterparty_id in @mule_accounts": ("counterparty_id", "mule_accounts")}
     assert [only.name for only in rules.windows] == ["card_declines_1h"]
     assert [(only.name, only.kind, only.entity) for only in rules.lists] == [("mule_accounts", "block", "counterparty")]
     asked = "counterparty_id in @mule_accounts"
@@ -154,7 +154,7 @@ def test_only_active_rules_say_which_lists_are_read(asking):
     """A draft's list is not looked up for each event."""
     drafted = {**asking, "a.yaml": asking["a.yaml"].replace("state: live", "state: draft")}
     rules = RuleSet.from_published(drafted, FIELDS)
-    assert rules.memberships == frozenset()
+    assert rules.memberships == {}
     rules.close()
 
 

@@ -10,7 +10,7 @@ from fraudguard.features.registry import features_in
 from fraudguard.rules.expression import parse
 from fraudguard.rules.reference import holds
 from fraudguard.rules.registry import RuleSet
-from fraudguard.rules.schema import read_pack
+from fraudguard.rules.schema import read_contents
 from fraudguard.rules.validators import check_condition, field_type
 from fraudguard.rules.values import read_values
 
@@ -22,7 +22,7 @@ FILES = {
     for n, block in enumerate(BLOCKS)
 }
 BUILT_IN = features_in("CNY")
-FIELDS = {feature.name: feature for feature in read_pack(FILES, BUILT_IN).fields}
+FIELDS = {feature.name: feature for feature in read_contents(FILES, BUILT_IN).fields}
 ROWS = re.findall(r"^\| `(.+)` \| `(\{.*\})` \| (yes|no) \|$", PAGE, re.MULTILINE)
 
 

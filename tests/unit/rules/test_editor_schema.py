@@ -15,12 +15,12 @@ from fraudguard.features.registry import FEATURES
 from fraudguard.rules.declarations import FEATURES_FILE, LISTS_FILE
 from fraudguard.rules.editor_schema import schemas
 from fraudguard.rules.registry import OTHER_FILES
-from fraudguard.rules.schema import read_pack
+from fraudguard.rules.schema import read_contents
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = Path(__file__).parent / "golden"
 RULES = [path for path in sorted((ROOT / "rules").glob("*.yaml")) if path.name not in OTHER_FILES]
-FIELDS = read_pack({path.name: path.read_text(encoding="utf-8") for path in RULES}, FEATURES).fields
+FIELDS = read_contents({path.name: path.read_text(encoding="utf-8") for path in RULES}, FEATURES).fields
 MADE = schemas(FIELDS)
 
 

@@ -17,7 +17,7 @@ from fraudguard.rules import gate, registry
 from fraudguard.rules.expression import Field, walk
 from fraudguard.rules.gate import slots_of
 from fraudguard.rules.reference import holds
-from fraudguard.rules.registry import RuleSet, check_directory, fields_of, load_rules, rolled_out
+from fraudguard.rules.registry import RuleSet, fields_of, load_rules, rolled_out
 from fraudguard.rules.values import read_values
 
 WORDS = ("debit", "credit", "transfer", "card", "customer", "counterparty", "急用钱，转到安全账户", "收银行卡，跑分")
@@ -140,7 +140,7 @@ def test_the_reference_answers_when_the_core_faults(pack, monkeypatch, module, n
 
 def test_rules_on_which_the_core_is_wrong_do_not_pass_the_gate(rule_text, fields, monkeypatch):
     """A compiler that encodes a condition wrongly is caught by the comparison with the reference."""
-    rules = gate.read_pack({"a.yaml": rule_text()}, fields).rules
+    rules = gate.read_contents({"a.yaml": rule_text()}, fields).rules
     conditions = [rules[0].condition]
     slots = gate.slots_of(conditions, fields)
     trials = list(gate.probes(conditions, slots, gate.PROBES, seed=0))
@@ -170,15 +170,14 @@ def test_a_crash_or_hang_of_the_trial_run_refuses_the_rules(
         RuleSet.from_sources({"a.yaml": rule_text()}, fields)
 
 
-def test_checking_reads_and_tells_but_runs_nothing(tmp_path, rule_text, fields):
-    """A failing case is no reading problem; a broken rule is, and the good one is still listed."""
+def test_cases_run_only_where_every_rule_reads_well(tmp_path, rule_text, fields):
+    """A failing case is told as one; beside a rule that does not read, nothing is said to have passed."""
     (tmp_path / "a.yaml").write_text(rule_text(id="good", hit="transfers_1d: 1"))
-    (tmp_path / "b.yaml").write_text(rule_text(when="transfers_1d >"))
-    rules, problems = check_directory(tmp_path, fields)
-    assert [rule.id for rule in rules] == ["good"]
-    assert [problem.file for problem in problems] == ["b.yaml"]
     outcomes = registry.test_directory(tmp_path, fields)
     assert [outcome.problem is None for outcome in outcomes] == [False, True]
+    (tmp_path / "b.yaml").write_text(rule_text(when="transfers_1d >"))
+    with pytest.raises(BadRule, match=r"^b\.yaml:"):
+        registry.test_directory(tmp_path, fields)
 
 
 def test_rules_need_no_torch():

@@ -10,9 +10,15 @@ from fraudguard.rules.expression import parse
 from fraudguard.rules.places import scalar_places
 from fraudguard.rules.predicates import Predicates
 from fraudguard.rules.reference import holds
-from fraudguard.rules.schema import read_rules
+from fraudguard.rules.schema import read_contents
 from fraudguard.rules.validators import check_condition
 from fraudguard.rules.values import read_values
+
+
+def read_rules(sources, fields):
+    """The good rules, and every problem."""
+    contents = read_contents(sources, fields)
+    return list(contents.rules), list(contents.problems)
 
 
 @pytest.mark.parametrize(
