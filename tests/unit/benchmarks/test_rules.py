@@ -53,8 +53,6 @@ events = st.fixed_dictionaries(
 
 
 def _installed(name: str) -> None:
-    if name.startswith("zen"):
-        pytest.importorskip("zen")
     if name == "rule-engine":
         pytest.importorskip("rule_engine")
 
