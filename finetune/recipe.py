@@ -109,7 +109,10 @@ class HeadRun(_Settings):
 
 
 class Recipe(_Settings):
-    """The whole of starter.yaml. bfloat16: multiply in it while training (autocast)."""
+    """The whole of starter.yaml. bfloat16: multiply in it while training (autocast).
+
+    ordinary_share: of the training passages without a plot or dialogue, how many are kept.
+    """
 
     name: str
     version: str
@@ -120,6 +123,7 @@ class Recipe(_Settings):
     base: BaseShape
     corpus: CorpusRun
     pretrain: PretrainRun
+    ordinary_share: float
     adapter: AdapterRun
     lexicon: LexiconRun
     head: HeadRun

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -47,6 +48,16 @@ def make_base(recipe: Recipe, corpus: Path, base: Path) -> None:
     losses = pretrain(model, read_corpus(corpus, encoder), recipe.pretrain, recipe.seed, bfloat16=recipe.bfloat16)
     log.info("base: final losses %s", {name: round(loss, 4) for name, loss in losses.items()})
     model.to(torch.float16).save_pretrained(base)
+
+
+def thinned(made: Sequence[Passage], recipe: Recipe) -> list[Passage]:
+    """Every passage with a plot or dialogue in it, and a share of the others."""
+    rng = Random(recipe.seed)
+    return [
+        passage
+        for passage in made
+        if any(reading.label.story for reading in passage.readings) or rng.random() < recipe.ordinary_share
+    ]
 
 
 def make_adapter(
@@ -112,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     log.info("base after %.0f CPU seconds", time.process_time() - started)
     encoder, tokens_max = LineTokenizer(staging / "base"), recipe.adapter.tokens_max
     made, dev = (passages(dataset.read(options.dataset, part), encoder, tokens_max) for part in ("train", "dev"))
+    made = thinned(made, recipe)
     folder = RunFolder(options.run, save_every=100, resume=True) if options.run else None
     make_adapter(recipe, made, dev, staging, folder)
     write_manifest(recipe, staging)
