@@ -20,6 +20,7 @@ from fraudguard.clock import SystemClock
 from fraudguard.config import Settings
 from fraudguard.domain import Role
 from fraudguard.errors import FraudguardError
+from fraudguard.models_commands import models_app
 from fraudguard.rules_commands import lists_app, operator, rules_app
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ bench_app = typer.Typer(no_args_is_help=True, help="What this machine does.")
 app.add_typer(bench_app, name="bench")
 app.add_typer(rules_app, name="rules")
 app.add_typer(lists_app, name="lists")
+app.add_typer(models_app, name="model")
 app.add_typer(letters_app, name="dead-letters")
 app.add_typer(keys_app, name="keys")
 
