@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import Qwen2ForCausalLM
 
+from finetune.dataset import Passage
 from finetune.language_model import warm_cosine
-from finetune.passages import Passage
 from finetune.recipe import AdapterRun, HeadRun
 from fraudguard.domain import Typology
 from fraudguard.engine.calibration import fit_platt
@@ -67,10 +67,10 @@ def samples(
                 source=passage.source,
                 ids=torch.tensor([*before, *(token for line in lines for token in line)]),
                 ends=torch.tensor([int(ends[reading.line]) for reading in readings]),
-                numbers=torch.tensor(np.stack([reading.numbers for reading in readings])),
-                truth=torch.tensor([reading.truth for reading in readings]),
-                typology=torch.tensor([_index(reading.typology) for reading in readings]),
-                weight=torch.tensor([1.0 if reading.story else ordinary_weight for reading in readings]),
+                numbers=torch.tensor(np.stack([reading.label.numbers for reading in readings])),
+                truth=torch.tensor([reading.label.truth for reading in readings]),
+                typology=torch.tensor([_index(reading.label.typology) for reading in readings]),
+                weight=torch.tensor([1.0 if reading.label.story else ordinary_weight for reading in readings]),
             )
         )
     return result

@@ -19,9 +19,11 @@ import numpy as np
 import torch
 
 from finetune import adapt, calibrate_activations, data
-from finetune.data import Dialogue, Life, Part
+from finetune.data import Life, Part
+from finetune.dataset import Passage, passages
 from finetune.language_model import new_base, pretrain, save_tokenizer, train_tokenizer
-from finetune.passages import Passage, passages, rough_lines
+from finetune.passages import labelled, rough_lines
+from finetune.prepare import public_dialogues, read_settings
 from finetune.recipe import Recipe, read_recipe
 from fraudguard.engine.loader import load_base
 from fraudguard.engine.tokenizer import LineTokenizer
@@ -33,20 +35,11 @@ def gather(recipe: Recipe, folder: Path, part: Part) -> list[Life]:
     """All lives of a part: stories, dialogues inside ordinary lives, and single sentences for training."""
     size = {"train": recipe.stories.train, "dev": recipe.stories.dev, "test": recipe.stories.test}[part]
     lives = data.story_lives(part, recipe.seed, size.accounts, size.frauds)
-    spoken: list[Dialogue] = []
-    by_source: dict[str, list[Dialogue]] = {}
-    for dialogue in data.dialogues(folder, part):
-        by_source.setdefault(dialogue.source, []).append(dialogue)
-    for source, all_of_it in by_source.items():
-        most = recipe.dialogues_max.get(source, len(all_of_it))
-        if part != "train":
-            most = min(most, 60)
-        spoken += Random(f"{recipe.seed} {source}").sample(all_of_it, min(len(all_of_it), most))
-    if part == "train":
-        spoken += data.utterances(folder)
+    settings = read_settings(Path(__file__).with_name("prepare.yaml"))
+    spoken = [one for one in public_dialogues(settings, folder) if one.part == part]
     if not spoken:
         log.warning("%s has none of the public sets: training on own stories alone", folder)
-    return lives + data.dialogue_lives(spoken, recipe.seed)
+    return lives + data.dialogue_lives(spoken, part, recipe.seed)
 
 
 def thinned(made: Sequence[Passage], recipe: Recipe) -> list[Passage]:
@@ -55,7 +48,7 @@ def thinned(made: Sequence[Passage], recipe: Recipe) -> list[Passage]:
     return [
         passage
         for passage in made
-        if any(reading.story for reading in passage.readings) or rng.random() < recipe.stories.ordinary_share
+        if any(reading.label.story for reading in passage.readings) or rng.random() < recipe.stories.ordinary_share
     ]
 
 
@@ -132,12 +125,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         encoder = LineTokenizer(staging / "base")
     else:
         encoder = make_tokenizer(recipe, options.data, lives, staging / "base")
-    made = thinned(passages(lives, encoder, recipe.adapter.tokens_max), recipe)
+    made = thinned(
+        passages(labelled(lives, recipe.adapter.ordinary_weight), encoder, recipe.adapter.tokens_max), recipe
+    )
     log.info("data after %.0f CPU seconds", time.process_time() - started)
     if not options.base:
         make_base(recipe, options.data, made, encoder, staging / "base")
     log.info("base after %.0f CPU seconds", time.process_time() - started)
-    dev = passages(gather(recipe, options.data, "dev"), encoder, recipe.adapter.tokens_max)
+    dev_lives = gather(recipe, options.data, "dev")
+    dev = passages(labelled(dev_lives, 1.0), encoder, recipe.adapter.tokens_max)
     make_adapter(recipe, made, dev, encoder, staging)
     write_manifest(recipe, staging)
     calibrate_activations.calibrate(staging)

@@ -12,7 +12,8 @@ import yaml
 
 from finetune import data, measure, train_starter
 from finetune.adapt import numeric_inputs, read, samples
-from finetune.passages import passages
+from finetune.dataset import passages
+from finetune.passages import labelled
 from finetune.recipe import read_recipe
 from fraudguard.domain import Line, ScoreRequest, Timeline
 from fraudguard.engine.engine import Engine
@@ -96,7 +97,7 @@ def test_without_public_sets_it_says_so(recipe: Path, tmp_path: Path, caplog: py
 def test_every_event_is_read_once_where_its_line_ends() -> None:
     """Readings point at the last token of the line that the service would render for that event."""
     lives = data.story_lives("train", 1, 24, 8)
-    stretches = passages(lives, TOKENIZER, 96)
+    stretches = passages(labelled(lives, 0.5), TOKENIZER, 96)
     assert sum(len(passage.readings) for passage in stretches) == sum(len(life.events) for life in lives)
     assert len(stretches) > len(lives)
     end = TOKENIZER.encode("")[-1]
@@ -105,7 +106,7 @@ def test_every_event_is_read_once_where_its_line_ends() -> None:
         assert (sample.ids[sample.ends] == end).all()
         assert [reading.line for reading in passage.readings] == sorted({reading.line for reading in passage.readings})
         assert sample.numbers.shape == (len(passage.readings), len(MODEL_FEATURES))
-        weights = [1.0 if reading.story else 0.5 for reading in passage.readings]
+        weights = [1.0 if reading.label.story else 0.5 for reading in passage.readings]
         assert sample.weight.tolist() == weights
 
 
@@ -114,7 +115,9 @@ def test_what_is_trained_on_is_what_the_engine_reads(made: list[Path]) -> None:
     release = open_release(made[0])
     assert release.adapter is not None
     encoder, head = LineTokenizer(release.base), load_head(release.head)
-    longest = max(passages(data.story_lives("dev", 3, 12, 4), encoder, 256), key=lambda passage: len(passage.readings))
+    longest = max(
+        passages(labelled(data.story_lives("dev", 3, 12, 4), 1.0), encoder, 256), key=lambda one: len(one.readings)
+    )
     (sample,) = samples([longest], encoder, 1.0, release.prefix)
     assert tuple(sample.ids[: sample.ends[0]][: len(encoder.encode_prefix(PREFIX))].tolist()) == encoder.encode_prefix(
         PREFIX
@@ -125,7 +128,7 @@ def test_what_is_trained_on_is_what_the_engine_reads(made: list[Path]) -> None:
     requests = [
         ScoreRequest(
             Timeline("a", 1, tuple(lines[: reading.line + 1])),
-            dict(zip(MODEL_FEATURES, reading.numbers.tolist(), strict=True)),
+            dict(zip(MODEL_FEATURES, reading.label.numbers.tolist(), strict=True)),
         )
         for reading in longest.readings
     ]
