@@ -41,7 +41,7 @@ def is_chinese(text: str) -> bool:
 
 
 def typos(text: str, rng: Random) -> str:
-    """A third of the longer English words with a letter lost, doubled or swapped; one in eight Chinese pairs swapped."""
+    """A third of the longer English words lose, double or swap a letter; one in eight pairs of Chinese is swapped."""
 
     def misspelt(found: re.Match[str]) -> str:
         word = found[0]
@@ -122,22 +122,34 @@ def _telling(language: str) -> re.Pattern[str]:
 # ------------------------------------------------------------ timelines
 
 
+def speaks(timeline: LabelledTimeline) -> bool:
+    """Whether a fraud of it has a message of the counterparty: whether an attack can change it."""
+    frauds = _frauds(timeline)
+    return any(one.story in frauds and _is_target(one) for one in timeline.events)
+
+
 def attacked(timelines: Sequence[LabelledTimeline], name: str, seed: int) -> list[LabelledTimeline]:
-    """The timelines with the counterparty's messages of frauds rewritten: those of stories with a truth of 1."""
+    """The timelines with the counterparty's messages of frauds rewritten; labels and everything else stay."""
     made = []
     for timeline in timelines:
-        frauds = {one.story for one in timeline.events if one.truth == 1.0}
-        events = tuple(
-            _rewritten(one, name, seed) if one.story is not None and one.story in frauds else one
-            for one in timeline.events
-        )
-        made.append(replace(timeline, events=events))
+        frauds = _frauds(timeline)
+        events = (_rewritten(one, name, seed) if one.story in frauds else one for one in timeline.events)
+        made.append(replace(timeline, events=tuple(events)))
     return made
+
+
+def _frauds(timeline: LabelledTimeline) -> set[str]:
+    """Its stories with a truth of 1."""
+    return {one.story for one in timeline.events if one.truth == 1.0 and one.story is not None}
+
+
+def _is_target(labelled: LabelledEvent) -> bool:
+    return isinstance(labelled.event, Message) and labelled.event.sender == "counterparty"
 
 
 def _rewritten(labelled: LabelledEvent, name: str, seed: int) -> LabelledEvent:
     event = labelled.event
-    if not isinstance(event, Message) or event.sender != "counterparty":
+    if not isinstance(event, Message) or not _is_target(labelled):
         return labelled
     text = ATTACKS[name](event.text, Random(f"{seed} {name} {event.event_id}"))
     return replace(labelled, event=event.model_copy(update={"text": text[:TEXT_CHARS_MAX]}))

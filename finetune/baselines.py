@@ -61,7 +61,7 @@ class BoostingRun(BaseModel):
 
 
 class ZeroShotRun(BaseModel):
-    """question: follows the timeline on a line of its own. fraud, harmless: the two answers, different from the start."""
+    """question: follows the timeline on a line of its own. fraud, harmless: the two answers to it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     question: str

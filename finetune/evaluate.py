@@ -11,8 +11,7 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -22,10 +21,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finetune import baselines, dataset, measures, report
-from finetune.attacks import ATTACKS, attacked
+from finetune.attacks import ATTACKS, attacked, speaks
 from finetune.baselines import BOOSTING, RULES, TF_IDF, ZERO_SHOT, BoostingRun, Model, TfIdfRun, ZeroShotRun
-from finetune.dataset import LabelledTimeline
-from finetune.measures import Attacked, Early, Measured
+from finetune.dataset import LabelledTimeline, Split
+from finetune.measures import Attacked, Measured
+from finetune.measuring import transfer, unseen
 from finetune.rows import Rows, sample
 from fraudguard.engine.engine import Engine
 from fraudguard.engine.precision import Precision
@@ -81,133 +81,140 @@ def engine_model(engine: Engine) -> Model:
     return risks
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The dataset as its parts are used. timelines: of test."""
+class Bench:
+    """The parts of a dataset, cut to the settings' sizes, as a release reads them. timelines: of test."""
 
-    timelines: list[LabelledTimeline]
-    test: Rows
-    dev: Rows
-    train: Rows
+    def __init__(self, settings: Settings, folder: Path, engine: Engine) -> None:
+        """Raises BadInput where there is nothing to measure or to choose a threshold on."""
+        self.settings, self.folder, self.engine = settings, folder, engine
+        self.timelines = self._drawn("test", settings.test_events_max)
+        self.test = self._checked("test", self.timelines)
+        self.dev = self._checked("dev", self._drawn("dev", settings.dev_events_max))
+
+    def rows(self, timelines: Sequence[LabelledTimeline]) -> Rows:
+        """What the release is asked at every event of the timelines."""
+        return Rows.of(timelines, self.engine.tokenizer, self.engine.tokens_max)
+
+    def rivals(self) -> dict[str, Model]:
+        """The baselines that read every row, taught on the train part."""
+        settings = self.settings
+        train = self._checked("train", self._drawn("train", settings.train_events_max))
+        log.info("baselines learn from %d events", len(train))
+        rows_max, seed = settings.train_rows_max, settings.seed
+        return {
+            TF_IDF: baselines.tf_idf(train, self.dev, settings.tf_idf, rows_max, seed),
+            BOOSTING: baselines.boosting(train, settings.boosting, rows_max, seed),
+            RULES: baselines.keyword_rules(settings.rules),
+        }
+
+    def measured(self, name: str, model: Model, risk: Floats) -> Measured:
+        """A model on test. risk: of its rows. The threshold of alarms is chosen on dev."""
+        limit = measures.threshold(self.dev, model(self.dev), self.settings.false_alarms)
+        scams = [one.fraud for one in self.test.conversations]
+        seen = measures.early(measures.along(self.test, risk), scams, limit)
+        events = int(self.test.measured.sum())
+        return Measured(name, events, measures.overall(self.test, risk, self.settings.capacity), seen)
+
+    def named(self) -> dict[str, str]:
+        """The dataset's name, and the digest of what was measured."""
+        card = self.folder / "card.json"
+        name = json.loads(card.read_text(encoding="utf-8")).get("name") if card.is_file() else None
+        digest = hashlib.sha256((self.folder / "test.parquet").read_bytes()).hexdigest()
+        return {"name": str(name or self.folder.resolve().name), "digest": digest}
+
+    def _drawn(self, split: Split, events_max: int) -> list[LabelledTimeline]:
+        return sample(dataset.read(self.folder, split), events_max, self.settings.seed)
+
+    def _checked(self, split: Split, timelines: Sequence[LabelledTimeline]) -> Rows:
+        rows = self.rows(timelines)
+        measures.check(rows, str(self.folder / f"{split}.parquet"))
+        return rows
 
 
-def read_parts(settings: Settings, folder: Path, engine: Engine) -> Parts:
-    """The parts, cut to the settings' sizes. Raises BadInput where there is nothing to measure or to choose by."""
-    counter, tokens_max = engine.tokenizer, engine.tokens_max
-    timelines = sample(dataset.read(folder, "test"), settings.test_events_max, settings.seed)
-    test = Rows.of(timelines, counter, tokens_max)
-    measures.check(test, str(folder / "test.parquet"))
-    dev = Rows.of(sample(dataset.read(folder, "dev"), settings.dev_events_max, settings.seed), counter, tokens_max)
-    measures.check(dev, str(folder / "dev.parquet"))
-    taught = sample(dataset.read(folder, "train"), settings.train_events_max, settings.seed)
-    train = Rows.of(taught, counter, tokens_max)
-    measures.check(train, str(folder / "train.parquet"))
-    return Parts(timelines, test, dev, train)
-
-
-def rivals(settings: Settings, parts: Parts) -> dict[str, Model]:
-    """The baselines that read every row."""
-    log.info("baselines learn from %d events", len(parts.train))
-    rows_max, seed = settings.train_rows_max, settings.seed
-    return {
-        TF_IDF: baselines.tf_idf(parts.train, parts.dev, settings.tf_idf, rows_max, seed),
-        BOOSTING: baselines.boosting(parts.train, settings.boosting, rows_max, seed),
-        RULES: baselines.keyword_rules(settings.rules),
-    }
-
-
-def zero_shot(settings: Settings, parts: Parts, engine: Engine, source: str, ours: Model) -> list[Measured]:
-    """The bare base on a part of the timelines, and the release on the same: the forward pass has no cache there."""
-    some = Rows.of(
-        sample(parts.timelines, settings.zero_shot_events_max, settings.seed), engine.tokenizer, engine.tokens_max
-    )
-    if not some.fraud.any() or some.fraud.all():
+def zero_shot(bench: Bench, source: str, ours: Model) -> list[Measured]:
+    """The bare base on a part of the timelines, and the release on the same: that forward pass keeps no cache."""
+    settings = bench.settings
+    some = bench.rows(sample(bench.timelines, settings.zero_shot_events_max, settings.seed))
+    if not some.fraud.any() or not (some.truth == 0.0).any():
         return []
-    model = baselines.zero_shot(open_release(source), engine.tokens_max, settings.zero_shot)
-    asked = {ZERO_SHOT: model, f"{engine.name}, same part": ours}
+    model = baselines.zero_shot(open_release(source), bench.engine.tokens_max, settings.zero_shot)
+    events = int(some.measured.sum())
     return [
-        Measured(name, len(some), measures.overall(some, one(some), settings.capacity), None)
-        for name, one in asked.items()
+        Measured(name, events, measures.overall(some, asked(some), settings.capacity), None)
+        for name, asked in ((ZERO_SHOT, model), (f"{bench.engine.name}, same part", ours))
     ]
 
 
-def attack(
-    settings: Settings, parts: Parts, engine: Engine, models: dict[str, Model], early: dict[str, Early]
-) -> list[Attacked]:
-    """Frauds rewritten against every harmless event as it was."""
-    frauds = [one for one in parts.timelines if any(event.truth == 1.0 for event in one.events)]
-    chosen = sample(frauds, settings.attack_events_max, settings.seed)
-    plain = Rows.of(chosen, engine.tokenizer, engine.tokens_max)
-    safe = Rows([one for one in parts.test.asked if not any(event.truth == 1.0 for event in one[0].events)])
-    beside = {name: model(safe) for name, model in models.items()}
+def under_attack(bench: Bench, models: Mapping[str, tuple[Model, float]]) -> list[Attacked]:
+    """Timelines of scams that speak, rewritten, against every harmless event of the others as it was.
+
+    models: each with its threshold of alarms.
+    """
+    settings = bench.settings
+    chosen = sample([one for one in bench.timelines if speaks(one)], settings.attack_events_max, settings.seed)
+    plain = bench.rows(chosen)
+    safe = Rows([one for one in bench.test.asked if not any(event.truth == 1.0 for event in one[0].events)])
+    if not len(plain) or not len(safe):
+        return []
+    beside = {name: model(safe)[safe.measured] for name, (model, _) in models.items()}
     found = []
-    for name in ("none", *ATTACKS):
-        rows = plain
-        if name != "none":
-            rows = Rows.of(attacked(chosen, name, settings.seed), engine.tokenizer, engine.tokens_max)
-        changed = [before != after for before, after in zip(_lines(plain), _lines(rows), strict=True)]
-        for model_name, model in models.items():
+    for attack in ("none", *ATTACKS):
+        rows = plain if attack == "none" else bench.rows(attacked(chosen, attack, settings.seed))
+        truth = np.concatenate([rows.fraud[rows.measured], safe.fraud[safe.measured]])
+        scams = [one.fraud for one in rows.conversations]
+        for name, (model, limit) in models.items():
             risk = model(rows)
-            truth = np.concatenate([rows.fraud[rows.measured], safe.fraud[safe.measured]])
-            scores = np.concatenate([risk[rows.measured], beside[model_name][safe.measured]])
-            caught = measures.early(rows, risk, early[model_name].threshold).ever
+            scores = np.concatenate([risk[rows.measured], beside[name]])
             found.append(
                 Attacked(
-                    name, model_name, float(np.mean(changed)) if changed else 0.0, average_precision(truth, scores),
-                    roc_auc(truth, scores), recall_at_fpr(truth, scores, 0.01), caught,
+                    attack, name, changed(plain, rows), average_precision(truth, scores), roc_auc(truth, scores),
+                    recall_at_fpr(truth, scores, 0.01), measures.early(measures.along(rows, risk), scams, limit).ever,
                 )
             )  # fmt: skip
     return found
 
 
-def _lines(rows: Rows) -> list[str]:
-    """The counterparty's newest lines in frauds."""
-    return [
-        request.timeline.lines[-1].text
-        for (_, labelled, request), payment in zip(rows.asked, rows.payment, strict=True)
-        if not payment and labelled.truth > 0 and getattr(labelled.event, "sender", "") == "counterparty"
+def changed(plain: Rows, rows: Rows) -> float:
+    """The share of the counterparty's lines in scams that an attack changed, after the service's own cleaning."""
+    pairs = [
+        (before.timeline.lines[-1].text, after.timeline.lines[-1].text)
+        for (_, labelled, before), (_, _, after) in zip(plain.asked, rows.asked, strict=True)
+        if labelled.truth > 0 and getattr(labelled.event, "sender", "") == "counterparty"
     ]
+    return float(np.mean([before != after for before, after in pairs])) if pairs else 0.0
 
 
-def named(folder: Path) -> dict[str, str]:
-    """The dataset's name, and the digest of what was measured."""
-    card = folder / "card.json"
-    name = json.loads(card.read_text(encoding="utf-8")).get("name") if card.is_file() else None
-    digest = hashlib.sha256((folder / "test.parquet").read_bytes()).hexdigest()
-    return {"name": str(name or folder.resolve().name), "digest": digest}
-
-
-def evaluate(settings: Settings, folder: Path, source: str, precision: Precision, out: Path) -> None:
-    """Measure and write. Raises BadInput, BadModel."""
+def evaluate(
+    settings: Settings, folder: Path, source: str, precision: Precision, out: Path, data: Sequence[Path] = ()
+) -> None:
+    """Measure and write. data: folders of sets that nobody trained on. Raises BadInput, BadModel."""
     engine = Engine.load(source, precision, settings.threads)
-    parts = read_parts(settings, folder, engine)
-    ours = engine_model(engine)
-    models = {engine.name: ours} | rivals(settings, parts)
-    log.info("scoring %d events of test, %d of dev", len(parts.test), len(parts.dev))
-    limits = measures.thresholds(
-        parts.dev, {name: model(parts.dev) for name, model in models.items()}, settings.false_alarms, str(folder)
-    )
-    risks = {name: model(parts.test) for name, model in models.items()}
-    early = {name: measures.early(parts.test, risk, limits[name]) for name, risk in risks.items()}
-    table = [
-        Measured(name, len(parts.test), measures.overall(parts.test, risk, settings.capacity), early[name])
-        for name, risk in risks.items()
+    bench = Bench(settings, folder, engine)
+    models = {engine.name: engine_model(engine)} | bench.rivals()
+    log.info("scoring %d events of test, %d of dev", len(bench.test), len(bench.dev))
+    risks = {name: model(bench.test) for name, model in models.items()}
+    table = [bench.measured(name, model, risks[name]) for name, model in models.items()]
+    early = {one.name: one.early for one in table if one.early is not None}
+    log.info("zero-shot")
+    table += zero_shot(bench, source, models[engine.name])
+    log.info("attacks")
+    attacks = under_attack(bench, {name: (models[name], early[name].threshold) for name in (engine.name, TF_IDF)})
+    ours, theirs, limit = models[engine.name], models[TF_IDF], early[engine.name].threshold
+    beyond = [
+        (one, transfer(one, engine.tokenizer, engine.tokens_max, ours, theirs, limit, settings.bootstrap_rounds))
+        for sets in data
+        for one in unseen(sets)
     ]
-    log.info("zero-shot and attacks")
-    table += zero_shot(settings, parts, engine, source, ours)
-    attacks = attack(settings, parts, engine, {name: models[name] for name in (engine.name, TF_IDF)}, early)
-    out.mkdir(parents=True, exist_ok=True)
     found = report.Findings(
-        model=engine.name, dataset=named(folder), capacity=settings.capacity, false_alarms=settings.false_alarms,
-        test=parts.test, dev=parts.dev, risks=risks, table=table, attacks=attacks, reach=settings.reach,
-        reach_sources=settings.reach_sources, uncalibrated=(ZERO_SHOT, RULES), beside=TF_IDF,
+        model=engine.name, dataset=bench.named(), capacity=settings.capacity, false_alarms=settings.false_alarms,
+        test=bench.test, dev=bench.dev, risks=risks, table=table, attacks=attacks, reach=settings.reach,
+        reach_sources=settings.reach_sources, uncalibrated=(ZERO_SHOT, RULES), beside=TF_IDF, beyond=beyond,
     )  # fmt: skip
-    numbers = measures.metrics(
-        parts.test, risks[engine.name], settings.capacity, early[engine.name], engine.name, found.dataset
-    )
-    (out / "metrics.json").write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    out.mkdir(parents=True, exist_ok=True)
     report.draw(found, out)
     (out / "report.md").write_text(report.render(found), encoding="utf-8")
+    numbers = measures.metrics(bench.test, risks[engine.name], table[0], found.dataset)
+    (out / "metrics.json").write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -217,12 +224,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dataset", type=Path, required=True, help="folder of finetune.prepare")
     parser.add_argument("--release", default="starter", help="a release folder")
     parser.add_argument("--precision", default="int8", choices=get_args(Precision))
+    parser.add_argument("--data", type=Path, action="append", default=[], help="folder of sets that nobody trained on")
     parser.add_argument("--out", type=Path, required=True, help="folder of the report")
-    options = parser.parse_args(arguments)
+    asked = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.manual_seed(0)
     try:
-        evaluate(read_settings(options.settings), options.dataset, options.release, options.precision, options.out)
+        evaluate(
+            read_settings(asked.settings), asked.dataset, asked.release, asked.precision, asked.out, asked.data
+        )  # fmt: skip
     except FraudguardError as error:
         print(error, file=sys.stderr)
         raise SystemExit(1) from error

@@ -3,7 +3,7 @@
 Knows arrays of risks. Event measures take truth 1 against truth 0; a conversation is a scam if any of its truths is 1.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,18 +42,18 @@ class Early:
     caught: tuple[float, ...]
 
 
-def peaks(rows: Rows, risk: Floats) -> Floats:
-    """The highest risk of each harmless conversation."""
-    return np.array([risk[one.rows].max() for one in rows.conversations if not one.fraud])
+def along(rows: Rows, risk: Floats) -> list[Floats]:
+    """The risks along each conversation."""
+    return [risk[one.rows] for one in rows.conversations]
 
 
-def early(rows: Rows, risk: Floats, threshold: float) -> Early:
-    """Over the conversations of the rows; NaN where there are no scams, or no harmless ones."""
-    shares = alarm_shares([risk[one.rows] for one in rows.conversations if one.fraud], threshold)
-    harmless = peaks(rows, risk)
+def early(scores: Sequence[Floats], fraud: Sequence[bool] | Mask, threshold: float) -> Early:
+    """Over conversations, given the scores along each; NaN where there are no scams, or no harmless ones."""
+    shares = alarm_shares([one for one, scam in zip(scores, fraud, strict=True) if scam], threshold)
+    alarmed = np.array([one.max() >= threshold for one, scam in zip(scores, fraud, strict=True) if not scam])
     return Early(
-        threshold, len(shares), len(harmless), _mean(shares <= HALF), _mean(shares <= 1.0),
-        _mean(harmless >= threshold), tuple(_mean(shares <= share) for share in CURVE),
+        threshold, len(shares), len(alarmed), _mean(shares <= HALF), _mean(shares <= 1.0), _mean(alarmed),
+        tuple(_mean(shares <= share) for share in CURVE),
     )  # fmt: skip
 
 
@@ -114,18 +114,6 @@ def sizes(rows: Rows) -> dict[str, dict[str, tuple[int, int]]]:
     }
 
 
-def metrics(rows: Rows, risk: Floats, k: int, found: Early, model: str, dataset: dict[str, str]) -> dict[str, Any]:
-    """metrics.json: what the promotion gate reads. `early_share` is missing where no scam is a conversation."""
-    measures = overall(rows, risk, k)
-    if found.scams:
-        measures["early_share"] = found.by_half
-    return {
-        "format": 1, "model": model, "dataset": dataset,
-        "events": int(rows.measured.sum()), "frauds": int(rows.fraud.sum()), "measures": measures,
-        **by_group(rows, risk),
-    }  # fmt: skip
-
-
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One model on the test rows. events: how many it was measured on."""
@@ -149,15 +137,27 @@ class Attacked:
     ever: float
 
 
+def metrics(rows: Rows, risk: Floats, found: Measured, dataset: dict[str, str]) -> dict[str, Any]:
+    """metrics.json: what the promotion gate reads. `early_share` is missing where no scam is a conversation."""
+    measures = dict(found.measures)
+    if found.early is not None and found.early.scams:
+        measures["early_share"] = found.early.by_half
+    return {
+        "format": 1, "model": found.name, "dataset": dataset,
+        "events": int(rows.measured.sum()), "frauds": int(rows.fraud.sum()), "measures": measures,
+        **by_group(rows, risk),
+    }  # fmt: skip
+
+
 def check(rows: Rows, path: str) -> None:
-    """Raises BadInput where there is nothing to measure."""
+    """Raises BadInput where there is nothing to measure or to choose a threshold on."""
     if not rows.fraud.any() or not (rows.truth == 0.0).any():
         missing = "fraud" if not rows.fraud.any() else "harmless event"
-        raise BadInput(f"there is no {missing} among {len(rows)} events", path=path, hint="prepare a larger test part")
+        raise BadInput(f"there is no {missing} among {len(rows)} events", path=path, hint="prepare a larger dataset")
+    if all(one.fraud for one in rows.conversations):
+        raise BadInput("there is no harmless conversation", path=path, hint="alarms are counted on them")
 
 
-def thresholds(rows: Rows, risks: dict[str, Floats], rate: float, path: str) -> dict[str, float]:
-    """The alarm threshold of each model on these rows' harmless conversations. Raises BadInput without any."""
-    if not any(not one.fraud for one in rows.conversations):
-        raise BadInput("there is no harmless conversation to choose a threshold on", path=path)
-    return {name: alarm_threshold(peaks(rows, risk), rate) for name, risk in risks.items()}
+def threshold(rows: Rows, risk: Floats, rate: float) -> float:
+    """The alarm threshold on these rows' harmless conversations."""
+    return alarm_threshold([risk[one.rows].max() for one in rows.conversations if not one.fraud], rate)

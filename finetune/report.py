@@ -9,13 +9,16 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve
 
-from finetune.measures import CURVE, Attacked, Measured, by_group, early, sizes
+from finetune.measures import CURVE, Attacked, Measured, along, by_group, early, sizes
+from finetune.measuring import Transfer, Unseen
 from finetune.rows import Rows
 from fraudguard.evaluation import Floats, card_precision_at_k, reliability, roc_auc
 
+BIN_EVENTS = 100  # of the picture's bins: with fewer bins all fraud is in the last one
 MEASURES = {
     "average_precision": "AP", "roc_auc": "AUC", "recall_at_0.1%_fpr": "recall at 0.1 % FPR",
-    "recall_at_1%_fpr": "recall at 1 % FPR", "precision_at_k": "precision@{k}", "calibration_error": "calibration error",
+    "recall_at_1%_fpr": "recall at 1 % FPR", "precision_at_k": "precision@{k}",
+    "calibration_error": "calibration error",
 }  # fmt: skip
 
 
@@ -24,7 +27,7 @@ class Findings:
     """All that a report shows. risks: of each model on the test rows, the release's first.
 
     uncalibrated: models whose scores promise no probability. beside: the model that groups are shown beside.
-    beyond: sections on sets that nobody trained on, as Markdown.
+    beyond: sets that nobody trained on.
     """
 
     model: str
@@ -40,7 +43,7 @@ class Findings:
     reach_sources: Sequence[str]
     uncalibrated: Sequence[str]
     beside: str
-    beyond: str = ""
+    beyond: Sequence[tuple[Unseen, Sequence[Transfer]]] = ()
 
 
 def render(found: Findings) -> str:
@@ -50,10 +53,12 @@ def render(found: Findings) -> str:
         "## Beside its baselines", *_models(found),
         "![precision and recall](pr.png)", "![what a risk promises and what came true](reliability.png)",
         "## How early", *_early(found), "![scams caught by the share of their turns](early.png)",
-        "## By group", *_groups(found), "## By set of conversations", *_sources(found),
+        "## Events by group", *_groups(found), "## Conversations by group", *_conversations(found),
         "## What reaches a risk", *_reach(found), "## Under attack", *_attacks(found),
     ]  # fmt: skip
-    return "\n\n".join([*parts, found.beyond]).rstrip() + "\n"
+    if found.beyond:
+        parts += ["## Sets that nobody trained on", *_beyond(found)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -76,8 +81,9 @@ def _what(found: Findings) -> list[str]:
         f"{int(rows.measured.sum())} events of the test part, {int(rows.fraud.sum())} of them fraud; {scams} scam "
         f"conversations and {len(rows.conversations) - scams} harmless ones. test.parquet: sha256 "
         f"`{found.dataset['digest'][:16]}`.",
-        f"Events are measured at truth 1 against truth 0: {soft} with a truth in between, a scam's first turns, are left "
-        "out. A conversation (a story, dialogue or case) is a scam if any of its truths is 1.",
+        f"Events are measured at truth 1 against truth 0: {soft} with a truth in between, a scam's first turns, are "
+        "left out. A conversation (a story, dialogue or case) is a scam, of whatever typology, if any of its truths is "
+        "1, and left out if none is but they are not all 0.",
     ]
 
 
@@ -92,8 +98,8 @@ def _models(found: Findings) -> list[str]:
         rows.append([one.name, str(one.events), *values.values()])
     return [
         _table(head, rows),
-        f"precision@{found.capacity}: of the {found.capacity} accounts with a day's highest scores, the share with fraud "
-        f"that day, mean over days, accounts once found left out; a perfect scorer gets {perfect:.3f} here. "
+        f"precision@{found.capacity}: of the {found.capacity} accounts with a day's highest scores, the share with "
+        f"fraud that day, mean over days, accounts once found left out; a perfect scorer gets {perfect:.3f} here. "
         "Recall at a false-positive rate is a point of the test's own ROC curve. Calibration error: 15 equally filled "
         "bins. The baselines learned from the same dataset's train part; the zero-shot base learned from no label.",
     ]
@@ -114,9 +120,9 @@ def _early(found: Findings) -> list[str]:
             seen = one.early
             rows.append([one.name, _share(seen.by_half), _share(seen.ever), _share(seen.false_alarms)])
     return [
-        f"An alarm is a score at the threshold or above at any turn. Thresholds: at most {found.false_alarms:.1%} of the "
-        f"{chosen} harmless conversations of **dev** alarm; what that gives on test's is the last column. By half: the "
-        "alarm came when at most half of the scam's messages and payments were over.",
+        f"An alarm is a score at the threshold or above at any turn. Thresholds: at most {found.false_alarms:.1%} of "
+        f"the {chosen} harmless conversations of **dev** alarm; what that gives on test's is the last column. By half: "
+        "the alarm came when at most half of the scam's messages and payments were over.",
         _table(["model", "scams caught by half", "ever", "harmless alarmed"], rows),
     ]
 
@@ -143,21 +149,25 @@ def _groups(found: Findings) -> list[str]:
     ]
 
 
-def _sources(found: Findings) -> list[str]:
-    rows, risk = found.test, found.risks[found.model]
-    threshold = next(one.early.threshold for one in found.table if one.early is not None)
+def _conversations(found: Findings) -> list[str]:
+    """By set, and the scams by typology: harmless conversations have none."""
+    rows = found.test
+    scores = along(rows, found.risks[found.model])
+    limit = next(one.early.threshold for one in found.table if one.early is not None)
+    names = [[one.source for one in rows.conversations], [one.typology for one in rows.conversations]]
     lines = []
-    for source in sorted({one.source for one in rows.conversations}):
-        part = Rows([one for one, name in zip(rows.asked, rows.source, strict=True) if name == source])
-        risks = risk[rows.source == source]
-        seen = early(part, risks, threshold)
-        truth = [one.fraud for one in part.conversations]
-        last = [risks[one.rows[-1]] for one in part.conversations]
-        auc = roc_auc(truth, last) if seen.scams and seen.harmless else math.nan
-        cells = [source, str(seen.scams), str(seen.harmless), _number(auc)]
-        lines.append([*cells, _share(seen.by_half), _share(seen.ever), _share(seen.false_alarms)])
-    head = ["set", "scams", "harmless", "AUC, last turn", "caught by half", "ever", "harmless alarmed"]
-    return [_table(head, lines), f"{found.model} at its threshold of dev, {threshold:.3f}."]
+    for kind, column in zip(("set", "typology"), names, strict=True):
+        for name in sorted(set(column) - {""}):
+            part = [n for n, its_name in enumerate(column) if its_name == name]
+            truth = [rows.conversations[n].fraud for n in part]
+            seen = early([scores[n] for n in part], truth, limit)
+            auc = roc_auc(truth, [scores[n][-1] for n in part]) if seen.scams and seen.harmless else math.nan
+            lines.append(
+                [kind, name, str(seen.scams), str(seen.harmless), _number(auc), _share(seen.by_half), _share(seen.ever),
+                 _share(seen.false_alarms)]
+            )  # fmt: skip
+    head = ["by", "group", "scams", "harmless", "AUC, last turn", "caught by half", "ever", "harmless alarmed"]
+    return [_table(head, lines), f"{found.model} at its threshold of dev, {limit:.3f}."]
 
 
 def _reach(found: Findings) -> list[str]:
@@ -192,6 +202,27 @@ def _attacks(found: Findings) -> list[str]:
     ]
 
 
+def _beyond(found: Findings) -> list[str]:
+    short = found.beside.partition(" ")[0]
+    lines = []
+    for one, parts in found.beyond:
+        for part in parts:
+            low, high = part.difference
+            lines.append(
+                [one.name, part.part, str(part.scams), str(part.harmless), _number(part.ours), _number(part.theirs),
+                 "-" if math.isnan(low) else f"{part.ours - part.theirs:+.3f} [{low:+.3f}, {high:+.3f}]",
+                 _share(part.by_half), _share(part.ever), _share(part.false_alarms)]
+            )  # fmt: skip
+    head = ["set", "part", "scams", "harmless", "AUC", f"{short} AUC", "difference", "caught by half", "ever",
+            "harmless alarmed"]  # fmt: skip
+    return [
+        _table(head, lines),
+        f"AUC at the last turn, each dialogue alone in its account. {found.beside} learned from the dataset's train "
+        "part. Difference: 95 % bootstrap interval, windows of one case (the same speakers) drawn together. Alarms of "
+        f"{found.model} at its threshold of dev.",
+    ]
+
+
 # ------------------------------------------------------------ pictures
 
 
@@ -208,8 +239,8 @@ def draw(found: Findings, out: Path) -> None:
     axes.plot([0, 1], [0, 1], color="lightgrey")
     for name, risk in found.risks.items():
         if name not in found.uncalibrated:
-            bins = reliability(truth, risk[kept])
-            axes.plot(bins.risk, bins.share, marker="o", markersize=3, label=name)
+            bins = reliability(truth, risk[kept], max(len(truth) // BIN_EVENTS, 15))
+            axes.plot(bins.risk, bins.share, marker="o", markersize=3, linewidth=0.7, label=name)
     _save(figure, axes, out / "reliability.png")
     figure, axes = _figure("share of its turns that are over", "share of scams caught")
     for one in found.table:

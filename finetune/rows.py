@@ -23,10 +23,14 @@ Asked = tuple[LabelledTimeline, LabelledEvent, ScoreRequest]
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """The rows of one story, dialogue or case in order: its messages and payments are its turns."""
+    """The rows of one story, dialogue or case in order: its messages and payments are its turns.
+
+    typology: of its frauds; empty for a harmless one.
+    """
 
     source: str
     fraud: bool
+    typology: str
     rows: npt.NDArray[np.int64]
 
 
@@ -88,7 +92,12 @@ class Rows:
             if labelled.story is not None:
                 found.setdefault((str(self.accounts[row]), labelled.story), []).append(row)
         return tuple(
-            Conversation(str(self.source[rows[0]]), bool(self.fraud[rows].any()), np.array(rows))
+            Conversation(
+                str(self.source[rows[0]]),
+                bool(self.fraud[rows].any()),
+                max(self.typology[rows].tolist()),
+                np.array(rows),
+            )
             for rows in found.values()
             if self.fraud[rows].any() or not self.truth[rows].any()
         )

@@ -155,21 +155,25 @@ def difference_interval(
     ours: npt.ArrayLike,
     theirs: npt.ArrayLike,
     *,
+    groups: npt.ArrayLike | None = None,
     rounds: int = 1_000,
     seed: int = 0,
 ) -> tuple[float, float]:
     """95 % percentile bootstrap interval of measure(ours) - measure(theirs) on the same rows, drawn in pairs.
 
-    Draws without both kinds are drawn again. Raises ValueError unless the labels have both.
+    groups: of rows that belong together and are drawn together, such as windows of one case; None: each is its own.
+    Draws without both kinds are drawn again. Raises ValueError unless two groups or more have both kinds.
     """
     truth = np.asarray(labels, dtype=bool)
     one, other = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
-    if truth.all() or not truth.any():
-        raise ValueError("an interval needs frauds and others")
+    names = np.arange(len(truth)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    members = np.split(np.argsort(names, kind="stable"), np.cumsum(np.bincount(names))[:-1])
+    if truth.all() or not truth.any() or len(members) < 2:
+        raise ValueError("an interval needs frauds and others in two groups or more")
     rng = np.random.default_rng(seed)
     found: list[float] = []
     while len(found) < rounds:
-        drawn = rng.integers(len(truth), size=len(truth))
+        drawn = np.concatenate([members[number] for number in rng.integers(len(members), size=len(members))])
         if 0 < truth[drawn].sum() < len(drawn):
             found.append(measure(truth[drawn], one[drawn]) - measure(truth[drawn], other[drawn]))
     low, high = np.quantile(found, (0.025, 0.975))
