@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Final, get_args
 from zoneinfo import ZoneInfo
@@ -27,9 +27,9 @@ from fraudguard.domain import STOPPED, Typology
 from fraudguard.errors import BadInput
 from fraudguard.features.registry import MODEL_FEATURES
 from fraudguard.stability import Histogram, Level, cuts_of, level_of, noise, psi
+from fraudguard.weeks import Week, weeks_of
 
 WEEKS_SHOWN: Final = 12  # where no --since is given
-WEEKS_MAX: Final = 520
 REFERENCE_WEEKS: Final = 4
 SAMPLE_DECISIONS: Final = 20_000
 ROWS_A_STEP: Final = 1_000
@@ -40,37 +40,6 @@ VARIABLES: Final = (*MODEL_FEATURES, "risk", "typology")
 # A typology is counted by its place; one that this version does not know comes above the last.
 _PLACES: Final = {typology.value: place for place, typology in enumerate(Typology)}
 _TYPOLOGY_CUTS: Final = tuple(float(place) for place in _PLACES.values())
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Week:
-    """An ISO week of the time zone, from its Monday's midnight to before the next one's."""
-
-    monday: date
-    first: datetime
-    before: datetime
-
-    @property
-    def name(self) -> str:
-        """Like 2026-W43."""
-        year, number, _ = self.monday.isocalendar()
-        return f"{year}-W{number:02}"
-
-
-def weeks_of(first: date, last: date, zone: ZoneInfo) -> tuple[Week, ...]:
-    """The weeks from that of one day to that of another. Raises BadInput beyond WEEKS_MAX or the calendar."""
-    monday = first - timedelta(days=first.weekday())
-    count = (last - monday).days // 7 + 1
-    if count > WEEKS_MAX:
-        raise BadInput(f"{first} to {last} are {count:,} weeks", path="--since", hint=f"at most {WEEKS_MAX}")
-    try:
-        mondays = [monday + timedelta(weeks=n) for n in range(count + 1)]
-        moments = [datetime.combine(day, time(), zone).astimezone(UTC) for day in mondays]
-    except OverflowError as error:
-        raise BadInput(
-            f"{first} to {last} is outside of the calendar", path="--since", hint="say which weeks"
-        ) from error
-    return tuple(map(Week, mondays[:-1], moments[:-1], moments[1:]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +76,8 @@ class Asked:
 class Population:
     """Decisions of one event type. counts: by variable, see stability.py; none where the reference has no such events.
 
-    alerts: by their case's disposition, None for not yet. labels: decisions that have one, by its source and verdict and
-    by the decision's outcome.
+    alerts: by their case's disposition, None for not yet. labels: labelled decisions, by the label's source and verdict
+    and the decision's outcome.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -355,8 +324,8 @@ class _Run:
                 plans[place, kind] = [(name, cuts[kind][name], counts) for name, counts in bins.items()]
         taken = 0
         rows = self._weekly.screened(span)
-        async for place, kind, outcome, risk, typology, degraded, model, rules, features in rows:
-            population = own[place, kind]
+        async for place, event_type, outcome, risk, typology, degraded, model, rules, features in rows:
+            population = own[place, event_type]
             population.outcomes[outcome] += 1
             population.degraded += degraded
             population.models[model] += 1
@@ -364,7 +333,7 @@ class _Run:
             values = orjson.loads(features)
             values["risk"] = risk
             values["typology"] = None if typology is None else _PLACES.get(typology, len(_PLACES))
-            for name, ends, counts in plans[place, kind]:
+            for name, ends, counts in plans[place, event_type]:
                 value = values.get(name)
                 counts[-1 if value is None else bisect_left(ends, value)] += 1
             taken += 1

@@ -47,7 +47,8 @@ GROUP BY 1, 2, 3
 
 # A decision's newest label is its truth; of equal times the greater id, as in screening.
 _LABELS = text("""
-SELECT width_bucket(d.event_time, CAST(:firsts AS timestamptz[])) - 1, d.event_type, l.source, l.verdict, d.outcome, count(*)
+SELECT width_bucket(d.event_time, CAST(:firsts AS timestamptz[])) - 1, d.event_type, l.source, l.verdict, d.outcome,
+       count(*)
 FROM (SELECT DISTINCT ON (l.target_event_id) l.source, l.verdict, e.event_time, e.decision_id
       FROM labels l JOIN event_ids e ON e.event_id = l.target_event_id
       WHERE e.event_time >= :first AND e.event_time < :before
