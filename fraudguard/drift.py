@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final, get_args
 from zoneinfo import ZoneInfo
@@ -25,7 +25,7 @@ from fraudguard.decisions.repository import Repository, connect
 from fraudguard.decisions.weekly import Span
 from fraudguard.domain import STOPPED, Typology
 from fraudguard.errors import BadInput
-from fraudguard.features.registry import MODEL_FEATURES
+from fraudguard.features.registry import MODEL_FEATURES, WINDOWS_DAYS
 from fraudguard.stability import Histogram, Level, cuts_of, level_of, noise, psi
 from fraudguard.weeks import Week, weeks_of
 
@@ -34,6 +34,7 @@ REFERENCE_WEEKS: Final = 4
 SAMPLE_DECISIONS: Final = 20_000
 ROWS_A_STEP: Final = 1_000
 _YEARS: Final = (1900, 9000)
+_EVER: Final = datetime.min.replace(tzinfo=UTC)
 
 EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
 VARIABLES: Final = (*MODEL_FEATURES, "risk", "typology")
@@ -160,12 +161,13 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """The count. newest: event time of any decision, None where there is none. weeks: to show.
+    """The count. weeks: to show. reference None: no week would be left to compare.
 
-    reference None: no week would be left to compare.
+    oldest and newest: event times of any decision, None where there is none.
     """
 
     zone: str
+    oldest: datetime | None
     newest: datetime | None
     weeks: tuple[Week, ...]
     reference: Reference | None
@@ -191,6 +193,11 @@ class Drift:
     def labels_due(self, week: Week) -> bool:
         """Whether every decision of the week has had its label delay."""
         return self.newest is not None and week.before <= self.newest - timedelta(days=self.label_delay_days)
+
+    @property
+    def filled(self) -> datetime | None:
+        """From when on a decision could have seen its longest windows in full, label delay included."""
+        return self.oldest and self.oldest + timedelta(days=max(WINDOWS_DAYS) + self.label_delay_days)
 
     def of(self, week: Week, event_type: EventType) -> Population:
         """The week's decisions of this type."""
@@ -247,6 +254,7 @@ class _Run:
             await self._count(run, cuts, advance)
         return Drift(
             zone=self._settings.time_zone,
+            oldest=await self._weekly.first_event_time(_EVER, newest) if newest else None,
             newest=newest,
             weeks=weeks,
             reference=self._reference(reference, cuts),
@@ -269,7 +277,7 @@ class _Run:
 
     async def _from_first_decision(self, weeks: Sequence[Week]) -> tuple[Week, ...]:
         """The weeks without those at the beginning in which nothing was decided."""
-        first = await self._weekly.first_event_time(_span(weeks))
+        first = await self._weekly.first_event_time(weeks[0].first, weeks[-1].before)
         return tuple(week for week in weeks if first is not None and first < week.before)
 
     async def _reference_weeks(self, weeks: Sequence[Week]) -> tuple[Week, ...]:

@@ -38,8 +38,8 @@ def drift(
     from fraudguard.drift_export import as_json, write_textfile
     from fraudguard.drift_report import render, summary, title
 
-    days = (day and day.date() for day in (since, until, reference_from, reference_to))
-    asked = Asked(*days, baseline=baseline)
+    first, before, from_, to = (day and day.date() for day in (since, until, reference_from, reference_to))
+    asked = Asked(first, before, from_, to, baseline)
     with Progress(
         *Progress.get_default_columns()[:1], MofNCompleteColumn(), TimeElapsedColumn(), console=Console(stderr=True)
     ) as bar:
@@ -51,7 +51,7 @@ def drift(
     if form == "json":
         print(json.dumps(as_json(count), ensure_ascii=False))
         return
-    print(render(count) if form == "markdown" else "\n".join([title(count), *(f"- {s}" for s in summary(count))]))
+    print(render(count) if form == "markdown" else f"{title(count)}\n\n{summary(count)}\n")
     for line in written:
         print(line)
 

@@ -23,7 +23,7 @@ _BOOLEANS: Final = {feature.name for feature in FEATURES if feature.type == "boo
 _READING: Final = (
     f"The population stability index (PSI) of a week's values against the reference's: below {SOME} steady, to {LARGE} "
     f"some shift (!), above it a large one (!!). ~: {SOME} or more, but no more than so few values give by chance "
-    f"({CERTAINTY:.1%} of the time it is less). r: part of the reference. docs/drift.md says how it is counted and "
+    f"({CERTAINTY:.2%} of the time it is less). r: part of the reference. docs/drift.md says how it is counted and "
     "what to do."
 )
 
@@ -40,7 +40,7 @@ def title(drift: Drift) -> str:
 
 def render(drift: Drift, picture: str | None = None) -> str:
     """The page. picture: the file name of the one that belongs to it."""
-    parts = [f"# {title(drift)}", "\n".join(f"- {sentence}" for sentence in summary(drift))]
+    parts = [f"# {title(drift)}", summary(drift)]
     if drift.weeks:
         if picture:
             parts.append(f"![stability, alerts and what moved most]({picture})")
@@ -52,8 +52,13 @@ def render(drift: Drift, picture: str | None = None) -> str:
 # ------------------------------------------------------------ what is read first
 
 
-def summary(drift: Drift) -> list[str]:
-    """Sentences, the most important first."""
+def summary(drift: Drift) -> str:
+    """A list of sentences, the most important first."""
+    return "\n".join(f"- {said}" if not said.startswith("`") else f"  - {said}" for said in _sentences(drift))
+
+
+def _sentences(drift: Drift) -> list[str]:
+    """One that starts with a variable's name belongs under the one before."""
     if drift.newest is None:
         return ["Nothing to report: `fraudguard worker` or `fraudguard screen --keep` store decisions."]
     zone = ZoneInfo(drift.zone)
@@ -86,9 +91,9 @@ def _moved(drift: Drift, week: Week) -> Iterator[str]:
     against = f"against {'the baseline ' if not reference.weeks else ''}{reference.name}"
     if moved:
         yield f"{len(moved)} of {len(shifts)} inputs and scores moved in {_said(drift, week)}, {against}:"
-        yield from (f"{_sentence(drift, shift)}" for shift in moved[:SAID_MAX])
+        yield from (_sentence(drift, shift) for shift in moved[:SAID_MAX])
         if len(moved) > SAID_MAX:
-            yield f"and {len(moved) - SAID_MAX} more, in the tables below."
+            yield f"`...` and {len(moved) - SAID_MAX} more, in the page's tables."
     else:
         yield f"None of {len(shifts)} inputs and scores moved in {_said(drift, week)}, {against}."
     now = {(shift.event_type, shift.variable) for shift in moved}
@@ -106,11 +111,16 @@ def _moved(drift: Drift, week: Week) -> Iterator[str]:
 
 def _not_seen(drift: Drift, week: Week) -> Iterator[str]:
     """What this comparison is blind to."""
-    reference = drift.reference
+    reference, filled = drift.reference, drift.filled
+    if reference and reference.weeks and filled and reference.weeks[0].first < filled:
+        yield (
+            f"Careful: until {filled.astimezone(ZoneInfo(drift.zone)):%Y-%m-%d} the longest windows and the counts of "
+            "earlier events were still filling up, in part of the reference too: these move by themselves."
+        )
     for kind in EVENT_TYPES if reference else ():
         population = drift.of(week, kind)
         if reference and population.total and not reference.size(kind):
-            yield f"Careful: the reference has no {kind}s, so those of {week.name} are not compared."
+            yield f"Careful: the reference has next to no {kind}s; those of {week.name} are not compared."
         elif reference and population.total:
             missing = [name for name in VARIABLES if name not in reference.histograms[kind]]
             if missing:

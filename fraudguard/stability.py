@@ -17,8 +17,8 @@ BINS: Final = 10
 # The usual reading (Lewis 1994, An Introduction to Credit Scoring; Siddiqi 2006, Credit Risk Scorecards): conventions,
 # which is why `noise` stands beside them.
 SOME, LARGE = 0.1, 0.25
-# Of `noise`. A report makes about a thousand comparisons.
-CERTAINTY: Final = 0.999
+# Of `noise`. A report makes over a thousand comparisons, none of which should alarm by chance.
+CERTAINTY: Final = 0.9999
 
 
 class Level(StrEnum):

@@ -102,10 +102,10 @@ class Weekly:
     def __init__(self, open_: Open) -> None:
         self._open = open_
 
-    async def first_event_time(self, span: Span) -> datetime | None:
-        """The earliest event time in the span; None where nothing was decided."""
+    async def first_event_time(self, first: datetime, before: datetime) -> datetime | None:
+        """The earliest event time from `first` to before `before`; None where nothing was decided."""
         async with self._open() as connection:
-            found: datetime | None = await connection.scalar(_FIRST, span.bounds)
+            found: datetime | None = await connection.scalar(_FIRST, {"first": first, "before": before})
             return found
 
     async def sample(self, span: Span, limit: int) -> AsyncIterator[SampledRow]:
