@@ -3,7 +3,7 @@
 Knows how to word counts and indices; counts nothing. The page is Markdown that also reads well on a terminal.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -124,7 +124,9 @@ def _not_seen(drift: Drift, week: Week) -> Iterator[str]:
         elif reference and population.total:
             missing = [name for name in VARIABLES if name not in reference.histograms[kind]]
             if missing:
-                yield f"Careful: the reference of {kind}s lacks {_names(missing)}."
+                named = ", ".join(f"`{name}`" for name in missing[:SAID_MAX])
+                more = f" and {len(missing) - SAID_MAX} more" if len(missing) > SAID_MAX else ""
+                yield f"Careful: the reference of {kind}s lacks {named}{more}: these are not compared."
             chance = max((s.noise for s in drift.shifts(week) if s.event_type == kind), default=0.0)
             if chance > SOME:
                 yield (
@@ -276,6 +278,8 @@ def _weeks(drift: Drift, kind: EventType) -> str:
 
 def _labelled(drift: Drift, week: Week, of: Population) -> tuple[str, str]:
     """Frauds by label and those stopped; where labels may still come, that they may."""
+    if not of.total:
+        return "-", "-"
     frauds, stopped = of.labelled("fraud"), of.labelled("fraud", stopped=True)
     if drift.labels_due(week):
         return f"{frauds:,}", _share(stopped, frauds)
@@ -298,7 +302,8 @@ def _stability(drift: Drift, kind: EventType) -> list[str]:
     rows: list[tuple[str, ...]] = [("PSI", *(_marked(drift, week) for week in drift.weeks), "where, in the most moved")]
     for _, _, variable, most, of in ranked[: max(moved, ROWS_MIN)]:
         cells = (_index(of.get(week)) for week in drift.weeks)
-        rows.append((variable, *cells, f"{most.week.name}: {'; '.join(changes(drift, most))}"))
+        where = "; ".join(changes(drift, most))
+        rows.append((variable, *cells, f"{most.week.name}: {where}" if where else "-"))
     rest = ranked[max(moved, ROWS_MIN) :]
     below = f"The other {len(rest)} stayed at {-rest[0][1]:.3f} or below, or within noise." if rest else ""
     return [f"### What moved most among {kind}s", table(rows), below]
@@ -342,10 +347,6 @@ def _from_to(weeks: Sequence[Week]) -> str:
     last = weeks[-1].monday + timedelta(days=6)
     names = weeks[0].name if len(weeks) == 1 else f"{weeks[0].name} to {weeks[-1].name}"
     return f"{names}, {weeks[0].monday} to {last}"
-
-
-def _names(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
 
 
 def _share(part: int, whole: int) -> str:
