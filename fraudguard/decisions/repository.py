@@ -30,6 +30,7 @@ from fraudguard.decisions.records import load_record
 from fraudguard.decisions.rulebook import RuleBook
 from fraudguard.decisions.tables import ACCOUNT_STATE, DECISIONS, DOCUMENTS, EVENT_IDS, LABELS
 from fraudguard.decisions.watchlists import WatchLists
+from fraudguard.decisions.weekly import Weekly
 from fraudguard.domain import DecisionRecord, EntityCount, Label, Line, Screenable, Timeline, Typology, WindowCount
 from fraudguard.errors import BadInput, NotFound, StateConflict
 
@@ -85,6 +86,7 @@ class Repository:
         self._open: Open = lambda: transaction(engine)
         self.rulebook, self.lists, self.models = _books(self._open)
         self.cases, self.outbox, self.keys = CaseBook(engine), Outbox(engine), KeyRing(engine)
+        self.weekly = Weekly(self._open)
         self._months: set[date] = set()
 
     @asynccontextmanager
