@@ -22,9 +22,9 @@ from finetune.language_model import warm_cosine
 from finetune.passages import Passage
 from finetune.recipe import AdapterRun, HeadRun
 from fraudguard.domain import Typology
-from fraudguard.engine.calibration import fit_platt
+from fraudguard.engine.calibration import Platt, fit_platt
 from fraudguard.engine.head import FusionHead
-from fraudguard.engine.head_spec import Calibration, HeadSpec, NumericInput
+from fraudguard.engine.head_spec import HeadSpec, NumericInput
 from fraudguard.engine.tokenizer import LineTokenizer
 from fraudguard.evaluation import average_precision
 from fraudguard.features.registry import FEATURES, MODEL_FEATURES
@@ -109,7 +109,7 @@ def new_head(train: Sequence[Sample], hidden_size: int, run: HeadRun, tokens_max
         tokens_max=tokens_max,
         features=numeric_inputs(numbers, run.bins),
         typologies=[str(typology) for typology in TYPOLOGIES],
-        calibration=Calibration(kind="platt", slope=1.0, offset=0.0),
+        calibration=Platt(slope=1.0, offset=0.0),
     )
     return FusionHead(spec, run.dropout)
 
@@ -253,6 +253,4 @@ def read(adapted: PeftModel, head: FusionHead, data: Sequence[Sample]) -> npt.ND
 
 def calibrate(head: FusionHead, logits: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> None:
     """Give the head the sigmoid that fits the logits of held-out readings."""
-    platt = fit_platt(logits, truth)
-    calibration = Calibration(kind="platt", slope=platt.slope, offset=platt.offset)
-    head.spec = head.spec.model_copy(update={"calibration": calibration})
+    head.spec = head.spec.model_copy(update={"calibration": fit_platt(logits, truth)})

@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fraudguard.domain import Scalar, Score, ScoreRequest, Typology
-from fraudguard.engine.calibration import Platt
 from fraudguard.engine.head_spec import HeadSpec, as_numbers, load_spec
 from fraudguard.engine.release import TenantParts
 from fraudguard.errors import BadModel
@@ -57,17 +56,13 @@ class FusionHead(nn.Module):
     def scores(self, hidden: Tensor, rows: Sequence[Mapping[str, Scalar]], model: str) -> list[Score]:
         """A score, signed `model`, for each hidden state [n, hidden_size] with its row of features.
 
+        model: ends in +precision, whose calibration is used.
         Raises BadModel when the features are not those it was made for.
         """
         logits, kinds = self(hidden, torch.from_numpy(as_numbers(self.names, rows)))
-        risks = self.calibration.risk(logits.numpy())
+        risks = self.spec.calibration_of(model.rpartition("+")[2]).risk(logits.numpy())
         typologies = [Typology(self.spec.typologies[kind]) for kind in kinds.argmax(dim=1).tolist()]
         return [Score(float(risk), kind, model) for risk, kind in zip(risks, typologies, strict=True)]
-
-    @property
-    def calibration(self) -> Platt:
-        """The sigmoid from risk logit to risk."""
-        return Platt(self.spec.calibration.slope, self.spec.calibration.offset)
 
     def save(self, folder: Path) -> None:
         """Write head.json and head.safetensors."""
