@@ -60,6 +60,10 @@ def _sigmoid(platt: Platt) -> Callable[[Tensor], Tensor]:
 class _Steps(nn.Module):
     """An isotonic calibration, logit [1] to risk [1]: the sum of how much of each step lies below the logit."""
 
+    low: Tensor
+    width: Tensor
+    rise: Tensor
+
     def __init__(self, isotonic: Isotonic) -> None:
         super().__init__()
         logits, risks = torch.tensor(isotonic.logits), torch.tensor(isotonic.risks)
