@@ -20,11 +20,14 @@ import torch
 
 from finetune import adapt, calibrate_activations, data
 from finetune.data import Dialogue, Life, Part
+from finetune.dataset import LabelledEvent, LabelledTimeline, Passage, passages
 from finetune.language_model import new_base, pretrain, save_tokenizer, train_tokenizer
-from finetune.passages import Passage, passages, rough_lines
+from finetune.passages import rough_lines, snapshots
 from finetune.recipe import Recipe, read_recipe
+from fraudguard.engine.head_spec import as_numbers
 from fraudguard.engine.loader import load_base
 from fraudguard.engine.tokenizer import LineTokenizer
+from fraudguard.features.registry import MODEL_FEATURES
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +52,25 @@ def gather(recipe: Recipe, folder: Path, part: Part) -> list[Life]:
     return lives + data.dialogue_lives(spoken, recipe.seed)
 
 
+def labelled(
+    lives: Sequence[Life], encoder: LineTokenizer, tokens_max: int, ordinary_weight: float
+) -> list[LabelledTimeline]:
+    """The lives as timelines with a label at every event. ordinary_weight: of events outside every plot."""
+    events: dict[str, list[LabelledEvent]] = {life.account_id: [] for life in lives}
+    for life, told, snapshot in snapshots(lives, encoder, tokens_max):
+        numbers, weight = as_numbers(MODEL_FEATURES, [snapshot.features])[0], 1.0 if told.story else ordinary_weight
+        label = LabelledEvent(told.event, numbers, told.truth, weight, told.typology, told.story, "own")
+        events[life.account_id].append(label)
+    return [LabelledTimeline(life.source, life.account_id, tuple(events[life.account_id])) for life in lives]
+
+
 def thinned(made: Sequence[Passage], recipe: Recipe) -> list[Passage]:
     """Every passage with a plot or dialogue in it, and a share of the others."""
     rng = Random(recipe.seed)
     return [
         passage
         for passage in made
-        if any(reading.story for reading in passage.readings) or rng.random() < recipe.stories.ordinary_share
+        if any(reading.label.story for reading in passage.readings) or rng.random() < recipe.stories.ordinary_share
     ]
 
 
@@ -81,9 +96,8 @@ def make_adapter(
     recipe: Recipe, made: Sequence[Passage], dev: Sequence[Passage], encoder: LineTokenizer, out: Path
 ) -> None:
     """Adapter and head, trained and calibrated, beside the base in `out`."""
-    prefix, weight = recipe.adapter.prefix, recipe.adapter.ordinary_weight
-    train_samples = adapt.samples(made, encoder, weight, prefix)
-    dev_samples = adapt.samples(dev, encoder, 1.0, prefix)
+    train_samples = adapt.samples(made, encoder, recipe.adapter.prefix)
+    dev_samples = adapt.samples(dev, encoder, recipe.adapter.prefix)
     log.info(
         "adapter: %d passages, %d tokens, %d readings; dev: %d passages", len(made),
         sum(len(sample.ids) for sample in train_samples), sum(len(sample.ends) for sample in train_samples), len(dev),
@@ -132,12 +146,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         encoder = LineTokenizer(staging / "base")
     else:
         encoder = make_tokenizer(recipe, options.data, lives, staging / "base")
-    made = thinned(passages(lives, encoder, recipe.adapter.tokens_max), recipe)
+    tokens_max, weight = recipe.adapter.tokens_max, recipe.adapter.ordinary_weight
+    made = thinned(passages(labelled(lives, encoder, tokens_max, weight), encoder, tokens_max), recipe)
     log.info("data after %.0f CPU seconds", time.process_time() - started)
     if not options.base:
         make_base(recipe, options.data, made, encoder, staging / "base")
     log.info("base after %.0f CPU seconds", time.process_time() - started)
-    dev = passages(gather(recipe, options.data, "dev"), encoder, recipe.adapter.tokens_max)
+    held_out = labelled(gather(recipe, options.data, "dev"), encoder, tokens_max, 1.0)
+    dev = passages(held_out, encoder, tokens_max)
     make_adapter(recipe, made, dev, encoder, staging)
     write_manifest(recipe, staging)
     calibrate_activations.calibrate(staging)

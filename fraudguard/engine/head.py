@@ -22,6 +22,10 @@ from fraudguard.errors import BadModel
 class FusionHead(nn.Module):
     """[n, hidden_size] and [n, feature] with NaN for missing -> risk logit [n], typology logits [n, typology]."""
 
+    _column: Tensor
+    _low: Tensor
+    _width: Tensor
+
     def __init__(self, spec: HeadSpec, dropout: float = 0.0) -> None:
         super().__init__()
         self.spec = spec
@@ -31,9 +35,9 @@ class FusionHead(nn.Module):
             for column, feature in enumerate(spec.features)
             for low, high in zip(feature.edges, feature.edges[1:], strict=False)
         ]
-        self._column = torch.tensor([column for column, _, _ in bins], dtype=torch.long)
-        self._low = torch.tensor([low for _, low, _ in bins], dtype=torch.float32)
-        self._width = torch.tensor([width for _, _, width in bins], dtype=torch.float32)
+        # Not of the weights, but where these are: a GPU trains them.
+        for name, part, dtype in (("_column", 0, torch.long), ("_low", 1, torch.float32), ("_width", 2, torch.float32)):
+            self.register_buffer(name, torch.tensor([of_bin[part] for of_bin in bins], dtype=dtype), persistent=False)
         inputs = spec.hidden_size + len(bins) + len(spec.features)
         self.mlp = nn.Sequential(
             nn.Linear(inputs, spec.width),
