@@ -99,7 +99,7 @@ def best(losses: Mapping[Kind, Floats], account: npt.NDArray[np.int64]) -> Kind:
 
 
 def fitted(dev: scored.Scored, run: CalibrationRun) -> tuple[Kind, Calibration, dict[Kind, float]]:
-    """The kind that is asked for or best, its fit, and each kind's mean loss if they were compared. Raises ValueError."""
+    """The kind asked for, or the best, and its fit; each kind's mean loss if they were compared. Raises ValueError."""
     logits = scored.logits(dev)
     losses = held_out_losses(logits, dev, run) if run.kind == "auto" else {}
     kind = best(losses, dev.account) if run.kind == "auto" else run.kind

@@ -91,9 +91,7 @@ def expected(risk: npt.NDArray[np.float64], fraud: npt.NDArray[np.bool_], capaci
     return Expected(alerts, fraud_day / alerts if alerts else float("nan"), recall, others)
 
 
-def choose(
-    risk: npt.NDArray[np.float64], fraud: npt.NDArray[np.bool_], capacity: Capacity
-) -> dict[Outcome, float]:
+def choose(risk: npt.NDArray[np.float64], fraud: npt.NDArray[np.bool_], capacity: Capacity) -> dict[Outcome, float]:
     """The lowest threshold of each outcome that stays within its alerts and above the milder outcome's.
 
     An outcome without such a threshold is left out. Raises BadInput unless frauds and others occur.
@@ -113,13 +111,15 @@ def choose(
     return chosen
 
 
-def with_thresholds(source: str, thresholds: Mapping[EventType, Mapping[Outcome, float]], note: str) -> str:
+def with_thresholds(source: str, thresholds: Mapping[EventType, Mapping[Outcome, float]], note: Sequence[str]) -> str:
     """The policy's text with other thresholds under `model` and all else as it is, comments too."""
     lines = source.splitlines(keepends=True)
     root = yaml.compose(source)
     assert isinstance(root, yaml.MappingNode)  # noqa: S101  it was read as a policy
     start = next(key.start_mark.line for key, _ in root.value if key.value == "model")
-    stop = next((n for n in range(start + 1, len(lines)) if lines[n].strip() and not lines[n].startswith(" ")), len(lines))
+    stop = start + 1
+    while stop < len(lines) and (not lines[stop].strip() or lines[stop].startswith(" ")):
+        stop += 1
     while not lines[stop - 1].strip():
         stop -= 1
     while start and lines[start - 1].startswith("#"):
@@ -128,7 +128,7 @@ def with_thresholds(source: str, thresholds: Mapping[EventType, Mapping[Outcome,
         f"  {event_type}: {{{', '.join(f'{outcome}: {least:.4f}' for outcome, least in of_type.items())}}}\n"
         for event_type, of_type in thresholds.items()
     ]
-    return "".join([*lines[:start], *(f"# {line}\n" for line in note.splitlines()), "model:\n", *rows, *lines[stop:]])
+    return "".join([*lines[:start], *(f"# {line}\n" for line in note), "model:\n", *rows, *lines[stop:]])
 
 
 def table(
@@ -185,12 +185,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         split: scored.score(engine, dataset.read(options.dataset, split), options.tenant) for split in ("dev", "test")
     }
     thresholds = thresholds_of(samples["dev"], run)
-    capacity = "; ".join(
-        f"{event_type}: {of_type.events_day:g} events a day, {of_type.base_rate:g} of them frauds, alerts at most "
-        + ", ".join(f"{most:g} {outcome}" for outcome, most in of_type.alerts_day.items())
-        for event_type, of_type in run.capacities.items()
-    )
-    note = f"The least risk at which the model alone asks for each outcome.\nChosen for {engine.name} ({capacity})."
+    note = ["The least risk at which the model alone asks for each outcome.", f"Chosen for {engine.name}, so that a day of"]
+    for event_type, of_type in run.capacities.items():
+        most = ", ".join(f"{alerts:g} {outcome}" for outcome, alerts in of_type.alerts_day.items())
+        note.append(f"{of_type.events_day:g} {event_type}s, {of_type.base_rate:g} of them frauds, brings at most {most}.")
     text = with_thresholds(source, thresholds, note)
     Policy.from_source(text, str(options.out))
     options.out.write_text(text, encoding="utf-8")
