@@ -11,25 +11,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
-from fraudguard.domain import Message, Screenable, Typology
+from fraudguard.domain import Message, Screenable, Transaction, Typology
 from fraudguard.events.masking import mask_event
 from fraudguard.stories import generate
 
 Part = Literal["train", "dev", "test"]
+_PARTS: tuple[Part, ...] = get_args(Part)
+# Sources of lives that the project's own generator tells.
+OWN_SOURCES = ("story", "life")
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DAYS = 10
-# Multi-turn sets of harmless/, and how many dialogues of each are drawn at most.
-HARMLESS_DIALOGUES = {
-    "multidogo_en": 240, "taskmaster3_en": 30, "taskmaster4_en": 20, "multiwoz_en": 20, "crosswoz_en": 20,
-    "xpersona_en": 40, "synthetic_persona_chat_en": 20, "tau2_bench_en": 20, "abcd_en": 20,
-    "cpsycoun_zh": 60, "multiwoz_zh": 50, "crosswoz_zh": 50, "kdconv_zh": 60, "xpersona_zh": 50,
-}  # fmt: skip
-HARMLESS_UTTERANCES = {"banking77_en": 120, "clinc_oos_en": 60, "tatoeba_en": 50, "tatoeba_zh": 100}
-_SERVICE = ("multidogo", "taskmaster", "multiwoz", "tau2", "abcd")
+# Dialogues share the ordinary lives of at most so many accounts, each under ids of its own.
+ORDINARY_ACCOUNTS = 1_000
+_SERVICE = ("multidogo", "taskmaster", "multiwoz", "crosswoz", "abcd", "rasa")
+TURNS_MAX = 30  # of a harmless dialogue
 _CUSTOMERS = ("customer", "user", "client", "B", "User 2")
 # P(fraud) to learn at the first turns of a scam dialogue: nobody can know it from a greeting.
 RAMP = (0.1, 0.35, 0.65, 0.9)
@@ -60,6 +59,7 @@ class Dialogue:
 
     source: str
     group: str
+    part: Part
     language: str
     channel: Literal["chat", "call", "service"]
     turns: tuple[tuple[str, str], ...]
@@ -77,7 +77,7 @@ def part_of(group: str) -> Part:
 
 def story_lives(part: Part, seed: int, accounts: int, frauds: int) -> list[Life]:
     """A cast of the story generator, account by account. dev and test tell the held-out phrases, with other seeds."""
-    seed = seed * 3 + ("train", "dev", "test").index(part)
+    seed = seed * 3 + _PARTS.index(part)
     cast = generate(seed, accounts, START, DAYS, frauds, "train" if part == "train" else "heldout")
     typologies = {story.story_id: story.typology for story in cast.stories}
     events: dict[str, list[Told]] = {}
@@ -93,21 +93,28 @@ def story_lives(part: Part, seed: int, accounts: int, frauds: int) -> list[Life]
     ]
 
 
-def dialogue_lives(dialogues: Sequence[Dialogue], seed: int, ordinary_events_max: int = 25) -> list[Life]:
+def dialogue_lives(dialogues: Sequence[Dialogue], part: Part, seed: int, ordinary_events_max: int = 25) -> list[Life]:
     """Each dialogue in the middle of some account's ordinary life, of which at most that many events come before it."""
-    rng = Random(f"lives {seed}")
-    ordinary: dict[str, list[tuple[Screenable, ...]]] = {"zh": [], "en": []}
-    cast = generate(seed, min(400, 20 + len(dialogues)), START, DAYS, 0, "train")
-    by_account: dict[str, list[Screenable]] = {}
-    for told in cast.events:
-        by_account.setdefault(told.event.account_id, []).append(mask_event(told.event))
-    for events in by_account.values():
-        spoken = [event.language for event in events if isinstance(event, Message)]
-        ordinary[spoken[0] if spoken and spoken[0] in ordinary else "zh"].append(tuple(events))
+    rng = Random(f"lives {part} {seed}")
+    ordinary = _ordinary(part, seed, min(ORDINARY_ACCOUNTS, 20 + len(dialogues)))
     return [
         _life(rng, dialogue, number, rng.choice(ordinary[dialogue.language]), ordinary_events_max)
         for number, dialogue in enumerate(dialogues)
     ]
+
+
+def _ordinary(part: Part, seed: int, accounts: int) -> dict[str, list[tuple[Screenable, ...]]]:
+    """The events of lives without a plot, by language; no two parts share a phrase or a payment."""
+    seed = 1_000 + seed * 3 + _PARTS.index(part)  # none of story_lives' own
+    cast = generate(seed, accounts, START, DAYS, 0, "train" if part == "train" else "heldout")
+    by_account: dict[str, list[Screenable]] = {}
+    for told in cast.events:
+        by_account.setdefault(told.event.account_id, []).append(mask_event(told.event))
+    ordinary: dict[str, list[tuple[Screenable, ...]]] = {"zh": [], "en": []}
+    for events in by_account.values():
+        spoken = [event.language for event in events if isinstance(event, Message)]
+        ordinary[spoken[0] if spoken and spoken[0] in ordinary else "zh"].append(tuple(events))
+    return ordinary
 
 
 def _life(rng: Random, dialogue: Dialogue, number: int, ordinary: tuple[Screenable, ...], most: int) -> Life:
@@ -139,34 +146,40 @@ def _life(rng: Random, dialogue: Dialogue, number: int, ordinary: tuple[Screenab
 
 
 def _moved(event: Screenable, account_id: str) -> Screenable:
-    return event.model_copy(update={"account_id": account_id, "event_id": f"{account_id}-{event.event_id}"})
+    """The event as one of this account, with payees and devices that no other account has."""
+    changed: dict[str, Any] = {"account_id": account_id, "event_id": f"{account_id}-{event.event_id}"}
+    if isinstance(event, Transaction):
+        for name in ("counterparty_id", "device_id"):
+            if getattr(event, name) is not None:
+                changed[name] = f"{account_id}-{getattr(event, name)}"
+    return event.model_copy(update=changed)
 
 
 # ------------------------------------------------------------ public dialogues
 
 
-def dialogues(data: Path, part: Part) -> Iterator[Dialogue]:
-    """TeleAntiFraud, BothBosu and the multi-turn harmless sets, those of them that are there."""
-    yield from _teleantifraud(data / "zh_teleantifraud", part)
-    yield from _bothbosu(data / "en_bothbosu_calls", part)
-    yield from _harmless(data / "harmless", part)
+def dialogues(data: Path, source: str) -> list[Dialogue]:
+    """Every dialogue of a set: teleantifraud, bothbosu, or a file of harmless/. None where the set is not there."""
+    if source == "teleantifraud":
+        return list(_teleantifraud(data / "zh_teleantifraud"))
+    if source == "bothbosu":
+        return list(_bothbosu(data / "en_bothbosu_calls"))
+    return list(_harmless(data / "harmless", source))
 
 
-def _teleantifraud(folder: Path, part: Part) -> Iterator[Dialogue]:
+def _teleantifraud(folder: Path) -> Iterator[Dialogue]:
     for row in _rows(folder / "dialogues.parquet"):
-        if part_of(row.dialog_id) == part:
-            turns = _turns(row.text, {"A": "counterparty", "B": "customer"})
-            yield Dialogue("teleantifraud", row.dialog_id, "zh", "call", turns, bool(row.label))
+        turns = _turns(row.text, {"A": "counterparty", "B": "customer"})
+        yield Dialogue("teleantifraud", row.dialog_id, part_of(row.dialog_id), "zh", "call", turns, bool(row.label))
 
 
-def _bothbosu(folder: Path, part: Part) -> Iterator[Dialogue]:
+def _bothbosu(folder: Path) -> Iterator[Dialogue]:
     for number, row in enumerate(_rows(folder / "dialogues.parquet")):
         group = f"{row.set}-{number}"
-        where: Part = "test" if row.split == "test" else "dev" if part_of(group) == "dev" else "train"
-        if where == part:
-            text = re.sub(r"\s*\b(Suspect|Innocent):\s*", r"\n\1: ", row.text)
-            turns = _turns(text, {"Suspect": "counterparty", "Innocent": "customer"})
-            yield Dialogue("bothbosu", group, "en", "call", turns, bool(row.label))
+        part: Part = "test" if row.split == "test" else "dev" if part_of(group) == "dev" else "train"
+        text = re.sub(r"\s*\b(Suspect|Innocent):\s*", r"\n\1: ", row.text)
+        turns = _turns(text, {"Suspect": "counterparty", "Innocent": "customer"})
+        yield Dialogue("bothbosu", group, part, "en", "call", turns, bool(row.label))
 
 
 def antifraud_windows(data: Path) -> Iterator[tuple[Dialogue, str, bool]]:
@@ -176,40 +189,41 @@ def antifraud_windows(data: Path) -> Iterator[tuple[Dialogue, str, bool]]:
         names = {speaker: "counterparty" if speaker == "S1" else "customer" for speaker in speakers}
         turns = _turns(row.text_masked, names)
         if turns:
-            dialogue = Dialogue("antifraud_sft", f"w-{number}", "zh", "chat", turns, bool(row.label))
+            dialogue = Dialogue("antifraud_sft", f"w-{number}", "test", "zh", "chat", turns, bool(row.label))
             yield dialogue, row.split, bool(row.source_meeting)
 
 
-def _harmless(folder: Path, part: Part) -> Iterator[Dialogue]:
-    for name, count_max in HARMLESS_DIALOGUES.items():
-        frame = _frame(folder / f"{name}.parquet")
-        if frame is None:
-            continue
-        language = name[-2:]
-        groups = [(str(key), group) for key, group in frame.groupby("dialogue_id", sort=True)]
-        groups = [(key, group) for key, group in groups if part_of(key) == part and len(group) > 1]
-        Random(name).shuffle(groups)
-        service = name.startswith(_SERVICE)
-        other = "agent" if service else "counterparty"
-        for key, group in groups[: count_max if part == "train" else count_max // 4]:
-            turns = tuple(
-                ("customer" if turn.speaker in _CUSTOMERS else other, turn.text.strip())
-                for turn in _records(group)
-                if turn.text.strip() and turn.text != "__SILENCE__"
-            )
-            if turns:
-                yield Dialogue(name, key, language, "service" if service else "chat", turns[:30], False)
+def _harmless(folder: Path, name: str) -> Iterator[Dialogue]:
+    frame = _frame(folder / f"{name}.parquet")
+    if frame is None:
+        return
+    service = name.startswith(_SERVICE)
+    other = "agent" if service else "counterparty"
+    rows: dict[str, list[Any]] = {}
+    for row in _records(frame):
+        rows.setdefault(str(row.dialogue_id), []).append(row)
+    for group, said in rows.items():
+        turns = tuple(
+            ("customer" if turn.speaker in _CUSTOMERS else other, turn.text.strip())
+            for turn in said
+            if turn.text.strip() and turn.text != "__SILENCE__"
+        )
+        if len(turns) > 1:
+            channel: Literal["service", "chat"] = "service" if service else "chat"
+            yield Dialogue(name, group, part_of(group), name[-2:], channel, turns[:TURNS_MAX], False)
 
 
-def utterances(data: Path) -> Iterator[Dialogue]:
-    """Single harmless sentences, for training only."""
-    for name, count in HARMLESS_UTTERANCES.items():
-        frame = _frame(data / "harmless" / f"{name}.parquet")
-        if frame is not None:
-            rng = Random(name)
-            sender = "customer" if name.startswith(("banking", "clinc")) else "counterparty"
-            for row in _records(frame.iloc[sorted(rng.sample(range(len(frame)), min(count, len(frame))))]):
-                yield Dialogue(name, row.dialogue_id, name[-2:], "chat", ((sender, row.text.strip()),), False)
+def sentences(data: Path, source: str) -> list[Dialogue]:
+    """The single sentences of a file of harmless/, for training only. None where it is not there."""
+    frame = _frame(data / "harmless" / f"{source}.parquet")
+    if frame is None:
+        return []
+    sender = "counterparty" if source.startswith("tatoeba") else "customer"
+    return [
+        Dialogue(source, str(row.dialogue_id), "train", source[-2:], "chat", ((sender, row.text.strip()),), False)
+        for row in _records(frame)
+        if row.text.strip()
+    ]
 
 
 def texts(data: Path) -> Iterator[str]:

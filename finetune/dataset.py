@@ -29,6 +29,7 @@ from fraudguard.features.timeline import Tail, TokenCounter
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 Numbers = npt.NDArray[np.float32]
+ROWS_AT_ONCE = 20_000
 
 COLUMNS = pa.schema(
     [
@@ -91,17 +92,24 @@ class LabelledTimeline:
 
 
 def write(folder: Path, split: Split, timelines: Iterable[LabelledTimeline]) -> None:
-    """DATASET/split.parquet, timeline after timeline."""
-    rows = [_row(timeline, event) for timeline in timelines for event in timeline.events]
+    """DATASET/split.parquet, timeline after timeline. Holds ROWS_AT_ONCE events in memory, or the longest timeline."""
     schema = COLUMNS.with_metadata({"features": json.dumps(MODEL_FEATURES)})
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema), folder / f"{split}.parquet", compression="zstd")
+    with pq.ParquetWriter(folder / f"{split}.parquet", schema, compression="zstd") as writer:
+        rows: list[dict[str, Any]] = []
+        for timeline in timelines:
+            rows += [_row(timeline, event) for event in timeline.events]
+            if len(rows) >= ROWS_AT_ONCE:
+                writer.write_table(pa.Table.from_pylist(rows, schema))
+                rows = []
+        if rows:
+            writer.write_table(pa.Table.from_pylist(rows, schema))
 
 
 def _row(timeline: LabelledTimeline, labelled: LabelledEvent) -> dict[str, Any]:
     return {
         "account_id": timeline.account_id, "source": timeline.source,
-        "event": labelled.event.model_dump_json(), "numbers": labelled.numbers.tolist(),
+        "event": labelled.event.model_dump_json(), "numbers": labelled.numbers,
         "truth": labelled.truth, "weight": labelled.weight, "typology": labelled.typology, "story": labelled.story,
         "label_source": labelled.label_source, "labeled_at": labelled.labeled_at,
     }  # fmt: skip
@@ -109,23 +117,34 @@ def _row(timeline: LabelledTimeline, labelled: LabelledEvent) -> dict[str, Any]:
 
 def read(folder: Path, split: Split) -> list[LabelledTimeline]:
     """The timelines of a split, in the file's order. Raises BadInput."""
+    return list(iterate(folder, split))
+
+
+def iterate(folder: Path, split: Split) -> Iterator[LabelledTimeline]:
+    """The same, one after the other, with ROWS_AT_ONCE events in memory. Raises BadInput."""
     file = folder / f"{split}.parquet"
     if not file.is_file():
         raise BadInput("there is no such file", path=str(file), hint="python -m finetune.prepare makes one")
-    table = pq.read_table(file)
-    made_for = json.loads((table.schema.metadata or {}).get(b"features", b"null"))
-    if made_for != list(MODEL_FEATURES) or table.schema.names != COLUMNS.names:
-        raise BadInput("was made for another version of the features", path=str(file), hint="prepare it again")
-    found = []
-    for (account_id, source), rows in groupby(table.to_pylist(), key=lambda row: (row["account_id"], row["source"])):
-        found.append(LabelledTimeline(source, account_id, tuple(map(_labelled, rows))))
-    return found
+    with pq.ParquetFile(file) as parquet:
+        schema = parquet.schema_arrow
+        made_for = json.loads((schema.metadata or {}).get(b"features", b"null"))
+        if made_for != list(MODEL_FEATURES) or schema.names != COLUMNS.names:
+            raise BadInput("was made for another version of the features", path=str(file), hint="prepare it again")
+        for (account_id, source), rows in groupby(_rows(parquet), key=lambda row: (row["account_id"], row["source"])):
+            yield LabelledTimeline(source, account_id, tuple(map(_labelled, rows)))
+
+
+def _rows(parquet: pq.ParquetFile) -> Iterator[dict[str, Any]]:
+    for batch in parquet.iter_batches(ROWS_AT_ONCE):
+        numbers = batch.column("numbers").flatten().to_numpy(zero_copy_only=False).reshape(-1, len(MODEL_FEATURES))
+        for row, its_numbers in zip(batch.drop_columns(["numbers"]).to_pylist(), numbers, strict=True):
+            yield row | {"numbers": its_numbers.astype(np.float32)}
 
 
 def _labelled(row: Mapping[str, Any]) -> LabelledEvent:
     return LabelledEvent(
         event=_EVENT.validate_json(row["event"]),
-        numbers=np.array(row["numbers"], dtype=np.float32),
+        numbers=row["numbers"],
         truth=row["truth"],
         weight=row["weight"],
         typology=None if row["typology"] is None else Typology(row["typology"]),

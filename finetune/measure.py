@@ -164,7 +164,7 @@ def harmless_table(found: Sequence[Conversation]) -> list[str]:
 def antifraud_table(engine: Engine, recipe: Recipe, folder: Path) -> list[str]:
     """zh_antifraud_sft, on which nothing was trained."""
     windows = list(data.antifraud_windows(folder))
-    lives = data.dialogue_lives([dialogue for dialogue, _, _ in windows], recipe.seed, ordinary_events_max=0)
+    lives = data.dialogue_lives([one for one, _, _ in windows], "test", recipe.seed, ordinary_events_max=0)
     scored = score(engine, lives, recipe.adapter.tokens_max)
     last = {event.story: event.risk for event in scored if event.story is not None}
     risk = np.array([last[f"{dialogue.source}/{dialogue.group}"] for dialogue, _, _ in windows])

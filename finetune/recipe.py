@@ -49,14 +49,28 @@ class StoriesRun(_Settings):
     ordinary_share: float
 
 
-class LanguageModelRun(_Settings):
-    """tokens: seen in all. batch: blocks a step. block: tokens. candidates: random rivals of the next token."""
+class CorpusRun(_Settings):
+    """chunks: at most, of each language. lines: of a chunk, at most. chars_min: said in it, at least."""
 
+    chunks: int
+    lines: int
+    chars_min: int
+
+
+class PretrainRun(_Settings):
+    """bag_*: of the embeddings alone. tokens: with padding, seen in all. rate: Adam's.
+
+    next_positions: places a step at which the next token is asked for. next_weight: of that loss.
+    """
+
+    bag_tokens: int
+    bag_batch_tokens: int
+    bag_rate: float
     tokens: int
-    batch: int
-    block: int
+    batch_tokens: int
     rate: float
-    candidates: int
+    next_positions: int
+    next_weight: float
 
 
 class AdapterRun(_Settings):
@@ -116,7 +130,8 @@ class Recipe(_Settings):
     base: BaseShape
     stories: StoriesRun
     dialogues_max: dict[str, int]
-    language_model: LanguageModelRun
+    corpus: CorpusRun
+    pretrain: PretrainRun
     adapter: StarterAdapterRun
     head: HeadRun
 
