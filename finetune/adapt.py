@@ -27,9 +27,9 @@ from finetune.packing import Row, Step, filled, hidden_states, plan
 from finetune.recipe import AdapterRun, HeadRun
 from finetune.run_folder import RunFolder, State, progress
 from fraudguard.domain import Typology
-from fraudguard.engine.calibration import fit_platt
+from fraudguard.engine.calibration import Platt, fit_platt
 from fraudguard.engine.head import FusionHead
-from fraudguard.engine.head_spec import Calibration, HeadSpec, NumericInput
+from fraudguard.engine.head_spec import HeadSpec, NumericInput
 from fraudguard.engine.lexicon import FEATURE
 from fraudguard.engine.tokenizer import LineTokenizer
 from fraudguard.errors import BadInput
@@ -132,7 +132,7 @@ def new_head(train: Sequence[Sample], hidden_size: int, run: HeadRun, tokens_max
         tokens_max=tokens_max,
         features=numeric_inputs(numbers, run.bins),
         typologies=[str(typology) for typology in TYPOLOGIES],
-        calibration=Calibration(kind="platt", slope=1.0, offset=0.0),
+        calibration=Platt(slope=1.0, offset=0.0),
     )
     return FusionHead(spec, run.dropout)
 
@@ -323,6 +323,4 @@ def precision_by_source(dev: Sequence[Sample], logits: npt.NDArray[np.float64]) 
 
 def calibrate(head: FusionHead, logits: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> None:
     """Give the head the sigmoid that fits the logits of held-out readings."""
-    platt = fit_platt(logits, truth)
-    calibration = Calibration(kind="platt", slope=platt.slope, offset=platt.offset)
-    head.spec = head.spec.model_copy(update={"calibration": calibration})
+    head.spec = head.spec.model_copy(update={"calibration": fit_platt(logits, truth)})
