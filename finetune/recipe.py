@@ -1,9 +1,13 @@
 """The recipe's settings, as starter.yaml writes them."""
 
 from pathlib import Path
+from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+# Of a Qwen2: what words mean, and every linear layer of the body.
+LAYERS = ("embed_tokens", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 class _Settings(BaseModel):
@@ -45,31 +49,63 @@ class StoriesRun(_Settings):
     ordinary_share: float
 
 
-class LanguageModelRun(_Settings):
-    """tokens: seen in all. batch: blocks a step. block: tokens. candidates: random rivals of the next token."""
+class CorpusRun(_Settings):
+    """chunks: at most, of each language. lines: of a chunk, at most. chars_min: said in it, at least."""
 
+    chunks: int
+    lines: int
+    chars_min: int
+
+
+class PretrainRun(_Settings):
+    """bag_*: of the embeddings alone. tokens: with padding, seen in all. rate: Adam's.
+
+    next_positions: places a step at which the next token is asked for. next_weight: of that loss.
+    """
+
+    bag_tokens: int
+    bag_batch_tokens: int
+    bag_rate: float
     tokens: int
-    batch: int
-    block: int
+    batch_tokens: int
     rate: float
-    candidates: int
+    next_positions: int
+    next_weight: float
 
 
 class AdapterRun(_Settings):
-    """batch_tokens: padded tokens a step. ordinary_weight: of readings outside every plot and dialogue.
+    """How an adapter is trained.
 
-    prefix: text that the release reads before every timeline, such as an instruct checkpoint's system prompt.
+    targets: the layers that it stands beside. dora: magnitudes too (arXiv 2402.09353). batch_tokens: a step.
+    row_tokens: that pass at once, their gradients added up; None: the whole step. label_smoothing: arXiv 1512.00567.
+    balance: 0 lets every reading weigh what its label says, 1 makes the classes weigh alike. typology_share: its
+    error's, beside the risk's. evaluations: readings of dev an epoch. patience: readings without a gain that end the
+    training. prefix: text that the release reads before every timeline, such as an instruct checkpoint's system prompt.
     """
 
-    rank: int
-    alpha: int
-    dropout: float
-    epochs: int
-    batch_tokens: int
-    rate: float
-    tokens_max: int
-    ordinary_weight: float
+    rank: Annotated[int, Field(ge=1)]
+    alpha: Annotated[float, Field(gt=0)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    targets: tuple[str, ...] = LAYERS
+    dora: bool = False
+    epochs: Annotated[int, Field(ge=1)]
+    batch_tokens: Annotated[int, Field(ge=1)]
+    row_tokens: Annotated[int | None, Field(ge=1)] = None
+    gradient_checkpointing: bool = False
+    rate: Annotated[float, Field(gt=0)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.0
+    typology_share: Annotated[float, Field(ge=0)] = 0.1
+    evaluations: Annotated[int, Field(ge=1)] = 1
+    patience: Annotated[int | None, Field(ge=1)] = None
+    tokens_max: Annotated[int, Field(ge=1)]
     prefix: str = ""
+
+
+class StarterAdapterRun(AdapterRun):
+    """ordinary_weight: of readings outside every plot and dialogue."""
+
+    ordinary_weight: float
 
 
 class HeadRun(_Settings):
@@ -94,8 +130,9 @@ class Recipe(_Settings):
     base: BaseShape
     stories: StoriesRun
     dialogues_max: dict[str, int]
-    language_model: LanguageModelRun
-    adapter: AdapterRun
+    corpus: CorpusRun
+    pretrain: PretrainRun
+    adapter: StarterAdapterRun
     head: HeadRun
 
 

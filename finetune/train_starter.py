@@ -19,14 +19,15 @@ import numpy as np
 import torch
 
 from finetune import adapt, calibrate_activations, data
-from finetune.data import Life, Part
-from finetune.dataset import Passage, passages
+from finetune.data import Dialogue, Life, Part
+from finetune.dataset import LabelledEvent, LabelledTimeline, Passage, passages
 from finetune.language_model import new_base, pretrain, save_tokenizer, train_tokenizer
-from finetune.passages import labelled, rough_lines
-from finetune.prepare import public_dialogues, read_settings
+from finetune.passages import rough_lines, snapshots
 from finetune.recipe import Recipe, read_recipe
+from fraudguard.engine.head_spec import as_numbers
 from fraudguard.engine.loader import load_base
 from fraudguard.engine.tokenizer import LineTokenizer
+from fraudguard.features.registry import MODEL_FEATURES
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +36,32 @@ def gather(recipe: Recipe, folder: Path, part: Part) -> list[Life]:
     """All lives of a part: stories, dialogues inside ordinary lives, and single sentences for training."""
     size = {"train": recipe.stories.train, "dev": recipe.stories.dev, "test": recipe.stories.test}[part]
     lives = data.story_lives(part, recipe.seed, size.accounts, size.frauds)
-    settings = read_settings(Path(__file__).with_name("prepare.yaml"))
-    spoken = [one for one in public_dialogues(settings, folder) if one.part == part]
+    spoken: list[Dialogue] = []
+    by_source: dict[str, list[Dialogue]] = {}
+    for dialogue in data.dialogues(folder, part):
+        by_source.setdefault(dialogue.source, []).append(dialogue)
+    for source, all_of_it in by_source.items():
+        most = recipe.dialogues_max.get(source, len(all_of_it))
+        if part != "train":
+            most = min(most, 60)
+        spoken += Random(f"{recipe.seed} {source}").sample(all_of_it, min(len(all_of_it), most))
+    if part == "train":
+        spoken += data.utterances(folder)
     if not spoken:
         log.warning("%s has none of the public sets: training on own stories alone", folder)
-    return lives + data.dialogue_lives(spoken, part, recipe.seed)
+    return lives + data.dialogue_lives(spoken, recipe.seed)
+
+
+def labelled(
+    lives: Sequence[Life], encoder: LineTokenizer, tokens_max: int, ordinary_weight: float
+) -> list[LabelledTimeline]:
+    """The lives as timelines with a label at every event. ordinary_weight: of events outside every plot."""
+    events: dict[str, list[LabelledEvent]] = {life.account_id: [] for life in lives}
+    for life, told, snapshot in snapshots(lives, encoder, tokens_max):
+        numbers, weight = as_numbers(MODEL_FEATURES, [snapshot.features])[0], 1.0 if told.story else ordinary_weight
+        label = LabelledEvent(told.event, numbers, told.truth, weight, told.typology, told.story, "own")
+        events[life.account_id].append(label)
+    return [LabelledTimeline(life.source, life.account_id, tuple(events[life.account_id])) for life in lives]
 
 
 def thinned(made: Sequence[Passage], recipe: Recipe) -> list[Passage]:
@@ -74,9 +96,8 @@ def make_adapter(
     recipe: Recipe, made: Sequence[Passage], dev: Sequence[Passage], encoder: LineTokenizer, out: Path
 ) -> None:
     """Adapter and head, trained and calibrated, beside the base in `out`."""
-    prefix, weight = recipe.adapter.prefix, recipe.adapter.ordinary_weight
-    train_samples = adapt.samples(made, encoder, weight, prefix)
-    dev_samples = adapt.samples(dev, encoder, 1.0, prefix)
+    train_samples = adapt.samples(made, encoder, recipe.adapter.prefix)
+    dev_samples = adapt.samples(dev, encoder, recipe.adapter.prefix)
     log.info(
         "adapter: %d passages, %d tokens, %d readings; dev: %d passages", len(made),
         sum(len(sample.ids) for sample in train_samples), sum(len(sample.ends) for sample in train_samples), len(dev),
@@ -125,15 +146,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         encoder = LineTokenizer(staging / "base")
     else:
         encoder = make_tokenizer(recipe, options.data, lives, staging / "base")
-    made = thinned(
-        passages(labelled(lives, recipe.adapter.ordinary_weight), encoder, recipe.adapter.tokens_max), recipe
-    )
+    tokens_max, weight = recipe.adapter.tokens_max, recipe.adapter.ordinary_weight
+    made = thinned(passages(labelled(lives, encoder, tokens_max, weight), encoder, tokens_max), recipe)
     log.info("data after %.0f CPU seconds", time.process_time() - started)
     if not options.base:
         make_base(recipe, options.data, made, encoder, staging / "base")
     log.info("base after %.0f CPU seconds", time.process_time() - started)
-    dev_lives = gather(recipe, options.data, "dev")
-    dev = passages(labelled(dev_lives, 1.0), encoder, recipe.adapter.tokens_max)
+    held_out = labelled(gather(recipe, options.data, "dev"), encoder, tokens_max, 1.0)
+    dev = passages(held_out, encoder, tokens_max)
     make_adapter(recipe, made, dev, encoder, staging)
     write_manifest(recipe, staging)
     calibrate_activations.calibrate(staging)

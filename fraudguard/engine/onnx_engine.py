@@ -17,6 +17,7 @@ import onnxruntime
 from fraudguard.domain import Score, ScoreRequest, Typology
 from fraudguard.engine.head_spec import as_numbers, load_spec
 from fraudguard.engine.kv_cache import PAGE, TimelineCache
+from fraudguard.engine.lexicon import FEATURE, Lexicon
 from fraudguard.engine.release import Release, open_release
 from fraudguard.engine.tokenizer import LineTokenizer, open_tokenizer
 from fraudguard.errors import BadModel
@@ -42,6 +43,7 @@ class OnnxEngine:
         self.name = f"{release.name}@{release.version}+onnx-{release.graph.stem}"
         self._spec, self._tokenizer = load_spec(release.head), open_tokenizer(release.base)
         self._names = [feature.name for feature in self._spec.features]
+        self._lexicon = Lexicon.load(release.head) if FEATURE in self._names else None
         self._typologies = tuple(Typology(value) for value in self._spec.typologies)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -76,11 +78,14 @@ class OnnxEngine:
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """One score a request, in order. Raises BadModel when the features are not those the head was made for."""
-        numbers = as_numbers(self._names, [request.features for request in requests])
         timelines = [
             (request.timeline.account_id, self._tokenizer.encode_timeline(request.timeline, self.tokens_max))
             for request in requests
         ]
+        rows = [request.features for request in requests]
+        if self._lexicon is not None:
+            rows = [{**row, FEATURE: self._lexicon.score(ids)} for row, (_, ids) in zip(rows, timelines, strict=True)]
+        numbers = as_numbers(self._names, rows)
         scores: dict[int, Score] = {}
         # In this order a timeline comes right before those of the batch that continue it.
         for index in sorted(range(len(timelines)), key=timelines.__getitem__):

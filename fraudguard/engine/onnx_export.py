@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from fraudguard.engine.head import FusionHead
+from fraudguard.engine.lexicon import FILE as LEXICON
 from fraudguard.engine.loader import load
 from fraudguard.engine.onnx_engine import INPUTS, OUTPUTS, SUMS, sha256
 from fraudguard.engine.precision import Precision
@@ -147,6 +148,8 @@ def _complete(folder: Path, release: Release, graph: str) -> None:
     """Everything beside the graph."""
     shutil.copyfile(release.base / "tokenizer.json", folder / "tokenizer.json")
     shutil.copyfile(release.head / "head.json", folder / "head.json")
+    if (release.head / LEXICON).is_file():
+        shutil.copyfile(release.head / LEXICON, folder / LEXICON)
     manifest = {
         "format": 1, "name": release.name, "version": release.version, "description": "Made by fraudguard export-onnx.",
         "base": ".", "head": ".", "graph": graph, "prefix": release.prefix,
