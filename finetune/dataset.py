@@ -101,13 +101,15 @@ def write(folder: Path, split: Split, timelines: Iterable[LabelledTimeline]) -> 
 
 
 class Writer:
-    """The files of a DATASET, open side by side. Holds ROWS_AT_ONCE events of each in memory, or its longest timeline."""
+    """The files of a DATASET, open side by side. Holds ROWS_AT_ONCE events of each, or its longest timeline."""
 
     def __init__(self, folder: Path, splits: Sequence[Split] = SPLITS) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._schema = COLUMNS.with_metadata({"features": json.dumps(MODEL_FEATURES)})
         self._rows: dict[Split, list[dict[str, Any]]] = {split: [] for split in splits}
-        self._files = {split: pq.ParquetWriter(_file(folder, split), self._schema, compression="zstd") for split in splits}
+        self._files = {
+            split: pq.ParquetWriter(_file(folder, split), self._schema, compression="zstd") for split in splits
+        }
 
     def __enter__(self) -> Self:
         return self
