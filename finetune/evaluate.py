@@ -190,6 +190,7 @@ def evaluate(
     """Measure and write. data: folders of sets that nobody trained on. Raises BadInput, BadModel."""
     engine = Engine.load(source, precision, settings.threads)
     bench = Bench(settings, folder, engine)
+    others = [one for sets in data for one in unseen(sets)]
     models = {engine.name: engine_model(engine)} | bench.rivals()
     log.info("scoring %d events of test, %d of dev", len(bench.test), len(bench.dev))
     risks = {name: model(bench.test) for name, model in models.items()}
@@ -202,8 +203,7 @@ def evaluate(
     ours, theirs, limit = models[engine.name], models[TF_IDF], early[engine.name].threshold
     beyond = [
         (one, transfer(one, engine.tokenizer, engine.tokens_max, ours, theirs, limit, settings.bootstrap_rounds))
-        for sets in data
-        for one in unseen(sets)
+        for one in others
     ]
     found = report.Findings(
         model=engine.name, dataset=bench.named(), capacity=settings.capacity, false_alarms=settings.false_alarms,
