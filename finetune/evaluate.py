@@ -214,7 +214,7 @@ def evaluate(
     report.draw(found, out)
     (out / "report.md").write_text(report.render(found), encoding="utf-8")
     numbers = measures.metrics(bench.test, risks[engine.name], table[0], found.dataset)
-    (out / "metrics.json").write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (out / "metrics.json").write_text(numbers.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
