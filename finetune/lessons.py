@@ -5,14 +5,13 @@ Knows logits and hidden states; a lesson is worth what it says about the data, s
 matched by their order, event by event: teacher and student may cut and tokenize the same timelines differently.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
 from finetune.adapt import TYPOLOGIES, Sample, samples, verdicts

@@ -110,30 +110,23 @@ class HeadRun(_Settings):
     rate: float
 
 
-class Recipe(_Settings):
-    """The whole of starter.yaml. bfloat16: multiply in it while training (autocast).
+class BaseRecipe(_Settings):
+    """The whole of base.yaml. bfloat16: multiply in it while training (autocast)."""
 
-    ordinary_share: of the training passages without a plot or dialogue, how many are kept.
-    """
-
-    name: str
-    version: str
     seed: int
     threads: int
     bfloat16: bool
     tokenizer: TokenizerRun
-    base: BaseShape
+    shape: BaseShape
     corpus: CorpusRun
     pretrain: PretrainRun
-    ordinary_share: float
-    adapter: AdapterRun
-    lexicon: LexiconRun
-    head: HeadRun
 
 
 class LoraRecipe(_Settings):
     """The whole of lora.yaml. bfloat16: multiply in it, "auto": on a GPU. four_bit: train beside a base of NF4 (QLoRA,
     arXiv 2305.14314), which needs bitsandbytes; what is served is the base as it is. save_every: steps.
+
+    ordinary_share: of the training passages without a plot, dialogue or case, how many are kept. lexicon: None: without.
     """
 
     name: str
@@ -144,7 +137,9 @@ class LoraRecipe(_Settings):
     bfloat16: bool | Literal["auto"]
     four_bit: bool = False
     save_every: Annotated[int, Field(ge=1)]
+    ordinary_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     adapter: AdapterRun
+    lexicon: LexiconRun | None = None
     head: HeadRun
 
 
@@ -163,8 +158,3 @@ def read_settings(path: Path, kind: type[AnyRecipe]) -> AnyRecipe:
         raise BadInput(
             f"{where}: {first['msg']}", path=str(path), hint="the recipes in finetune/ say what may stand there"
         ) from error
-
-
-def read_recipe(path: Path) -> Recipe:
-    """The starter's recipe in the file. Raises BadInput."""
-    return read_settings(path, Recipe)
