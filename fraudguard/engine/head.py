@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fraudguard.domain import Scalar, Score, ScoreRequest, Typology
-from fraudguard.engine.calibration import Platt
 from fraudguard.engine.head_spec import HeadSpec, as_numbers, load_spec
 from fraudguard.engine.lexicon import FEATURE, Lexicon
 from fraudguard.engine.release import TenantParts
@@ -66,19 +65,15 @@ class FusionHead(nn.Module):
     ) -> list[Score]:
         """A score, signed `model`, for each hidden state [n, hidden_size], its row of features and its timeline's ids.
 
+        model: ends in +precision, whose calibration is used.
         Raises BadModel when the features are not those it was made for.
         """
         if self.lexicon is not None:
             rows = [{**row, FEATURE: self.lexicon.score(its)} for row, its in zip(rows, ids, strict=True)]
         logits, kinds = self(hidden, torch.from_numpy(as_numbers(self.names, rows)))
-        risks = self.calibration.risk(logits.numpy())
+        risks = self.spec.calibration_of(model.rpartition("+")[2]).risk(logits.numpy())
         typologies = [Typology(self.spec.typologies[kind]) for kind in kinds.argmax(dim=1).tolist()]
         return [Score(float(risk), kind, model) for risk, kind in zip(risks, typologies, strict=True)]
-
-    @property
-    def calibration(self) -> Platt:
-        """The sigmoid from risk logit to risk."""
-        return Platt(self.spec.calibration.slope, self.spec.calibration.offset)
 
     def save(self, folder: Path) -> None:
         """Write head.json, head.safetensors and the lexicon, if it has one."""

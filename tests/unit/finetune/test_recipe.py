@@ -120,7 +120,7 @@ def test_what_is_trained_on_is_what_the_engine_reads(made: list[Path]) -> None:
     assert tuple(sample.ids[: sample.ends[0]][: len(encoder.encode_prefix(PREFIX))].tolist()) == encoder.encode_prefix(
         PREFIX
     )
-    trained = head.calibration.risk(read(attach(load_base(release.base), release.adapter), head, [sample]))
+    trained = head.spec.calibration.risk(read(attach(load_base(release.base), release.adapter), head, [sample]))
     at = datetime(2026, 11, 21, tzinfo=UTC)
     lines = [Line("message", at, text) for text in longest.lines]
     requests = [
