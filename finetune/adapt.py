@@ -145,6 +145,7 @@ def new_adapter(base: Qwen2ForCausalLM, run: AdapterRun) -> PeftModel:
         r=run.rank, lora_alpha=run.alpha, lora_dropout=run.dropout, target_modules=list(run.targets),
         use_dora=run.dora, bias="none",
     )  # fmt: skip
+    base.name_or_path = ""  # or peft writes this machine's path into the adapter
     return get_peft_model(base, config)
 
 

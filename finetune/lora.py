@@ -97,7 +97,6 @@ def fine_tune(recipe: LoraRecipe, folder: Path, base: str, out: Path, run: RunFo
     lexicon = None if recipe.lexicon is None else give_lexicon(train, dev, recipe.lexicon, recipe.seed)
     if recipe.four_bit:
         model = in_four_bits(model, torch.bfloat16 if bfloat16 else torch.float32, device)
-    model.name_or_path = ""  # or peft writes this machine's path into the adapter
     torch.manual_seed(recipe.seed)
     adapted = adapt.new_adapter(model, recipe.adapter).to(device)
     head = adapt.new_head(train, model.config.hidden_size, recipe.head, recipe.adapter.tokens_max).to(device)
@@ -105,8 +104,7 @@ def fine_tune(recipe: LoraRecipe, folder: Path, base: str, out: Path, run: RunFo
     best = adapt.train(adapted, head, train, dev, recipe.adapter, recipe.head, recipe.seed, bfloat16, run)
     log.info("mean average precision on dev %.4f", best)
     with staged(out) as staging:
-        adapted.save_pretrained(staging / "adapter", save_embedding_layers=False)
-        (staging / "adapter" / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        adapt.save_adapter(adapted, staging / "adapter")
         del model, adapted
         # What will be served is the base as it is published, not in four bits: the risks are those of that.
         served = attach(load_base(checkpoint, dtype), staging / "adapter").to(device)

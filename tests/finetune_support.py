@@ -58,8 +58,8 @@ def _event(account: str, turn: int, text: str, *, bad: bool, rng: Random) -> Scr
 
 def make_dataset(folder: Path) -> Path:
     """train and dev."""
-    dataset.write(folder, "train", make_timelines(30, 1))
-    dataset.write(folder, "dev", make_timelines(15, 2))
+    dataset.write(folder, "train", make_timelines(15, 1))
+    dataset.write(folder, "dev", make_timelines(9, 2))
     return folder
 
 
