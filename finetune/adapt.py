@@ -30,6 +30,7 @@ from fraudguard.domain import Typology
 from fraudguard.engine.calibration import Platt, fit_platt
 from fraudguard.engine.head import FusionHead
 from fraudguard.engine.head_spec import HeadSpec, NumericInput
+from fraudguard.engine.lexicon import FEATURE
 from fraudguard.engine.tokenizer import LineTokenizer
 from fraudguard.errors import BadInput
 from fraudguard.evaluation import average_precision
@@ -38,6 +39,8 @@ from fraudguard.features.registry import FEATURES, MODEL_FEATURES
 log = logging.getLogger(__name__)
 
 TYPOLOGIES = tuple(Typology)
+# Of a sample's numbers: the features, and what the lexicon says.
+COLUMNS = (*MODEL_FEATURES, FEATURE)
 _BOOLEANS = {feature.name for feature in FEATURES if feature.type == "boolean"}
 
 
@@ -46,16 +49,30 @@ class Sample:
     """A passage in numbers, after its release's prefix. ids [token]; ends: each reading's position; the rest one row a
     reading.
 
-    typology: -1 where there is none. source: of its passage.
+    numbers: COLUMNS, the lexicon's missing until there is one. typology: -1 where there is none. prefix: tokens of it.
     """
 
     source: str
+    account_id: str
+    prefix: int
     ids: Tensor
     ends: Tensor
     numbers: Tensor
     truth: Tensor
     typology: Tensor
     weight: Tensor
+
+    @property
+    def own_ids(self) -> list[int]:
+        """ids without the prefix."""
+        ids: list[int] = self.ids[self.prefix :].tolist()
+        return ids
+
+    @property
+    def own_ends(self) -> list[int]:
+        """ends in own_ids."""
+        ends: list[int] = (self.ends - self.prefix).tolist()
+        return ends
 
 
 def samples(made: Sequence[Passage], tokenizer: LineTokenizer, prefix: str = "") -> list[Sample]:
@@ -69,9 +86,11 @@ def samples(made: Sequence[Passage], tokenizer: LineTokenizer, prefix: str = "")
         found.append(
             Sample(
                 source=passage.source,
+                account_id=passage.account_id,
+                prefix=len(before),
                 ids=torch.tensor([*before, *chain.from_iterable(lines)]),
                 ends=torch.tensor([int(ends[reading.line]) for reading in passage.readings]),
-                numbers=torch.tensor(np.stack([label.numbers for label in labels])),
+                numbers=torch.tensor(np.stack([np.append(label.numbers, np.float32(np.nan)) for label in labels])),
                 truth=torch.tensor([label.truth for label in labels]),
                 typology=torch.tensor([_index(label.typology) for label in labels]),
                 weight=torch.tensor([label.weight for label in labels]),
@@ -85,9 +104,9 @@ def _index(typology: Typology | None) -> int:
 
 
 def numeric_inputs(numbers: npt.NDArray[np.float32], bins: int) -> list[NumericInput]:
-    """Quantile edges over the rows [n, MODEL_FEATURES]; a feature that never varies is left out."""
+    """Quantile edges over the rows [n, COLUMNS]; a feature that never varies is left out."""
     inputs = []
-    for column, name in enumerate(MODEL_FEATURES):
+    for column, name in enumerate(COLUMNS):
         values = numbers[:, column]
         values = values[~np.isnan(values)]
         if len(values) == 0 or values.min() == values.max():
@@ -296,7 +315,7 @@ def states_at(model: PeftModel, row: Sequence[Sample]) -> Tensor:
 
 def verdicts(head: FusionHead, states: Tensor, row: Sequence[Sample]) -> tuple[Tensor, Tensor]:
     """Risk logit [reading] and typology logits [reading, typology], in float32 as they are served."""
-    columns = torch.tensor([MODEL_FEATURES.index(name) for name in head.names])
+    columns = torch.tensor([COLUMNS.index(name) for name in head.names])
     numbers = torch.cat([sample.numbers for sample in row])[:, columns]
     logits, kinds = head(states.float(), numbers.to(states.device))
     return logits, kinds

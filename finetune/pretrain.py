@@ -111,7 +111,8 @@ class Pupil(nn.Module):
         """Cross-entropy of the next token at `positions` places drawn at random; of all of them it would cost most."""
         places = batch.real[:, 1:].flatten().nonzero().flatten()
         drawn = places[torch.randint(len(places), (positions,), generator=generator)]
-        logits = hidden[:, :-1].flatten(0, 1)[drawn] @ self.model.get_input_embeddings().weight.t()
+        # Detached: Adam would move every word of the vocabulary at its full rate, away from what its teacher says.
+        logits = hidden[:, :-1].flatten(0, 1)[drawn] @ self.model.get_input_embeddings().weight.detach().t()
         return F.cross_entropy(logits.float(), batch.ids[:, 1:].flatten()[drawn])
 
     def _distance(self, batch: Batch, pooled: Tensor) -> Tensor:
@@ -149,8 +150,8 @@ def pretrain(
         step(mean + last + run.next_weight * after)
         for name, part in zip(("mean", "last", "next"), (mean, last, after), strict=True):
             found[name].append(part.item())
-        if number % 100 == 0:
-            shown = {name: round(float(np.mean(values[-100:])), 4) for name, values in found.items()}
+        if number % 100 == 0 or number in (1,2,5,10,20,40,70):
+            shown = {name: round(float(np.mean(values[-10:])), 4) for name, values in found.items()}
             log.info("base: step %d of %d, %s", number, len(batches), shown)
     model.eval()
     return {name: float(np.mean(values[-max(len(values) // 10, 1) :])) for name, values in found.items()}

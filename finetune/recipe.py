@@ -15,11 +15,10 @@ class _Settings(BaseModel):
 
 
 class TokenizerRun(_Settings):
-    """token_chars_max: bytes of the longest token. lives_step: every how many-th life it is trained on."""
+    """token_chars_max: bytes of the longest token."""
 
     vocabulary: int
     token_chars_max: int
-    lives_step: int
 
 
 class BaseShape(_Settings):
@@ -31,22 +30,6 @@ class BaseShape(_Settings):
     kv_heads: int
     intermediate_size: int
     positions: int
-
-
-class CastSize(_Settings):
-    """How large a cast of stories is."""
-
-    accounts: int
-    frauds: int
-
-
-class StoriesRun(_Settings):
-    """ordinary_share: of the training passages without a plot, how many are kept."""
-
-    train: CastSize
-    dev: CastSize
-    test: CastSize
-    ordinary_share: float
 
 
 class CorpusRun(_Settings):
@@ -102,10 +85,17 @@ class AdapterRun(_Settings):
     prefix: str = ""
 
 
-class StarterAdapterRun(AdapterRun):
-    """ordinary_weight: of readings outside every plot and dialogue."""
+class LexiconRun(_Settings):
+    """buckets: of its tables. folds: of the accounts, for scores that the head may learn from. readings: at most.
 
-    ordinary_weight: float
+    inverse_penalty: scikit-learn's C.
+    """
+
+    buckets: Annotated[int, Field(ge=2)]
+    folds: Annotated[int, Field(ge=2)]
+    readings: Annotated[int, Field(ge=1)]
+    inverse_penalty: Annotated[float, Field(gt=0)]
+    iterations: Annotated[int, Field(ge=1)]
 
 
 class HeadRun(_Settings):
@@ -119,7 +109,10 @@ class HeadRun(_Settings):
 
 
 class Recipe(_Settings):
-    """The whole of starter.yaml. bfloat16: multiply in it while training (autocast)."""
+    """The whole of starter.yaml. bfloat16: multiply in it while training (autocast).
+
+    ordinary_share: of the training passages without a plot or dialogue, how many are kept.
+    """
 
     name: str
     version: str
@@ -128,11 +121,11 @@ class Recipe(_Settings):
     bfloat16: bool
     tokenizer: TokenizerRun
     base: BaseShape
-    stories: StoriesRun
-    dialogues_max: dict[str, int]
     corpus: CorpusRun
     pretrain: PretrainRun
-    adapter: StarterAdapterRun
+    ordinary_share: float
+    adapter: AdapterRun
+    lexicon: LexiconRun
     head: HeadRun
 
 

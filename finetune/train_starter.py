@@ -1,8 +1,9 @@
-"""The starter's recipe, start to end: tokenizer, base, adapter and head, calibration, release.
+"""The starter's recipe, start to end: tokenizer, base, adapter with lexicon and head, calibration, release.
 
-    python -m finetune.train_starter finetune/starter.yaml --data DATA --out OUT
+    python -m finetune.train_starter finetune/starter.yaml --dataset DATASET --corpus CORPUS --out RELEASE
 
-Deterministic for one machine and one version of torch. Sets that DATA lacks are left out, and said so.
+Deterministic for one machine and one version of torch. Knows a DATASET (finetune.prepare) and a CORPUS
+(finetune.corpus); each part is its own module's work.
 """
 
 import argparse
@@ -10,58 +11,43 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from random import Random
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 
-from finetune import adapt, calibrate_activations, data
-from finetune.data import Dialogue, Life, Part
-from finetune.dataset import LabelledEvent, LabelledTimeline, Passage, passages
-from finetune.language_model import new_base, pretrain, save_tokenizer, train_tokenizer
-from finetune.passages import rough_lines, snapshots
+from finetune import adapt, calibrate_activations, dataset
+from finetune.dataset import Passage, passages
+from finetune.language_model import new_base, save_tokenizer, train_tokenizer
+from finetune.lexicon import give_lexicon
+from finetune.pretrain import pretrain, read_corpus, start_embeddings
 from finetune.recipe import Recipe, read_recipe
-from fraudguard.engine.head_spec import as_numbers
+from finetune.run_folder import RunFolder
 from fraudguard.engine.loader import load_base
 from fraudguard.engine.tokenizer import LineTokenizer
-from fraudguard.features.registry import MODEL_FEATURES
 
 log = logging.getLogger(__name__)
 
 
-def gather(recipe: Recipe, folder: Path, part: Part) -> list[Life]:
-    """All lives of a part: stories, dialogues inside ordinary lives, and single sentences for training."""
-    size = {"train": recipe.stories.train, "dev": recipe.stories.dev, "test": recipe.stories.test}[part]
-    lives = data.story_lives(part, recipe.seed, size.accounts, size.frauds)
-    spoken: list[Dialogue] = []
-    by_source: dict[str, list[Dialogue]] = {}
-    for dialogue in data.dialogues(folder, part):
-        by_source.setdefault(dialogue.source, []).append(dialogue)
-    for source, all_of_it in by_source.items():
-        most = recipe.dialogues_max.get(source, len(all_of_it))
-        if part != "train":
-            most = min(most, 60)
-        spoken += Random(f"{recipe.seed} {source}").sample(all_of_it, min(len(all_of_it), most))
-    if part == "train":
-        spoken += data.utterances(folder)
-    if not spoken:
-        log.warning("%s has none of the public sets: training on own stories alone", folder)
-    return lives + data.dialogue_lives(spoken, recipe.seed)
+def corpus_lines(corpus: Path) -> Iterator[str]:
+    """Every line of the corpus."""
+    for file in sorted(corpus.glob("??.parquet")):
+        yield from chain.from_iterable(pq.read_table(file, columns=["lines"])["lines"].to_pylist())
 
 
-def labelled(
-    lives: Sequence[Life], encoder: LineTokenizer, tokens_max: int, ordinary_weight: float
-) -> list[LabelledTimeline]:
-    """The lives as timelines with a label at every event. ordinary_weight: of events outside every plot."""
-    events: dict[str, list[LabelledEvent]] = {life.account_id: [] for life in lives}
-    for life, told, snapshot in snapshots(lives, encoder, tokens_max):
-        numbers, weight = as_numbers(MODEL_FEATURES, [snapshot.features])[0], 1.0 if told.story else ordinary_weight
-        label = LabelledEvent(told.event, numbers, told.truth, weight, told.typology, told.story, "own")
-        events[life.account_id].append(label)
-    return [LabelledTimeline(life.source, life.account_id, tuple(events[life.account_id])) for life in lives]
+def make_base(recipe: Recipe, corpus: Path, base: Path) -> None:
+    """Tokenizer and base, stored in `base` as a float16 checkpoint."""
+    save_tokenizer(train_tokenizer(corpus_lines(corpus), recipe.tokenizer), base)
+    encoder = LineTokenizer(base)
+    model = new_base(recipe.base, encoder.vocabulary)
+    start_embeddings(model, encoder.texts(), recipe.threads)
+    losses = pretrain(model, read_corpus(corpus, encoder), recipe.pretrain, recipe.seed, bfloat16=recipe.bfloat16)
+    log.info("base: final losses %s", {name: round(loss, 4) for name, loss in losses.items()})
+    model.to(torch.float16).save_pretrained(base)
 
 
 def thinned(made: Sequence[Passage], recipe: Recipe) -> list[Passage]:
@@ -70,46 +56,32 @@ def thinned(made: Sequence[Passage], recipe: Recipe) -> list[Passage]:
     return [
         passage
         for passage in made
-        if any(reading.label.story for reading in passage.readings) or rng.random() < recipe.stories.ordinary_share
+        if any(reading.label.story for reading in passage.readings) or rng.random() < recipe.ordinary_share
     ]
 
 
-def make_tokenizer(recipe: Recipe, folder: Path, lives: Sequence[Life], base: Path) -> LineTokenizer:
-    """A tokenizer for both languages, timelines and harmless text, stored in `base`."""
-    lines = rough_lines(lives[:: recipe.tokenizer.lives_step])
-    save_tokenizer(train_tokenizer(chain(lines, data.texts(folder)), recipe.tokenizer), base)
-    return LineTokenizer(base)
-
-
-def make_base(recipe: Recipe, folder: Path, made: Sequence[Passage], encoder: LineTokenizer, base: Path) -> None:
-    """A language model of timelines and harmless text, stored as a float16 checkpoint."""
-    documents = [[token for line in passage.lines for token in encoder.encode(line)] for passage in made]
-    documents += [list(encoder.encode(text)) for text in data.texts(folder)]
-    log.info("language model: %d documents, %d tokens", len(documents), sum(map(len, documents)))
-    model = new_base(recipe.base, encoder.vocabulary)
-    loss = pretrain(model, documents, recipe.language_model, recipe.seed, recipe.bfloat16)
-    log.info("language model: final loss %.3f", loss)
-    model.to(torch.float16).save_pretrained(base)
-
-
 def make_adapter(
-    recipe: Recipe, made: Sequence[Passage], dev: Sequence[Passage], encoder: LineTokenizer, out: Path
+    recipe: Recipe, made: Sequence[Passage], dev: Sequence[Passage], out: Path, folder: RunFolder | None
 ) -> None:
-    """Adapter and head, trained and calibrated, beside the base in `out`."""
-    train_samples = adapt.samples(made, encoder, recipe.adapter.prefix)
-    dev_samples = adapt.samples(dev, encoder, recipe.adapter.prefix)
+    """Adapter, lexicon and head, trained and calibrated, beside the base in `out`."""
+    encoder = LineTokenizer(out / "base")
+    train, held_out = (adapt.samples(part, encoder, recipe.adapter.prefix) for part in (made, dev))
     log.info(
-        "adapter: %d passages, %d tokens, %d readings; dev: %d passages", len(made),
-        sum(len(sample.ids) for sample in train_samples), sum(len(sample.ends) for sample in train_samples), len(dev),
+        "adapter: %d passages, %d tokens, %d readings; dev: %d passages", len(train),
+        sum(len(sample.ids) for sample in train), sum(len(sample.ends) for sample in train), len(held_out),
     )  # fmt: skip
+    lexicon = give_lexicon(train, held_out, recipe.lexicon, recipe.seed)
     # What is trained on top is what will be loaded: the base as rounded to float16.
     base = load_base(out / "base")
     base.name_or_path = ""  # or peft writes this machine's path into the adapter
     adapted = adapt.new_adapter(base, recipe.adapter)
-    head = adapt.new_head(train_samples, recipe.base.hidden_size, recipe.head, recipe.adapter.tokens_max)
-    adapt.train(adapted, head, train_samples, dev_samples, recipe.adapter, recipe.head, recipe.seed, recipe.bfloat16)
-    truth = np.concatenate([sample.truth.numpy() for sample in dev_samples]) == 1.0
-    adapt.calibrate(head, adapt.read(adapted, head, dev_samples), truth)
+    head = adapt.new_head(train, recipe.base.hidden_size, recipe.head, recipe.adapter.tokens_max)
+    head.lexicon = lexicon
+    bfloat16 = recipe.bfloat16
+    adapt.train(adapted, head, train, held_out, recipe.adapter, recipe.head, recipe.seed, bfloat16, folder)
+    truth = np.concatenate([sample.truth.numpy() for sample in held_out])
+    certain = (truth == 0) | (truth == 1)
+    adapt.calibrate(head, adapt.read(adapted, head, held_out)[certain], truth[certain] == 1)
     adapted.save_pretrained(out / "adapter", save_embedding_layers=False)
     (out / "adapter" / "README.md").unlink(missing_ok=True)  # peft's empty model card; ours is docs/model-card.md
     head.save(out / "head")
@@ -129,32 +101,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the public sets")
+    parser.add_argument("--dataset", type=Path, required=True, help="folder that finetune.prepare made")
+    parser.add_argument("--corpus", type=Path, help="folder that finetune.corpus made")
+    parser.add_argument("--base", type=Path, help="in its place: take tokenizer and base from this folder")
     parser.add_argument("--out", type=Path, required=True, help="folder of the release; what it holds is replaced")
-    parser.add_argument("--base", type=Path, help="take tokenizer and base from this folder instead of training them")
+    parser.add_argument("--run", type=Path, help="store the adapter's run here, to go on with it if it is killed")
     options = parser.parse_args(arguments)
+    if (options.corpus is None) == (options.base is None):
+        parser.error("give either --corpus or --base")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     recipe = read_recipe(options.recipe)
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     started = time.process_time()
-    lives = gather(recipe, options.data, "train")
     staging: Path = options.out.with_name(options.out.name + ".new")
     shutil.rmtree(staging, ignore_errors=True)
     if options.base:
         shutil.copytree(options.base, staging / "base")
-        encoder = LineTokenizer(staging / "base")
     else:
-        encoder = make_tokenizer(recipe, options.data, lives, staging / "base")
-    tokens_max, weight = recipe.adapter.tokens_max, recipe.adapter.ordinary_weight
-    made = thinned(passages(labelled(lives, encoder, tokens_max, weight), encoder, tokens_max), recipe)
-    log.info("data after %.0f CPU seconds", time.process_time() - started)
-    if not options.base:
-        make_base(recipe, options.data, made, encoder, staging / "base")
+        make_base(recipe, options.corpus, staging / "base")
     log.info("base after %.0f CPU seconds", time.process_time() - started)
-    held_out = labelled(gather(recipe, options.data, "dev"), encoder, tokens_max, 1.0)
-    dev = passages(held_out, encoder, tokens_max)
-    make_adapter(recipe, made, dev, encoder, staging)
+    encoder, tokens_max = LineTokenizer(staging / "base"), recipe.adapter.tokens_max
+    made, dev = (passages(dataset.read(options.dataset, part), encoder, tokens_max) for part in ("train", "dev"))
+    made = thinned(made, recipe)
+    folder = RunFolder(options.run, save_every=100, resume=True) if options.run else None
+    make_adapter(recipe, made, dev, staging, folder)
     write_manifest(recipe, staging)
     calibrate_activations.calibrate(staging)
     shutil.rmtree(options.out, ignore_errors=True)

@@ -23,12 +23,14 @@ from fraudguard.decisions.connection import Open, any_of, open_engine, transacti
 from fraudguard.decisions.history import PastEvent, StoredDecision
 from fraudguard.decisions.keys import KeyRing
 from fraudguard.decisions.listing import DecisionFilter, list_decisions
+from fraudguard.decisions.models import ModelBook, ShadowScore, write_shadow_scores
 from fraudguard.decisions.outbox import Outbox
 from fraudguard.decisions.pages import Page
 from fraudguard.decisions.records import load_record
 from fraudguard.decisions.rulebook import RuleBook
 from fraudguard.decisions.tables import ACCOUNT_STATE, DECISIONS, DOCUMENTS, EVENT_IDS, LABELS
 from fraudguard.decisions.watchlists import WatchLists
+from fraudguard.decisions.weekly import Weekly
 from fraudguard.domain import DecisionRecord, EntityCount, Label, Line, Screenable, Timeline, Typology, WindowCount
 from fraudguard.errors import BadInput, NotFound, StateConflict
 
@@ -41,7 +43,8 @@ class Changes:
 
     states: by account; the version is the one that was read (0: none), the stored one is that + 1.
     counts, window_counts: increments. alerts: those of `records` that open or join a case. activation: the one of the
-    rule book (`rulebook.head()`) whose rules decided the batch, 0 for none.
+    rule book (`rulebook.head()`) whose rules decided the batch, 0 for none. shadow: what the challenger says of
+    `records`.
     """
 
     records: Sequence[DecisionRecord] = ()
@@ -51,6 +54,7 @@ class Changes:
     alerts: Sequence[DecisionRecord] = ()
     window_counts: Sequence[WindowCount] = ()
     activation: int = 0
+    shadow: Sequence[ShadowScore] = ()
 
 
 _COUNTS = text("""
@@ -80,8 +84,9 @@ class Repository:
     def __init__(self, engine: AsyncEngine) -> None:
         """engine: see connection.open_engine."""
         self._open: Open = lambda: transaction(engine)
-        self.rulebook, self.lists = RuleBook(self._open), WatchLists(self._open)
+        self.rulebook, self.lists, self.models = _books(self._open)
         self.cases, self.outbox, self.keys = CaseBook(engine), Outbox(engine), KeyRing(engine)
+        self.weekly = Weekly(self._open)
         self._months: set[date] = set()
 
     @asynccontextmanager
@@ -90,7 +95,7 @@ class Repository:
         async with self._open() as connection:
             bound = copy(self)
             bound._open = lambda: nullcontext(connection)
-            bound.rulebook, bound.lists = RuleBook(bound._open), WatchLists(bound._open)
+            bound.rulebook, bound.lists, bound.models = _books(bound._open)
             yield bound
 
     async def earlier(self, event_ids: Collection[str]) -> dict[str, DecisionRecord]:
@@ -283,6 +288,7 @@ class Repository:
             async with self._open() as connection:
                 await batch.write_states(connection, changes.states, changes.activation)
                 await batch.write_decisions(connection, changes.records)
+                await write_shadow_scores(connection, changes.shadow)
                 await batch.write_labels(connection, changes.labels)
                 await join_cases(connection, changes.alerts)
                 await batch.add_counts(connection, changes.counts)
@@ -319,6 +325,10 @@ class Repository:
         if body is None:
             raise NotFound(f"no {kind} of version {version!r}")
         return str(body)
+
+
+def _books(open_: Open) -> tuple[RuleBook, WatchLists, ModelBook]:
+    return RuleBook(open_), WatchLists(open_), ModelBook(open_)
 
 
 def _label(row: Row[Any]) -> Label:

@@ -24,10 +24,10 @@ from fraudguard.engine.calibration import Calibration, Isotonic, Platt
 from fraudguard.engine.head import FusionHead
 from fraudguard.engine.lexicon import FILE as LEXICON
 from fraudguard.engine.loader import load
-from fraudguard.engine.onnx_engine import INPUTS, OUTPUTS, SUMS, sha256
+from fraudguard.engine.onnx_engine import INPUTS, OUTPUTS
 from fraudguard.engine.precision import Precision
 from fraudguard.engine.qwen2 import Qwen2
-from fraudguard.engine.release import Release, open_release
+from fraudguard.engine.release import Release, open_release, seal
 from fraudguard.errors import BadModel
 
 # As _moved tells it. fp32: onnxruntime's sigmoid is right to some 1e-7, 1e-4 of the log-odds of a risk of 0.001.
@@ -176,15 +176,17 @@ def _moved(scorer: _Scorer, graph: Path) -> float:
 
 
 def _complete(folder: Path, release: Release, graph: str) -> None:
-    """Everything beside the graph."""
+    """Everything beside the graph, but the measures: those are of another engine's risks."""
     shutil.copyfile(release.base / "tokenizer.json", folder / "tokenizer.json")
     shutil.copyfile(release.head / "head.json", folder / "head.json")
     if (release.head / LEXICON).is_file():
         shutil.copyfile(release.head / LEXICON, folder / LEXICON)
     manifest = {
         "format": 1, "name": release.name, "version": release.version, "description": "Made by fraudguard export-onnx.",
-        "base": ".", "head": ".", "graph": graph, "prefix": release.prefix,
+        "base": ".", "head": ".", "graph": graph, "prefix": release.prefix, "timeline": release.timeline,
     }  # fmt: skip
+    if release.licence is not None:
+        shutil.copyfile(release.licence, folder / release.licence.name)
+        manifest["licence"] = release.licence.name
     (folder / "release.json").write_text(json.dumps(manifest, indent=1) + "\n")
-    files = sorted(folder.iterdir())
-    (folder / SUMS).write_text("".join(f"{sha256(file)}  {file.name}\n" for file in files))
+    seal(folder)
