@@ -5,11 +5,13 @@ nothing of the base's size: everything runs where the base's weights are, on the
 """
 
 import hashlib
+import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 
@@ -144,6 +146,16 @@ def new_adapter(base: Qwen2ForCausalLM, run: AdapterRun) -> PeftModel:
         use_dora=run.dora, bias="none",
     )  # fmt: skip
     return get_peft_model(base, config)
+
+
+def save_adapter(adapted: PeftModel, folder: Path) -> None:
+    """Write adapter_config.json and adapter_model.safetensors, the same bytes for the same adapter."""
+    adapted.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_bytes())
+    config["target_modules"].sort()  # peft keeps them as a set
+    file.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def train(

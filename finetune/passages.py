@@ -73,7 +73,7 @@ def labelled(lives: Sequence[Life], ordinary_weight: float) -> list[LabelledTime
     for life, told, snapshot in snapshots(lives, _Characters(), TOKENS_MAX):
         known = "public" if told.story and life.source not in OWN_SOURCES else "own"
         numbers = as_numbers(MODEL_FEATURES, [snapshot.features])[0]
-        weight = 1.0 if told.story else ordinary_weight
+        weight = told.weight if told.story else ordinary_weight
         taken[life.account_id].append(
             LabelledEvent(told.event, numbers, told.truth, weight, told.typology, told.story, known)
         )

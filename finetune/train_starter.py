@@ -7,7 +7,6 @@ Deterministic for one machine and one version of torch. Knows a DATASET (finetun
 """
 
 import argparse
-import json
 import logging
 import shutil
 import time
@@ -25,6 +24,7 @@ from finetune.dataset import Passage, passages
 from finetune.language_model import new_base, save_tokenizer, train_tokenizer
 from finetune.lexicon import give_lexicon
 from finetune.pretrain import pretrain, read_corpus, start_embeddings
+from finetune.publish import staged, write_manifest
 from finetune.recipe import Recipe, read_recipe
 from finetune.run_folder import RunFolder
 from fraudguard.engine.loader import load_base
@@ -82,19 +82,8 @@ def make_adapter(
     truth = np.concatenate([sample.truth.numpy() for sample in held_out])
     certain = (truth == 0) | (truth == 1)
     adapt.calibrate(head, adapt.read(adapted, head, held_out)[certain], truth[certain] == 1)
-    adapted.save_pretrained(out / "adapter", save_embedding_layers=False)
-    (out / "adapter" / "README.md").unlink(missing_ok=True)  # peft's empty model card; ours is docs/model-card.md
+    adapt.save_adapter(adapted, out / "adapter")
     head.save(out / "head")
-
-
-def write_manifest(recipe: Recipe, out: Path) -> None:
-    """release.json, last of all: without it the folder is no release."""
-    manifest = {
-        "format": 1, "name": recipe.name, "version": recipe.version,
-        "description": "Made by finetune/train_starter.py; see docs/model-card.md.",
-        "base": "base", "adapter": "adapter", "head": "head", "prefix": recipe.adapter.prefix,
-    }  # fmt: skip
-    (out / "release.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -114,24 +103,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     started = time.process_time()
-    staging: Path = options.out.with_name(options.out.name + ".new")
-    shutil.rmtree(staging, ignore_errors=True)
-    if options.base:
-        shutil.copytree(options.base, staging / "base")
-    else:
-        make_base(recipe, options.corpus, staging / "base")
-    log.info("base after %.0f CPU seconds", time.process_time() - started)
-    encoder, tokens_max = LineTokenizer(staging / "base"), recipe.adapter.tokens_max
-    made, dev = (passages(dataset.read(options.dataset, part), encoder, tokens_max) for part in ("train", "dev"))
-    made = thinned(made, recipe)
     folder = RunFolder(options.run, save_every=100, resume=True) if options.run else None
-    make_adapter(recipe, made, dev, staging, folder)
-    write_manifest(recipe, staging)
-    calibrate_activations.calibrate(staging)
-    shutil.rmtree(options.out, ignore_errors=True)
-    staging.rename(options.out)
-    for file in options.out.rglob("*"):
-        file.chmod(0o755 if file.is_dir() else 0o644)  # safetensors writes files that only their owner reads
+    with staged(options.out) as staging:
+        if options.base:
+            shutil.copytree(options.base, staging / "base")
+        else:
+            make_base(recipe, options.corpus, staging / "base")
+        log.info("base after %.0f CPU seconds", time.process_time() - started)
+        encoder, tokens_max = LineTokenizer(staging / "base"), recipe.adapter.tokens_max
+        made, dev = (passages(dataset.read(options.dataset, part), encoder, tokens_max) for part in ("train", "dev"))
+        make_adapter(recipe, thinned(made, recipe), dev, staging, folder)
+        write_manifest(
+            staging, name=recipe.name, version=recipe.version, prefix=recipe.adapter.prefix,
+            description="Made by finetune/train_starter.py; see docs/model-card.md.",
+        )  # fmt: skip
+        calibrate_activations.calibrate(staging)
     log.info("%s after %.0f CPU seconds", options.out, time.process_time() - started)
 
 
