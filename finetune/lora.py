@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from peft import PeftModel
 
 from finetune import adapt, dataset
 from finetune.adapt import Sample
@@ -27,6 +28,7 @@ from finetune.lexicon import give_lexicon
 from finetune.publish import staged, write_manifest
 from finetune.recipe import LoraRecipe, read_settings
 from finetune.run_folder import RunFolder
+from fraudguard.engine.head import FusionHead
 from fraudguard.engine.loader import attach, check_fit, load_base
 from fraudguard.engine.precision import Hardware
 from fraudguard.engine.release import fetch
@@ -50,11 +52,11 @@ def find_base(reference: str) -> tuple[Path, str]:
 def read_samples(folder: Path, recipe: LoraRecipe, tokenizer: LineTokenizer) -> tuple[list[Sample], list[Sample]]:
     """DATASET's train and dev as the model reads them. Raises BadInput."""
     run = recipe.adapter
-    made, held_out = (
+    learned, held_out = (
         dataset.passages(dataset.read(folder, split), tokenizer, run.tokens_max) for split in ("train", "dev")
     )
-    made = thinned(made, recipe.ordinary_share, recipe.seed)
-    train, dev = (adapt.samples(part, tokenizer, run.prefix) for part in (made, held_out))
+    learned = thinned(learned, recipe.ordinary_share, recipe.seed)
+    train, dev = (adapt.samples(part, tokenizer, run.prefix) for part in (learned, held_out))
     for split, made in (("train", train), ("dev", dev)):
         readings, tokens = sum(len(sample.ends) for sample in made), sum(len(sample.ids) for sample in made)
         log.info("%s: %d passages, %d tokens, %d readings", split, len(made), tokens, readings)
@@ -108,9 +110,7 @@ def fine_tune(recipe: LoraRecipe, folder: Path, base: str, out: Path, run: RunFo
         del model, adapted
         # What will be served is the base as it is published, not in four bits: the risks are those of that.
         served = attach(load_base(checkpoint, dtype), staging / "adapter").to(device)
-        truth = np.concatenate([sample.truth.numpy() for sample in dev])
-        certain = np.isin(truth, (0.0, 1.0)) & np.concatenate([sample.weight.numpy() > 0 for sample in dev])
-        adapt.calibrate(head, adapt.read(served, head, dev)[certain], truth[certain] == 1.0)
+        calibrate_on(served, head, dev)
         head.save(staging / "head")
         name = checkpoint.resolve().name if reference == "base" else reference
         if reference == "base":
@@ -120,6 +120,13 @@ def fine_tune(recipe: LoraRecipe, folder: Path, base: str, out: Path, run: RunFo
             prefix=recipe.adapter.prefix, base=reference,
         )  # fmt: skip
     run.finish()
+
+
+def calibrate_on(served: PeftModel, head: FusionHead, dev: Sequence[Sample]) -> None:
+    """Give the head the sigmoid that fits the readings of dev whose truth is certain."""
+    truth, weight = (np.concatenate([getattr(sample, name).numpy() for sample in dev]) for name in ("truth", "weight"))
+    certain = np.isin(truth, (0.0, 1.0)) & (weight > 0)
+    adapt.calibrate(head, adapt.read(served, head, dev)[certain], truth[certain] == 1.0)
 
 
 def copy_base(checkpoint: Path, to: Path) -> None:

@@ -126,7 +126,7 @@ class LoraRecipe(_Settings):
     """The whole of lora.yaml. bfloat16: multiply in it, "auto": on a GPU. four_bit: train beside a base of NF4 (QLoRA,
     arXiv 2305.14314), which needs bitsandbytes; what is served is the base as it is. save_every: steps.
 
-    ordinary_share: of the training passages without a plot, dialogue or case, how many are kept. lexicon: None: without.
+    ordinary_share: of training passages without a plot, dialogue or case, how many are kept. lexicon: None for none.
     """
 
     name: str
@@ -143,7 +143,7 @@ class LoraRecipe(_Settings):
     head: HeadRun
 
 
-AnyRecipe = TypeVar("AnyRecipe", bound=_Settings)
+AnyRecipe = TypeVar("AnyRecipe", bound=BaseModel)
 
 
 def read_settings(path: Path, kind: type[AnyRecipe]) -> AnyRecipe:
