@@ -19,7 +19,9 @@ from fraudguard import __version__
 from fraudguard.clock import SystemClock
 from fraudguard.config import Settings
 from fraudguard.domain import Role
+from fraudguard.drift_commands import drift
 from fraudguard.errors import FraudguardError
+from fraudguard.models_commands import models_app
 from fraudguard.rules_commands import lists_app, operator, rules_app
 
 app = typer.Typer(
@@ -32,9 +34,11 @@ app = typer.Typer(
 letters_app = typer.Typer(no_args_is_help=True, help="Events that could not be used.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys and their roles.")
 bench_app = typer.Typer(no_args_is_help=True, help="What this machine does.")
+app.command()(drift)
 app.add_typer(bench_app, name="bench")
 app.add_typer(rules_app, name="rules")
 app.add_typer(lists_app, name="lists")
+app.add_typer(models_app, name="model")
 app.add_typer(letters_app, name="dead-letters")
 app.add_typer(keys_app, name="keys")
 

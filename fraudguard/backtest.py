@@ -22,7 +22,7 @@ from fraudguard.decisions.pages import PAGE_MAX
 from fraudguard.decisions.policy import Verdict as PolicyVerdict
 from fraudguard.decisions.repository import Repository, connect
 from fraudguard.decisions.rulebook import Release
-from fraudguard.domain import Feature, Hit, Outcome, Scalar, Score, Typology, Window
+from fraudguard.domain import STOPPED, Feature, Hit, Outcome, Scalar, Score, Typology, Window
 from fraudguard.errors import BadInput
 from fraudguard.features.declared import AccountWindows
 from fraudguard.features.event import event_features
@@ -42,7 +42,6 @@ from fraudguard.rules.validators import ATTRIBUTE
 Verdict = Literal["fraud", "legitimate"]
 EXAMPLES_MAX: Final = 5
 SPAN: Final = timedelta(days=30)  # of decisions, where none is asked for
-STOPPED: Final = frozenset({Outcome.REVIEW, Outcome.BLOCK})  # the outcomes that hold a payment up
 
 
 @dataclass(frozen=True, slots=True)

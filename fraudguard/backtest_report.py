@@ -3,13 +3,13 @@
 Knows how to word and draw counts; counts nothing.
 """
 
-from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from fraudguard.backtest import Backtest, Past, RuleTally, Side
 from fraudguard.domain import Outcome
+from fraudguard.markdown import table
 
 RULES_DRAWN_MAX: Final = 6
 _COLOURS: Final = {"fraud": "#b3261e", "legitimate": "#5b8c5a", "open": "#9aa0a6"}
@@ -67,7 +67,7 @@ def _effect(backtest: Backtest, currency: str) -> str:
             f"{wrongly:+,.0f}",
         ),
     ]
-    return _table(rows)
+    return table(rows)
 
 
 def _pair(before: float, after: float, form: str) -> tuple[str, str, str]:
@@ -84,7 +84,7 @@ def _changes(backtest: Backtest, currency: str) -> str:
         rows.append(
             (old, new, f"{side.all:,}", f"{side.fraud:,}", f"{side.legitimate:,}", f"{side.open:,}", f"{money:,.0f}")
         )
-    return _table(rows)
+    return table(rows)
 
 
 def _order(old: Outcome, new: Outcome) -> tuple[int, int]:
@@ -110,7 +110,7 @@ def _rules(backtest: Backtest, currency: str) -> str:
         ))  # fmt: skip
     note = "\\* new, or other than the rule that decided. alone: no other live rule hit."
     without = f"Without a hit: {', '.join(silent)}." if silent else ""
-    return "\n\n".join(filter(None, (_table(rows), note, without)))
+    return "\n\n".join(filter(None, (table(rows), note, without)))
 
 
 def _ranked(backtest: Backtest) -> list[RuleTally]:
@@ -130,7 +130,7 @@ def _examples(backtest: Backtest, currency: str) -> list[str]:
     hits: list[tuple[str, ...]] = [(*head, "decided", "rule that hits")]
     for tally in _ranked(backtest):
         hits += [(*_facts(past), past.outcome, tally.rule.id) for past in tally.examples]
-    parts = [_table(rows) for rows in (changes, hits) if len(rows) > 1]
+    parts = [table(rows) for rows in (changes, hits) if len(rows) > 1]
     why = "`fraudguard rules explain DECISION` says why one came out as it did."
     return ["## Examples", *parts, why] if parts else []
 
@@ -139,17 +139,6 @@ def _facts(past: Past) -> tuple[str, ...]:
     risk = "-" if past.score is None else f"{past.score.risk:.3f}"
     time, money = f"{past.event_time:%Y-%m-%d %H:%M}", f"{past.money:,.0f}"
     return past.decision_id, past.account_id, time, money, risk, past.verdict or "not known"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns are also aligned as plain text."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
-    ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
 
 
 def draw(backtest: Backtest, path: Path) -> None:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from ipaddress import ip_address
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import iso4217
 from pydantic import (
@@ -317,6 +317,10 @@ class WatchList:
     description: str
 
 
+# Of the lines' text (features/timeline.py), which a model is trained on: raised with every change of what they say.
+TIMELINE_VERSION = 1
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One event as the model reads it; `text` never contains a line break."""
@@ -412,6 +416,8 @@ class Outcome(StrEnum):
         """0 for approve to 3 for block."""
         return list(Outcome).index(self)
 
+
+STOPPED: Final = frozenset({Outcome.REVIEW, Outcome.BLOCK})  # the outcomes that hold a payment up
 
 Severity = Literal["low", "medium", "high", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("low", "medium", "high", "critical")

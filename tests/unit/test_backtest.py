@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packs import files_of, ready, rule, window
 
-from fraudguard.backtest import EXAMPLES_MAX, STOPPED, Backtest, Conversations, Evaluation, Past, Run, Side, read_file
+from fraudguard.backtest import EXAMPLES_MAX, Backtest, Conversations, Evaluation, Past, Run, Side, read_file
 from fraudguard.backtest_report import draw, render
-from fraudguard.domain import Hit, Outcome, Scalar
+from fraudguard.domain import STOPPED, Hit, Outcome, Scalar
 from fraudguard.errors import BadInput
 
 GOLDEN = Path(__file__).parent / "golden" / "backtest.md"

@@ -12,7 +12,7 @@ import yaml
 
 from finetune import data, measure, train_starter
 from finetune.adapt import numeric_inputs, read, samples
-from finetune.passages import passages
+from finetune.dataset import passages
 from finetune.recipe import read_recipe
 from fraudguard.domain import Line, ScoreRequest, Timeline
 from fraudguard.engine.engine import Engine
@@ -96,16 +96,16 @@ def test_without_public_sets_it_says_so(recipe: Path, tmp_path: Path, caplog: py
 def test_every_event_is_read_once_where_its_line_ends() -> None:
     """Readings point at the last token of the line that the service would render for that event."""
     lives = data.story_lives("train", 1, 24, 8)
-    stretches = passages(lives, TOKENIZER, 96)
+    stretches = passages(train_starter.labelled(lives, TOKENIZER, 96, 0.5), TOKENIZER, 96)
     assert sum(len(passage.readings) for passage in stretches) == sum(len(life.events) for life in lives)
     assert len(stretches) > len(lives)
     end = TOKENIZER.encode("")[-1]
-    for passage, sample in zip(stretches, samples(stretches, TOKENIZER, 0.5), strict=True):
+    for passage, sample in zip(stretches, samples(stretches, TOKENIZER), strict=True):
         assert len(sample.ids) <= 96
         assert (sample.ids[sample.ends] == end).all()
         assert [reading.line for reading in passage.readings] == sorted({reading.line for reading in passage.readings})
         assert sample.numbers.shape == (len(passage.readings), len(MODEL_FEATURES))
-        weights = [1.0 if reading.story else 0.5 for reading in passage.readings]
+        weights = [1.0 if reading.label.story else 0.5 for reading in passage.readings]
         assert sample.weight.tolist() == weights
 
 
@@ -114,18 +114,19 @@ def test_what_is_trained_on_is_what_the_engine_reads(made: list[Path]) -> None:
     release = open_release(made[0])
     assert release.adapter is not None
     encoder, head = LineTokenizer(release.base), load_head(release.head)
-    longest = max(passages(data.story_lives("dev", 3, 12, 4), encoder, 256), key=lambda passage: len(passage.readings))
-    (sample,) = samples([longest], encoder, 1.0, release.prefix)
+    timelines = train_starter.labelled(data.story_lives("dev", 3, 12, 4), encoder, 256, 1.0)
+    longest = max(passages(timelines, encoder, 256), key=lambda passage: len(passage.readings))
+    (sample,) = samples([longest], encoder, release.prefix)
     assert tuple(sample.ids[: sample.ends[0]][: len(encoder.encode_prefix(PREFIX))].tolist()) == encoder.encode_prefix(
         PREFIX
     )
-    trained = head.calibration.risk(read(attach(load_base(release.base), release.adapter), head, [sample]))
+    trained = head.spec.calibration.risk(read(attach(load_base(release.base), release.adapter), head, [sample]))
     at = datetime(2026, 11, 21, tzinfo=UTC)
     lines = [Line("message", at, text) for text in longest.lines]
     requests = [
         ScoreRequest(
             Timeline("a", 1, tuple(lines[: reading.line + 1])),
-            dict(zip(MODEL_FEATURES, reading.numbers.tolist(), strict=True)),
+            dict(zip(MODEL_FEATURES, reading.label.numbers.tolist(), strict=True)),
         )
         for reading in longest.readings
     ]
