@@ -35,11 +35,15 @@ class BaseShape(_Settings):
 
 
 class CorpusRun(_Settings):
-    """chunks: at most, of each language. lines: of a chunk, at most. chars_min: said in it, at least."""
+    """chunks: at most, of each language. lines: of a chunk, at most. chars_min: said in it, at least.
+
+    teachers: with their vectors (finetune/teacher.py), which cost most of the time; without them, text alone.
+    """
 
     chunks: int
     lines: int
     chars_min: int
+    teachers: bool
 
 
 class PretrainRun(_Settings):
