@@ -1,6 +1,6 @@
 """Text without labels for the starter's base: chunks of talk as timelines write it, each with its teacher's vector.
 
-    python -m finetune.corpus finetune/starter.yaml --dataset DATASET --data DATA --out CORPUS
+    python -m finetune.corpus finetune/base.yaml --dataset DATASET --data DATA --out CORPUS
 
 Knows the train split of a DATASET, the harmless folder of DATA and the teachers; knows no model of ours. A dialogue
 whose name puts it into another split (data.part_of) is not read.
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from finetune import dataset
 from finetune.data import part_of
-from finetune.recipe import CorpusRun, read_recipe
+from finetune.recipe import BaseRecipe, CorpusRun, read_settings
 from finetune.teacher import Language, Teacher
 from fraudguard.domain import Message
 from fraudguard.events.masking import mask_text
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    recipe = read_recipe(options.recipe)
+    recipe = read_settings(options.recipe, BaseRecipe)
     run = recipe.corpus
     sources = [chunks(told(options.dataset), run, recipe.seed), chunks(harmless(options.data), run, recipe.seed)]
     make(sources, run, recipe.threads, options.out)

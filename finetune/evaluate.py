@@ -190,6 +190,7 @@ def evaluate(
     """Measure and write. data: folders of sets that nobody trained on. Raises BadInput, BadModel."""
     engine = Engine.load(source, precision, settings.threads)
     bench = Bench(settings, folder, engine)
+    others = [one for sets in data for one in unseen(sets)]
     models = {engine.name: engine_model(engine)} | bench.rivals()
     log.info("scoring %d events of test, %d of dev", len(bench.test), len(bench.dev))
     risks = {name: model(bench.test) for name, model in models.items()}
@@ -202,8 +203,7 @@ def evaluate(
     ours, theirs, limit = models[engine.name], models[TF_IDF], early[engine.name].threshold
     beyond = [
         (one, transfer(one, engine.tokenizer, engine.tokens_max, ours, theirs, limit, settings.bootstrap_rounds))
-        for sets in data
-        for one in unseen(sets)
+        for one in others
     ]
     found = report.Findings(
         model=engine.name, dataset=bench.named(), capacity=settings.capacity, false_alarms=settings.false_alarms,
@@ -214,7 +214,7 @@ def evaluate(
     report.draw(found, out)
     (out / "report.md").write_text(report.render(found), encoding="utf-8")
     numbers = measures.metrics(bench.test, risks[engine.name], table[0], found.dataset)
-    (out / "metrics.json").write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (out / "metrics.json").write_text(numbers.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,11 +5,11 @@ Knows arrays of risks. Event measures take truth 1 against truth 0; a conversati
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from finetune.rows import Mask, Rows, groups
+from fraudguard.engine.release_metrics import Metrics
 from fraudguard.errors import BadInput
 from fraudguard.evaluation import (
     Floats,
@@ -62,7 +62,7 @@ def _mean(held: Mask) -> float:
 
 
 def overall(rows: Rows, risk: Floats, k: int) -> dict[str, float]:
-    """The measures over every event, as metrics.json names them; `early_share` is missing."""
+    """The measures over every event, as metrics.json names them; `early_share` is of conversations."""
     kept = rows.measured
     truth, score = rows.fraud[kept], risk[kept]
     return {
@@ -137,16 +137,16 @@ class Attacked:
     ever: float
 
 
-def metrics(rows: Rows, risk: Floats, found: Measured, dataset: dict[str, str]) -> dict[str, Any]:
-    """metrics.json: what the promotion gate reads. `early_share` is missing where no scam is a conversation."""
-    measures = dict(found.measures)
-    if found.early is not None and found.early.scams:
-        measures["early_share"] = found.early.by_half
-    return {
-        "format": 1, "model": found.name, "dataset": dataset,
-        "events": int(rows.measured.sum()), "frauds": int(rows.fraud.sum()), "measures": measures,
-        **by_group(rows, risk),
-    }  # fmt: skip
+def metrics(rows: Rows, risk: Floats, found: Measured, dataset: dict[str, str]) -> Metrics:
+    """metrics.json: what the promotion gate reads."""
+    early_share = found.early.by_half if found.early is not None and found.early.scams else None
+    return Metrics.model_validate(
+        {
+            "format": 1, "model": found.name, "dataset": dataset,
+            "events": int(rows.measured.sum()), "frauds": int(rows.fraud.sum()),
+            "measures": {**found.measures, "early_share": early_share}, **by_group(rows, risk),
+        }
+    )  # fmt: skip
 
 
 def check(rows: Rows, path: str) -> None:

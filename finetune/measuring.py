@@ -22,6 +22,7 @@ from finetune.data import Dialogue
 from finetune.measures import early
 from finetune.passages import labelled
 from finetune.rows import Mask, Rows
+from fraudguard.domain import TEXT_CHARS_MAX
 from fraudguard.evaluation import difference_interval, roc_auc
 from fraudguard.features.timeline import TokenCounter
 
@@ -75,7 +76,11 @@ def _other_calls(file: Path) -> Unseen:
     dialogues, sets = [], []
     for row in frame.itertuples():
         said = (line.partition(":") for line in row.text.splitlines())
-        turns = [(_SPEAKERS[who], what.strip()) for who, _, what in said if who in _SPEAKERS and what.strip()]
+        turns = [
+            (_SPEAKERS[who], what.strip()[:TEXT_CHARS_MAX])
+            for who, _, what in said
+            if who in _SPEAKERS and what.strip()
+        ]
         if turns:
             name = row.dialogue_id
             dialogues.append(Dialogue(OTHER_CALLS, name, "test", "en", "call", tuple(turns), bool(row.label)))

@@ -1,13 +1,20 @@
-"""Teaches the starter's base: meaning from sentence encoders (finetune/teacher.py), and the next token.
+"""The starter's base, from nothing: a tokenizer, and a small Qwen2 that learns meaning from sentence encoders
+(finetune/teacher.py) and the next token.
+
+    python -m finetune.pretrain finetune/base.yaml --corpus CORPUS --out BASE
 
 First the embeddings alone, as a bag of words; then the whole model, whose last hidden state and whose mean are drawn to
 the teacher's vector of the chunk. Knows chunks of lines and their vectors (finetune/corpus.py); reads no label.
+Deterministic for one machine and one version of torch.
 """
 
+import argparse
 import logging
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from random import Random
 
@@ -19,8 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen2ForCausalLM
 
-from finetune.language_model import warm_cosine
-from finetune.recipe import PretrainRun
+from finetune.language_model import new_base, save_tokenizer, train_tokenizer, warm_cosine
+from finetune.publish import staged
+from finetune.recipe import BaseRecipe, PretrainRun, read_settings
 from finetune.teacher import Teacher
 from fraudguard.engine.tokenizer import LineTokenizer
 from fraudguard.errors import BadInput
@@ -150,7 +158,7 @@ def pretrain(
         step(mean + last + run.next_weight * after)
         for name, part in zip(("mean", "last", "next"), (mean, last, after), strict=True):
             found[name].append(part.item())
-        if number % 100 == 0 or number in (1,2,5,10,20,40,70):
+        if number % 100 == 0 or number in (1, 2, 5, 10, 20, 40, 70):
             shown = {name: round(float(np.mean(values[-10:])), 4) for name, values in found.items()}
             log.info("base: step %d of %d, %s", number, len(batches), shown)
     model.eval()
@@ -209,3 +217,37 @@ def _batches(language: str, talk: Talk, tokens: int, rng: Random) -> Iterator[Ba
             ids[row, : len(talk.ids[index])] = torch.tensor(talk.ids[index])
             real[row, : len(talk.ids[index])] = True
         yield Batch(language, ids, real, rows)
+
+
+def lines_of(corpus: Path) -> Iterator[str]:
+    """Every line of CORPUS."""
+    for file in sorted(corpus.glob("??.parquet")):
+        yield from chain.from_iterable(pq.read_table(file, columns=["lines"])["lines"].to_pylist())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--corpus", type=Path, required=True, help="folder that finetune.corpus made")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint; what it holds is replaced")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    started = time.process_time()
+    recipe = read_settings(options.recipe, BaseRecipe)
+    torch.set_num_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    with staged(options.out) as staging:
+        save_tokenizer(train_tokenizer(lines_of(options.corpus), recipe.tokenizer), staging)
+        encoder = LineTokenizer(staging)
+        model = new_base(recipe.shape, encoder.vocabulary)
+        start_embeddings(model, encoder.texts(), recipe.threads)
+        talks = read_corpus(options.corpus, encoder)
+        losses = pretrain(model, talks, recipe.pretrain, recipe.seed, bfloat16=recipe.bfloat16)
+        model.to(torch.float16).save_pretrained(staging)
+    shown = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
+    log.info("%s after %.0f CPU seconds; final losses: %s", options.out, time.process_time() - started, shown)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,10 +1,12 @@
 """The recipe's settings, as starter.yaml writes them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fraudguard.errors import BadInput
 
 # Of a Qwen2: what words mean, and every linear layer of the body.
 LAYERS = ("embed_tokens", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -108,27 +110,51 @@ class HeadRun(_Settings):
     rate: float
 
 
-class Recipe(_Settings):
-    """The whole of starter.yaml. bfloat16: multiply in it while training (autocast).
+class BaseRecipe(_Settings):
+    """The whole of base.yaml. bfloat16: multiply in it while training (autocast)."""
 
-    ordinary_share: of the training passages without a plot or dialogue, how many are kept.
-    """
-
-    name: str
-    version: str
     seed: int
     threads: int
     bfloat16: bool
     tokenizer: TokenizerRun
-    base: BaseShape
+    shape: BaseShape
     corpus: CorpusRun
     pretrain: PretrainRun
-    ordinary_share: float
+
+
+class LoraRecipe(_Settings):
+    """The whole of lora.yaml. bfloat16: multiply in it, "auto": on a GPU. four_bit: train beside a base of NF4 (QLoRA,
+    arXiv 2305.14314), which needs bitsandbytes; what is served is the base as it is. save_every: steps.
+
+    ordinary_share: of training passages without a plot, dialogue or case, how many are kept. lexicon: None for none.
+    """
+
+    name: str
+    version: str
+    seed: Annotated[int, Field(ge=0)]
+    threads: Annotated[int, Field(ge=1)]
+    device: Literal["auto", "cpu", "cuda"]
+    bfloat16: bool | Literal["auto"]
+    four_bit: bool = False
+    save_every: Annotated[int, Field(ge=1)]
+    ordinary_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     adapter: AdapterRun
-    lexicon: LexiconRun
+    lexicon: LexiconRun | None = None
     head: HeadRun
 
 
-def read_recipe(path: Path) -> Recipe:
-    """The recipe in the file. Raises pydantic's ValidationError."""
-    return Recipe.model_validate(yaml.safe_load(path.read_text()))
+AnyRecipe = TypeVar("AnyRecipe", bound=BaseModel)
+
+
+def read_settings(path: Path, kind: type[AnyRecipe]) -> AnyRecipe:
+    """The recipe of this kind in the file. Raises BadInput."""
+    try:
+        return kind.model_validate(yaml.safe_load(path.read_text()))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"cannot be read: {error}", path=str(path)) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadInput(
+            f"{where}: {first['msg']}", path=str(path), hint="the recipes in finetune/ say what may stand there"
+        ) from error

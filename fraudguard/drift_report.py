@@ -13,18 +13,19 @@ from fraudguard.domain import Outcome, Typology
 from fraudguard.drift import EVENT_TYPES, VARIABLES, Drift, Population, Shift
 from fraudguard.features.registry import FEATURES
 from fraudguard.markdown import table
-from fraudguard.stability import CERTAINTY, LARGE, SOME, Level, bin_of
+from fraudguard.stability import LARGE, SOME, Level, bin_of
 from fraudguard.weeks import Week
 
 SAID_MAX: Final = 5  # variables in the summary
+GROWING: Final = ("account_age_days", "account_events", "counterparty_payments")  # older accounts, nothing else
 ROWS_MIN: Final = 10  # variables in a table, steady ones too
 _MARKS: Final = {Level.STEADY: "", Level.NOISE: " ~", Level.SOME: " !", Level.LARGE: " !!"}
 _BOOLEANS: Final = {feature.name for feature in FEATURES if feature.type == "boolean"}
 _READING: Final = (
     f"The population stability index (PSI) of a week's values against the reference's: below {SOME} steady, to {LARGE} "
-    f"some shift (!), above it a large one (!!). ~: {SOME} or more, but no more than so few values give by chance "
-    f"({CERTAINTY:.2%} of the time it is less). r: part of the reference. docs/drift.md says how it is counted and "
-    "what to do."
+    f"some shift (!), above it a large one (!!). ~: {SOME} or more, but no more than so few values give by chance, or "
+    "than weeks of the reference differ from each other. r: part of the reference. docs/drift.md says how it is "
+    "counted and what to do."
 )
 
 
@@ -91,9 +92,13 @@ def _moved(drift: Drift, week: Week) -> Iterator[str]:
     against = f"against {'the baseline ' if not reference.weeks else ''}{reference.name}"
     if moved:
         yield f"{len(moved)} of {len(shifts)} inputs and scores moved in {_said(drift, week)}, {against}:"
-        yield from (_sentence(drift, shift) for shift in moved[:SAID_MAX])
-        if len(moved) > SAID_MAX:
-            yield f"`...` and {len(moved) - SAID_MAX} more, in the page's tables."
+        telling = [shift for shift in moved if shift.variable not in GROWING]
+        yield from (_sentence(drift, shift) for shift in telling[:SAID_MAX])
+        if len(telling) > SAID_MAX:
+            yield f"`...` and {len(telling) - SAID_MAX} more, in the page's tables."
+        if len(telling) < len(moved):
+            grown = ", ".join(f"`{name}`" for name in GROWING if name in {shift.variable for shift in moved})
+            yield f"{grown}: these grow while accounts grow older, whatever happens."
     else:
         yield f"None of {len(shifts)} inputs and scores moved in {_said(drift, week)}, {against}."
     now = {(shift.event_type, shift.variable) for shift in moved}
@@ -127,11 +132,13 @@ def _not_seen(drift: Drift, week: Week) -> Iterator[str]:
                 named = ", ".join(f"`{name}`" for name in missing[:SAID_MAX])
                 more = f" and {len(missing) - SAID_MAX} more" if len(missing) > SAID_MAX else ""
                 yield f"Careful: the reference of {kind}s lacks {named}{more}: these are not compared."
-            chance = max((s.noise for s in drift.shifts(week) if s.event_type == kind), default=0.0)
-            if chance > SOME:
+            blind = [shift for shift in drift.shifts(week) if shift.event_type == kind and shift.level is Level.NOISE]
+            if blind:
+                named = ", ".join(f"`{shift.variable}` {shift.psi:.2f}" for shift in blind[:SAID_MAX])
+                more = f" and {len(blind) - SAID_MAX} more" if len(blind) > SAID_MAX else ""
                 yield (
-                    f"Careful: {population.total:,} {kind}s in {week.name} beside {reference.size(kind):,} in the "
-                    f"reference are few; only an index above {chance:.2f} is surely more than chance."
+                    f"Cannot tell of {kind}s ({population.total:,} beside {reference.size(kind):,}): {named}{more} are "
+                    "within what chance or the reference's own weeks give."
                 )
 
 

@@ -239,7 +239,7 @@ class Repository:
             async for row in history.decisions_between(connection, first, before):
                 yield row
 
-    async def labelled_decisions(self, since: datetime, until: datetime) -> AsyncGenerator[LabelledDecision]:
+    async def labelled_decisions(self, since: datetime, until: datetime) -> AsyncGenerator[LabelledDecision, None]:
         """Decisions with an event time from `since` to `until`, streamed by account, in sequence.
 
         Each with the labels and the disposition that had come by `until`. Holds one connection meanwhile; close it

@@ -63,17 +63,7 @@ def load(release: Release, precision: Precision, device: str = "cpu") -> Loaded:
             hint="the head was trained on another base",
         )
     prefix = tokenizer.encode_prefix(release.prefix)
-    if len(prefix) + head.spec.tokens_max > config.max_position_embeddings:
-        after = f" after a prefix of {len(prefix)}" if prefix else ""
-        raise BadModel(
-            f"the head reads {head.spec.tokens_max} tokens{after}, the base only {config.max_position_embeddings}",
-            path=str(release.head),
-        )
-    if tokenizer.vocabulary > config.vocab_size:
-        raise BadModel(
-            f"the tokenizer has {tokenizer.vocabulary} ids, the base only {config.vocab_size} embeddings",
-            path=str(release.base),
-        )
+    check_fit(config, tokenizer, len(prefix), head.spec.tokens_max, release.base)
     beside: list[dict[str, LowRank]] = []
     if release.tenants:
         folders = [release.adapter, *(tenant.adapter for tenant in release.tenants.values())]
@@ -88,6 +78,21 @@ def load(release: Release, precision: Precision, device: str = "cpu") -> Loaded:
     if beside:
         backbone.adapt(beside)
     return Loaded(backbone, head, tokenizer, prefix, tenants)
+
+
+def check_fit(config: Qwen2Config, tokenizer: LineTokenizer, prefix: int, tokens_max: int, folder: Path) -> None:
+    """Raises BadModel unless the base in the folder can read this tokenizer's ids, tokens_max after so many before."""
+    if prefix + tokens_max > config.max_position_embeddings:
+        after = f" after a prefix of {prefix}" if prefix else ""
+        raise BadModel(
+            f"the head reads {tokens_max} tokens{after}, the base only {config.max_position_embeddings}",
+            path=str(folder),
+        )
+    if tokenizer.vocabulary > config.vocab_size:
+        raise BadModel(
+            f"the tokenizer has {tokenizer.vocabulary} ids, the base only {config.vocab_size} embeddings",
+            path=str(folder),
+        )
 
 
 def _ranges(release: Release, backbone: nn.Module) -> dict[str, Range]:
@@ -106,8 +111,8 @@ def _ranges(release: Release, backbone: nn.Module) -> dict[str, Range]:
     return ranges
 
 
-def load_base(folder: Path) -> Qwen2ForCausalLM:
-    """A Qwen2.5 or DeepSeek-R1-Distill-Qwen checkpoint in float32, every weight of its body found. Raises BadModel."""
+def load_base(folder: Path, dtype: torch.dtype = torch.float32) -> Qwen2ForCausalLM:
+    """A Qwen2.5 or DeepSeek-R1-Distill-Qwen checkpoint, every weight of its body found. Raises BadModel."""
     try:
         kind = json.loads((folder / "config.json").read_bytes())["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -122,7 +127,7 @@ def load_base(folder: Path) -> Qwen2ForCausalLM:
         model, found = Qwen2ForCausalLM.from_pretrained(
             folder,
             config=config,
-            dtype=torch.float32,
+            dtype=dtype,
             attn_implementation="sdpa",
             use_safetensors=True,
             local_files_only=True,

@@ -29,7 +29,10 @@ class Dataset(BaseModel):
 
 
 class Measures(BaseModel):
-    """Over all events. k: of precision_at_k. early_share: of the scams caught before half of their turns."""
+    """Over all events. k: of precision_at_k. early_share: of the scams caught by half of their turns.
+
+    It is missing where no fraud was part of a conversation.
+    """
 
     model_config = _Form
     average_precision: _Share
@@ -39,7 +42,7 @@ class Measures(BaseModel):
     precision_at_k: _Share
     k: Annotated[int, Field(ge=1)]
     calibration_error: _Share
-    early_share: _Share
+    early_share: _Share | None = None
 
 
 class Part(BaseModel):
