@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         release = open_release(options.release)
         part = _head(release, options.tenant)
         found = fit(release, dev, run, options.tenant)
-        with derived(options.release, options.out, run.suffix) as made:
+        with derived(release, options.out, run.suffix) as made:
             write(made / part.relative_to(release.folder), found)
         print(*table(release, test, load_spec(part), found, options.tenant), sep="\n")
 

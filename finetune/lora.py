@@ -22,7 +22,7 @@ from finetune import adapt, dataset
 from finetune.adapt import Sample
 from finetune.four_bit import in_four_bits
 from finetune.publish import staged, write_manifest
-from finetune.recipe import LoraRecipe, read_settings
+from finetune.recipe import LoraRecipe, Machine, read_settings
 from finetune.run_folder import RunFolder
 from fraudguard.engine.loader import attach, check_fit, load_base
 from fraudguard.engine.precision import Hardware
@@ -59,7 +59,7 @@ def read_samples(folder: Path, recipe: LoraRecipe, tokenizer: LineTokenizer) -> 
     return train, dev
 
 
-def hardware(recipe: LoraRecipe) -> tuple[torch.device, bool]:
+def hardware(recipe: Machine) -> tuple[torch.device, bool]:
     """Where to train, and whether to multiply in bfloat16. Raises BadSettings."""
     there = torch.cuda.is_available()
     if recipe.device == "cuda" and not there:

@@ -12,18 +12,20 @@ from fraudguard.errors import BadInput
 LAYERS = ("embed_tokens", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-class _Settings(BaseModel):
+class Settings(BaseModel):
+    """What a recipe may say; a word that it does not know is refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class TokenizerRun(_Settings):
+class TokenizerRun(Settings):
     """token_chars_max: bytes of the longest token."""
 
     vocabulary: int
     token_chars_max: int
 
 
-class BaseShape(_Settings):
+class BaseShape(Settings):
     """A Qwen2's shape; the head's dimension is hidden_size / heads."""
 
     hidden_size: int
@@ -34,7 +36,7 @@ class BaseShape(_Settings):
     positions: int
 
 
-class CorpusRun(_Settings):
+class CorpusRun(Settings):
     """chunks: at most, of each language. lines: of a chunk, at most. chars_min: said in it, at least."""
 
     chunks: int
@@ -42,7 +44,7 @@ class CorpusRun(_Settings):
     chars_min: int
 
 
-class PretrainRun(_Settings):
+class PretrainRun(Settings):
     """bag_*: of the embeddings alone. tokens: with padding, seen in all. rate: Adam's.
 
     next_positions: places a step at which the next token is asked for. next_weight: of that loss.
@@ -58,7 +60,7 @@ class PretrainRun(_Settings):
     next_weight: float
 
 
-class AdapterRun(_Settings):
+class AdapterRun(Settings):
     """How an adapter is trained.
 
     targets: the layers that it stands beside. dora: magnitudes too (arXiv 2402.09353). batch_tokens: a step.
@@ -87,7 +89,7 @@ class AdapterRun(_Settings):
     prefix: str = ""
 
 
-class LexiconRun(_Settings):
+class LexiconRun(Settings):
     """buckets: of its tables. folds: of the accounts, for scores that the head may learn from. readings: at most.
 
     inverse_penalty: scikit-learn's C.
@@ -100,7 +102,7 @@ class LexiconRun(_Settings):
     iterations: Annotated[int, Field(ge=1)]
 
 
-class HeadRun(_Settings):
+class HeadRun(Settings):
     """bins: of each feature's encoding. number_dropout: how often a feature is hidden in training."""
 
     width: int
@@ -110,7 +112,7 @@ class HeadRun(_Settings):
     rate: float
 
 
-class Recipe(_Settings):
+class Recipe(Settings):
     """The whole of starter.yaml. bfloat16: multiply in it while training (autocast).
 
     ordinary_share: of the training passages without a plot or dialogue, how many are kept.
@@ -131,24 +133,29 @@ class Recipe(_Settings):
     head: HeadRun
 
 
-class LoraRecipe(_Settings):
-    """The whole of lora.yaml. bfloat16: multiply in it, "auto": on a GPU. four_bit: train beside a base of NF4 (QLoRA,
-    arXiv 2305.14314), which needs bitsandbytes; what is served is the base as it is. save_every: steps.
+class Machine(Settings):
+    """Where a recipe runs. bfloat16: multiply in it while training, "auto": on a GPU."""
+
+    threads: Annotated[int, Field(ge=1)]
+    device: Literal["auto", "cpu", "cuda"]
+    bfloat16: bool | Literal["auto"]
+
+
+class LoraRecipe(Machine):
+    """The whole of lora.yaml. four_bit: train beside a base of NF4 (QLoRA, arXiv 2305.14314), which needs bitsandbytes;
+    what is served is the base as it is. save_every: steps.
     """
 
     name: str
     version: str
     seed: Annotated[int, Field(ge=0)]
-    threads: Annotated[int, Field(ge=1)]
-    device: Literal["auto", "cpu", "cuda"]
-    bfloat16: bool | Literal["auto"]
     four_bit: bool = False
     save_every: Annotated[int, Field(ge=1)]
     adapter: AdapterRun
     head: HeadRun
 
 
-AnyRecipe = TypeVar("AnyRecipe", bound=_Settings)
+AnyRecipe = TypeVar("AnyRecipe", bound=Settings)
 
 
 def read_settings(path: Path, kind: type[AnyRecipe]) -> AnyRecipe:
