@@ -20,7 +20,7 @@ from finetune.derived import alone, derived
 from finetune.fake_quantization import fake_quantized
 from finetune.lora import hardware
 from finetune.recipe import read_settings
-from finetune.recovery import RecoveryRecipe, finish, material, recover, save_adapter, save_base, trainable, with_words
+from finetune.recovery import ChangedRecipe, finish, material, recover, save_adapter, save_base, trainable, with_words
 from fraudguard.engine.head import load_head
 from fraudguard.engine.precision import Precision
 from fraudguard.engine.quantization import SCHEMES, Range
@@ -31,7 +31,7 @@ from fraudguard.errors import BadInput
 _RANGES = TypeAdapter(dict[str, Range])
 
 
-class QuantizeRecipe(RecoveryRecipe):
+class QuantizeRecipe(ChangedRecipe):
     """The whole of quantize.yaml. precision: the one to train for."""
 
     precision: Precision
@@ -51,12 +51,11 @@ def quantize(release: Release, dataset: Path, recipe: QuantizeRecipe, out: Path)
     """RELEASE and DATASET to OUT. Raises BadInput, BadModel."""
     ranges = ranges_for(alone(release), recipe.precision)
     head, tokenizer = load_head(release.head), LineTokenizer(release.base)
-    tokens_max, prefix = head.spec.tokens_max, release.prefix
-    data = material(dataset, release, tokenizer, tokens_max, prefix, hardware(recipe)[0])
+    data = material(dataset, release, tokenizer, head.spec.tokens_max, release.prefix, hardware(recipe)[0])
     with_words(head, data)
-    model = trainable(release, recipe.recovery)
+    model = trainable(release, recipe.recovery, head.spec.tokens_max)
     with fake_quantized(model, recipe.precision, ranges):
-        recover(model, head, data, recipe, tokens_max, prefix)
+        recover(model, head, data, recipe, recipe.head_run(head))
     changes = {"description": f"Made by finetune/quantize.py from {release.name}@{release.version}."}
     if isinstance(model, PeftModel):
         with derived(

@@ -17,14 +17,13 @@ from transformers import Qwen2ForCausalLM
 
 from finetune import adapt, calibrate_activations, dataset, lexicon
 from finetune.adapt import Sample
-from finetune.calibrate import CalibrationRun, fit, write
+from finetune.calibrate import FitRun, fit, write
 from finetune.dataset import LabelledTimeline
 from finetune.lessons import LessonsRun, TaughtSample, TeachersLesson, teach
 from finetune.lora import hardware
 from finetune.recipe import AdapterRun, HeadRun, Machine, Settings
 from fraudguard.engine.head import FusionHead
 from fraudguard.engine.loader import attach, load_base, load_merged
-from fraudguard.engine.precision import Precision
 from fraudguard.engine.release import Release, open_release
 from fraudguard.engine.tokenizer import LineTokenizer
 from fraudguard.errors import BadInput
@@ -35,9 +34,9 @@ Trained = Literal["adapter", "weights"]
 
 
 class Recovery(Settings):
-    """trained: an adapter beside the weights, or all weights. Both with the head. rank, alpha: of a new adapter.
+    """trained: an adapter beside the weights, or all weights; the head always is. rank, alpha: of a new adapter.
 
-    The others are as lora.yaml's. lessons: see finetune/lessons.py.
+    The others are as in lora.yaml. lessons: see finetune/lessons.py.
     """
 
     trained: Trained
@@ -47,31 +46,36 @@ class Recovery(Settings):
     batch_tokens: Annotated[int, Field(ge=1)]
     row_tokens: Annotated[int | None, Field(ge=1)] = None
     rate: Annotated[float, Field(gt=0)]
-    head_rate: Annotated[float, Field(gt=0)]
-    number_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     typology_share: Annotated[float, Field(ge=0)] = 0.1
     evaluations: Annotated[int, Field(ge=1)] = 1
     lessons: LessonsRun
 
-    def adapter_run(self, tokens_max: int, prefix: str) -> AdapterRun:
+    def adapter_run(self, tokens_max: int) -> AdapterRun:
         """As finetune/adapt.py takes it."""
         return AdapterRun(
             rank=self.rank, alpha=self.alpha, dropout=0.0, epochs=self.epochs, batch_tokens=self.batch_tokens,
             row_tokens=self.row_tokens, rate=self.rate, typology_share=self.typology_share,
-            evaluations=self.evaluations, tokens_max=tokens_max, prefix=prefix,
+            evaluations=self.evaluations, tokens_max=tokens_max,
         )  # fmt: skip
 
 
 class RecoveryRecipe(Machine):
-    """What quantize.yaml and the prune_*.yaml have in common. suffix: of the new release's version.
+    """What quantize.yaml, prune_*.yaml and distil.yaml have in common. calibrate: what is made is, at its end."""
 
-    calibrate: the precisions for which it is calibrated anew, the first in general.
-    """
+    seed: Annotated[int, Field(ge=0)]
+    calibrate: FitRun
+    recovery: Recovery
+
+
+class ChangedRecipe(RecoveryRecipe):
+    """Of a release made from another one. suffix: of its version. head_rate: the rate of the head, which goes on."""
 
     suffix: str
-    seed: Annotated[int, Field(ge=0)]
-    calibrate: Annotated[list[Precision], Field(min_length=1)]
-    recovery: Recovery
+    head_rate: Annotated[float, Field(gt=0)]
+
+    def head_run(self, head: FusionHead) -> HeadRun:
+        """As finetune/adapt.py takes it: nothing is hidden from a head that a teacher sees whole."""
+        return HeadRun(width=head.spec.width, bins=0, dropout=0.0, number_dropout=0.0, rate=self.head_rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +107,8 @@ def with_words(head: FusionHead, data: Material) -> None:
         lexicon.write(head.lexicon, [*data.taught, *data.dev])
 
 
-def recover(
-    model: PeftModel, head: FusionHead, data: Material, recipe: RecoveryRecipe, tokens_max: int, prefix: str
-) -> float:
-    """Train model and head in place to the lessons; the mean average precision on dev. Raises BadInput.
+def recover(model: PeftModel, head: FusionHead, data: Material, recipe: RecoveryRecipe, head_run: HeadRun) -> None:
+    """Train model and head in place to the lessons. Raises BadInput.
 
     What of the model requires a gradient is trained.
     """
@@ -116,32 +118,32 @@ def recover(
     head.to(device)
     torch.manual_seed(recipe.seed)
     lesson = TeachersLesson(run.lessons, data.taught, head.spec.hidden_size, run.typology_share).to(device)
-    head_run = HeadRun(
-        width=head.spec.width, bins=0, dropout=0.0, number_dropout=run.number_dropout, rate=run.head_rate
-    )
-    of_adapter = run.adapter_run(tokens_max, prefix)
+    of_adapter = run.adapter_run(head.spec.tokens_max)
     best = adapt.train(model, head, data.taught, data.dev, of_adapter, head_run, recipe.seed, bfloat16, lesson=lesson)
     log.info("mean average precision on dev %.4f", best)
     model.to("cpu")
     head.to("cpu")
-    return best
 
 
-def trainable(release: Release, run: Recovery) -> PeftModel:
+def trainable(release: Release, run: Recovery, tokens_max: int) -> PeftModel:
     """The release's model with gradients where `run.trained` says: its adapter, or all weights with that merged in."""
     if run.trained == "weights":
-        merged = load_merged(release)
-        merged.requires_grad_(False)
-        merged.model.requires_grad_(True)  # not the vocabulary's head, unless it is the embeddings
-        return merged
+        return all_weights(load_merged(release))
     base = load_base(release.base)
     base.name_or_path = ""  # or peft writes this machine's path into the adapter
     if release.adapter is None:
-        return adapt.new_adapter(base, run.adapter_run(1, ""))
+        return adapt.new_adapter(base, run.adapter_run(tokens_max))
     adapted = attach(base, release.adapter)
     for name, parameter in adapted.named_parameters():
         parameter.requires_grad_("lora_" in name)
     return adapted
+
+
+def all_weights(model: Qwen2ForCausalLM) -> Qwen2ForCausalLM:
+    """The model with gradients at every weight of its body; the vocabulary's own head is not used."""
+    model.requires_grad_(False)
+    model.model.requires_grad_(True)
+    return model
 
 
 def save_base(model: Qwen2ForCausalLM, tokenizer: Path, folder: Path) -> None:
@@ -159,11 +161,7 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
 
 def finish(folder: Path, dev: Sequence[LabelledTimeline], recipe: RecoveryRecipe) -> None:
     """Calibrate the new release, and take the ranges of its activations if the old one had them."""
-    run = CalibrationRun(
-        suffix=recipe.suffix, precisions=recipe.calibrate, kind="auto", folds=5, seed=recipe.seed,
-        threads=recipe.threads,
-    )  # fmt: skip
     release = open_release(folder)
     if release.activations is not None:
         calibrate_activations.calibrate(folder)
-    write(release.head, fit(release, dev, run))
+    write(release.head, fit(release, dev, recipe.calibrate, recipe.seed))
