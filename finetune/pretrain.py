@@ -150,7 +150,7 @@ def pretrain(
         step(mean + last + run.next_weight * after)
         for name, part in zip(("mean", "last", "next"), (mean, last, after), strict=True):
             found[name].append(part.item())
-        if number % 100 == 0 or number in (1,2,5,10,20,40,70):
+        if number % 100 == 0 or number in (1, 2, 5, 10, 20, 40, 70):
             shown = {name: round(float(np.mean(values[-10:])), 4) for name, values in found.items()}
             log.info("base: step %d of %d, %s", number, len(batches), shown)
     model.eval()

@@ -185,10 +185,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         split: scored.score(engine, dataset.read(options.dataset, split), options.tenant) for split in ("dev", "test")
     }
     thresholds = thresholds_of(samples["dev"], run)
-    note = ["The least risk at which the model alone asks for each outcome.", f"Chosen for {engine.name}, so that a day of"]
+    note = [
+        "The least risk at which the model alone asks for each outcome.",
+        f"Chosen for {engine.name}, so that a day of",
+    ]
     for event_type, of_type in run.capacities.items():
         most = ", ".join(f"{alerts:g} {outcome}" for outcome, alerts in of_type.alerts_day.items())
-        note.append(f"{of_type.events_day:g} {event_type}s, {of_type.base_rate:g} of them frauds, brings at most {most}.")
+        note.append(
+            f"{of_type.events_day:g} {event_type}s, {of_type.base_rate:g} of them frauds, brings at most {most}."
+        )
     text = with_thresholds(source, thresholds, note)
     Policy.from_source(text, str(options.out))
     options.out.write_text(text, encoding="utf-8")
