@@ -76,7 +76,8 @@ def shared(folder: Path) -> dict[str, list[str]]:
     accounts: Counter[str] = Counter()
     stories: Counter[str] = Counter()
     for split in SPLITS:
-        of_accounts, of_stories = set(), set()
+        of_accounts: set[str] = set()
+        of_stories: set[str] = set()
         for timeline in iterate(folder, split):
             family = DECISIONS if timeline.source == DECISIONS else "made"
             of_accounts.add(f"{family}/{timeline.account_id}")

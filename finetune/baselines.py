@@ -113,11 +113,12 @@ def tf_idf(train: Rows, dev: Rows, run: TfIdfRun, rows_max: int, seed: int) -> M
 def boosting(train: Rows, run: BoostingRun, rows_max: int, seed: int) -> Model:
     """Gradient boosting on the numeric features alone."""
     chosen, weights = drawn(train, rows_max, seed)
+    known = ~np.isnan(train.numbers[chosen]).all(axis=0)  # sklearn cannot bin what is always missing
     learner = HistGradientBoostingClassifier(
         max_iter=run.rounds, learning_rate=run.rate, early_stopping=True, random_state=seed
     )
-    learner.fit(train.numbers[chosen], train.fraud[chosen], weights)
-    return lambda rows: _floats(learner.predict_proba(rows.numbers)[:, 1])
+    learner.fit(train.numbers[chosen][:, known], train.fraud[chosen], weights)
+    return lambda rows: _floats(learner.predict_proba(rows.numbers[:, known])[:, 1])
 
 
 def _floats(values: npt.ArrayLike) -> Floats:

@@ -7,7 +7,7 @@ each is held out; does not know features, tokens or models. What MEASURING_ONLY 
 import hashlib
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -189,7 +189,7 @@ def dialogues(data: Path, source: str) -> list[Dialogue]:
         case "bothbosu":
             return list(_bothbosu(data / "en_bothbosu_calls"))
         case "antifraud_sft":
-            return list(_antifraud(data / "zh_antifraud_sft"))
+            return list(_antifraud(data))
     return list(_harmless(data / "harmless", source))
 
 
@@ -216,31 +216,38 @@ def _bothbosu(folder: Path) -> Iterator[Dialogue]:
         yield Dialogue("bothbosu", group, part, "en", "call", turns, bool(row.label), speaker)
 
 
-def _antifraud(folder: Path) -> Iterator[Dialogue]:
+def _antifraud(data: Path) -> Iterator[Dialogue]:
     """One version to train on, the other to test on, without the windows of cases that both versions have."""
-    rows = list(_rows(folder / "windows.parquet"))
-    cases = _cases([row.text_masked for row in rows])
-    versions: dict[int, set[str]] = {}
-    for row, case in zip(rows, cases, strict=True):
-        versions.setdefault(case, set()).add(row.split)
-    for number, (row, case) in enumerate(zip(rows, cases, strict=True)):
-        if row.split != TRAINING_VERSION and TRAINING_VERSION in versions[case]:
+    windows = list(antifraud_windows(data))
+    cases = _cases([[said for _, said in dialogue.turns] for dialogue, _, _ in windows])
+    trained = {case for case, (_, version, _) in zip(cases, windows, strict=True) if version == TRAINING_VERSION}
+    for case, (dialogue, version, meeting) in zip(cases, windows, strict=True):
+        part: Part = "test"
+        if version == TRAINING_VERSION:
+            part = "dev" if part_of(f"case {case}") == "dev" else "train"
+        elif case in trained:
             continue
+        # Windows of meetings are easy negatives: counted and measured apart.
+        source = "antifraud_meetings" if meeting else dialogue.source
+        yield replace(dialogue, source=source, part=part, speaker=f"case {case}")
+
+
+def antifraud_windows(data: Path) -> Iterator[tuple[Dialogue, str, bool]]:
+    """All of zh_antifraud_sft: the window, its version, and whether it is of a meeting, an easy negative."""
+    for number, row in enumerate(_rows(data / "zh_antifraud_sft" / "windows.parquet")):
         speakers = set(re.findall(r"^(S\d+):", row.text_masked, re.MULTILINE))
         names = {speaker: "counterparty" if speaker == "S1" else "customer" for speaker in speakers}
         turns = _turns(row.text_masked, names)
         if turns:
-            part: Part = "test"
-            if row.split == TRAINING_VERSION:
-                part = "dev" if part_of(f"case {case}") == "dev" else "train"
-            # Windows of meetings are easy negatives: measured apart.
-            source = "antifraud_meetings" if row.source_meeting else "antifraud_sft"
-            yield Dialogue(source, f"w-{number}", part, "zh", "chat", turns, bool(row.label), f"case {case}", True)
+            dialogue = Dialogue(
+                "antifraud_sft", f"w-{number}", "test", "zh", "chat", turns, bool(row.label), window=True
+            )
+            yield dialogue, row.split, bool(row.source_meeting)
 
 
-def _cases(texts: Sequence[str]) -> list[int]:
-    """For each window the first window that it shares a line with, directly or through others."""
-    first = list(range(len(texts)))
+def _cases(windows: Sequence[Sequence[str]]) -> list[int]:
+    """For each window, given as what is said in it, the first that it shares a line with, directly or through others."""
+    first = list(range(len(windows)))
 
     def root(window: int) -> int:
         while first[window] != window:
@@ -249,13 +256,13 @@ def _cases(texts: Sequence[str]) -> list[int]:
         return window
 
     seen: dict[str, int] = {}
-    for window, text in enumerate(texts):
-        for line in text.splitlines():
-            said = re.sub(r"[\W\d_]+", "", line.partition(":")[2])
+    for window, lines in enumerate(windows):
+        for line in lines:
+            said = re.sub(r"[\W\d_]+", "", line)
             if len(said) >= SHARED_CHARS_MIN:
                 one, other = sorted((root(window), root(seen.setdefault(said, window))))
                 first[other] = one
-    return [root(window) for window in range(len(texts))]
+    return [root(window) for window in range(len(windows))]
 
 
 def _harmless(folder: Path, name: str) -> Iterator[Dialogue]:

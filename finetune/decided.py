@@ -120,7 +120,9 @@ def truth_of(one: LabelledDecision, run: DecisionsRun, ordinary_weight: float, u
         return UNKNOWN
     if until - one.event.event_time < timedelta(days=run.label_delay_days):
         return UNKNOWN
-    return Truth(0.0, ordinary_weight, NONE)
+    # Alarms are counted on conversations, the harmless ones too.
+    talk = f"{one.account_id}/{one.event.conversation_id}" if isinstance(one.event, Message) else None
+    return Truth(0.0, ordinary_weight, NONE, story=talk)
 
 
 def truths(

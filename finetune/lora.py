@@ -13,17 +13,22 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Literal
 
 import numpy as np
 import torch
+from peft import PeftModel
 
 from finetune import adapt, dataset
 from finetune.adapt import Sample
+from finetune.dataset import Passage
 from finetune.four_bit import in_four_bits
+from finetune.lexicon import give_lexicon
 from finetune.publish import staged, write_manifest
 from finetune.recipe import LoraRecipe, read_settings
 from finetune.run_folder import RunFolder
+from fraudguard.engine.head import FusionHead
 from fraudguard.engine.loader import attach, check_fit, load_base
 from fraudguard.engine.precision import Hardware
 from fraudguard.engine.release import fetch
@@ -47,16 +52,25 @@ def find_base(reference: str) -> tuple[Path, str]:
 def read_samples(folder: Path, recipe: LoraRecipe, tokenizer: LineTokenizer) -> tuple[list[Sample], list[Sample]]:
     """DATASET's train and dev as the model reads them. Raises BadInput."""
     run = recipe.adapter
-    train, dev = (
-        adapt.samples(dataset.passages(dataset.read(folder, split), tokenizer, run.tokens_max), tokenizer, run.prefix)
-        for split in ("train", "dev")
+    learned, held_out = (
+        dataset.passages(dataset.read(folder, split), tokenizer, run.tokens_max) for split in ("train", "dev")
     )
+    learned = thinned(learned, recipe.ordinary_share, recipe.seed)
+    train, dev = (adapt.samples(part, tokenizer, run.prefix) for part in (learned, held_out))
     for split, made in (("train", train), ("dev", dev)):
         readings, tokens = sum(len(sample.ends) for sample in made), sum(len(sample.ids) for sample in made)
         log.info("%s: %d passages, %d tokens, %d readings", split, len(made), tokens, readings)
         if not made:
             raise BadInput("holds no event", path=str(folder / f"{split}.parquet"), hint="prepare it again")
     return train, dev
+
+
+def thinned(made: Sequence[Passage], share: float, seed: int) -> list[Passage]:
+    """Every passage with a plot, dialogue or case in it, and a share of the others."""
+    rng = Random(seed)
+    return [
+        passage for passage in made if any(reading.label.story for reading in passage.readings) or rng.random() < share
+    ]
 
 
 def hardware(recipe: LoraRecipe) -> tuple[torch.device, bool]:
@@ -82,11 +96,13 @@ def fine_tune(recipe: LoraRecipe, folder: Path, base: str, out: Path, run: RunFo
     prefix = tokenizer.encode_prefix(recipe.adapter.prefix)
     check_fit(model.config, tokenizer, len(prefix), recipe.adapter.tokens_max, checkpoint)
     train, dev = read_samples(folder, recipe, tokenizer)
+    lexicon = None if recipe.lexicon is None else give_lexicon(train, dev, recipe.lexicon, recipe.seed)
     if recipe.four_bit:
         model = in_four_bits(model, torch.bfloat16 if bfloat16 else torch.float32, device)
     torch.manual_seed(recipe.seed)
     adapted = adapt.new_adapter(model, recipe.adapter).to(device)
     head = adapt.new_head(train, model.config.hidden_size, recipe.head, recipe.adapter.tokens_max).to(device)
+    head.lexicon = lexicon
     best = adapt.train(adapted, head, train, dev, recipe.adapter, recipe.head, recipe.seed, bfloat16, run)
     log.info("mean average precision on dev %.4f", best)
     with staged(out) as staging:
@@ -94,8 +110,7 @@ def fine_tune(recipe: LoraRecipe, folder: Path, base: str, out: Path, run: RunFo
         del model, adapted
         # What will be served is the base as it is published, not in four bits: the risks are those of that.
         served = attach(load_base(checkpoint, dtype), staging / "adapter").to(device)
-        truth = np.concatenate([sample.truth.numpy() for sample in dev]) == 1.0
-        adapt.calibrate(head, adapt.read(served, head, dev), truth)
+        calibrate_on(served, head, dev)
         head.save(staging / "head")
         name = checkpoint.resolve().name if reference == "base" else reference
         if reference == "base":
@@ -105,6 +120,13 @@ def fine_tune(recipe: LoraRecipe, folder: Path, base: str, out: Path, run: RunFo
             prefix=recipe.adapter.prefix, base=reference,
         )  # fmt: skip
     run.finish()
+
+
+def calibrate_on(served: PeftModel, head: FusionHead, dev: Sequence[Sample]) -> None:
+    """Give the head the sigmoid that fits the readings of dev whose truth is certain."""
+    truth, weight = (np.concatenate([getattr(sample, name).numpy() for sample in dev]) for name in ("truth", "weight"))
+    certain = np.isin(truth, (0.0, 1.0)) & (weight > 0)
+    adapt.calibrate(head, adapt.read(served, head, dev)[certain], truth[certain] == 1.0)
 
 
 def copy_base(checkpoint: Path, to: Path) -> None:

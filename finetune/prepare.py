@@ -135,8 +135,8 @@ def made(settings: Settings, dialogues: Sequence[Dialogue], split: Split) -> Ite
         )
     spoken = [one for one in dialogues if one.part == split]
     lives = data.dialogue_lives(spoken, split, settings.seed, settings.ordinary_events_max)
-    while some := list(islice(lives, DIALOGUES_AT_ONCE)):
-        yield from labelled(some, settings.ordinary_weight)
+    while some := labelled(islice(lives, DIALOGUES_AT_ONCE), settings.ordinary_weight):
+        yield from some
 
 
 # ------------------------------------------------------------ the whole

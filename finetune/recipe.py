@@ -35,11 +35,15 @@ class BaseShape(_Settings):
 
 
 class CorpusRun(_Settings):
-    """chunks: at most, of each language. lines: of a chunk, at most. chars_min: said in it, at least."""
+    """chunks: at most, of each language. lines: of a chunk, at most. chars_min: said in it, at least.
+
+    teachers: with their vectors (finetune/teacher.py), which cost most of the time; without them, text alone.
+    """
 
     chunks: int
     lines: int
     chars_min: int
+    teachers: bool
 
 
 class PretrainRun(_Settings):
@@ -110,30 +114,23 @@ class HeadRun(_Settings):
     rate: float
 
 
-class Recipe(_Settings):
-    """The whole of starter.yaml. bfloat16: multiply in it while training (autocast).
+class BaseRecipe(_Settings):
+    """The whole of base.yaml. bfloat16: multiply in it while training (autocast)."""
 
-    ordinary_share: of the training passages without a plot or dialogue, how many are kept.
-    """
-
-    name: str
-    version: str
     seed: int
     threads: int
     bfloat16: bool
     tokenizer: TokenizerRun
-    base: BaseShape
+    shape: BaseShape
     corpus: CorpusRun
     pretrain: PretrainRun
-    ordinary_share: float
-    adapter: AdapterRun
-    lexicon: LexiconRun
-    head: HeadRun
 
 
 class LoraRecipe(_Settings):
     """The whole of lora.yaml. bfloat16: multiply in it, "auto": on a GPU. four_bit: train beside a base of NF4 (QLoRA,
     arXiv 2305.14314), which needs bitsandbytes; what is served is the base as it is. save_every: steps.
+
+    ordinary_share: of training passages without a plot, dialogue or case, how many are kept. lexicon: None for none.
     """
 
     name: str
@@ -144,11 +141,13 @@ class LoraRecipe(_Settings):
     bfloat16: bool | Literal["auto"]
     four_bit: bool = False
     save_every: Annotated[int, Field(ge=1)]
+    ordinary_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     adapter: AdapterRun
+    lexicon: LexiconRun | None = None
     head: HeadRun
 
 
-AnyRecipe = TypeVar("AnyRecipe", bound=_Settings)
+AnyRecipe = TypeVar("AnyRecipe", bound=BaseModel)
 
 
 def read_settings(path: Path, kind: type[AnyRecipe]) -> AnyRecipe:
@@ -163,8 +162,3 @@ def read_settings(path: Path, kind: type[AnyRecipe]) -> AnyRecipe:
         raise BadInput(
             f"{where}: {first['msg']}", path=str(path), hint="the recipes in finetune/ say what may stand there"
         ) from error
-
-
-def read_recipe(path: Path) -> Recipe:
-    """The starter's recipe in the file. Raises BadInput."""
-    return read_settings(path, Recipe)

@@ -4,7 +4,7 @@ Nothing is changed once it is written, except account states (by version) and co
 transaction. Knows no policy, no features and no Kafka.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
@@ -239,7 +239,7 @@ class Repository:
             async for row in history.decisions_between(connection, first, before):
                 yield row
 
-    async def labelled_decisions(self, since: datetime, until: datetime) -> AsyncIterator[LabelledDecision]:
+    async def labelled_decisions(self, since: datetime, until: datetime) -> AsyncGenerator[LabelledDecision, None]:
         """Decisions with an event time from `since` to `until`, streamed by account, in sequence.
 
         Each with the labels and the disposition that had come by `until`. Holds one connection meanwhile; close it
