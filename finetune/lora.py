@@ -26,7 +26,7 @@ from finetune.dataset import Passage
 from finetune.four_bit import in_four_bits
 from finetune.lexicon import give_lexicon
 from finetune.publish import staged, write_manifest
-from finetune.recipe import LoraRecipe, read_settings
+from finetune.recipe import LoraRecipe, Machine, read_settings
 from finetune.run_folder import RunFolder
 from fraudguard.engine.head import FusionHead
 from fraudguard.engine.loader import attach, check_fit, load_base
@@ -73,7 +73,7 @@ def thinned(made: Sequence[Passage], share: float, seed: int) -> list[Passage]:
     ]
 
 
-def hardware(recipe: LoraRecipe) -> tuple[torch.device, bool]:
+def hardware(recipe: Machine) -> tuple[torch.device, bool]:
     """Where to train, and whether to multiply in bfloat16. Raises BadSettings."""
     there = torch.cuda.is_available()
     if recipe.device == "cuda" and not there:

@@ -23,10 +23,13 @@ def staged(out: Path) -> Iterator[Path]:
         file.chmod(0o755 if file.is_dir() else 0o644)  # safetensors writes files that only their owner reads
 
 
-def write_manifest(folder: Path, *, name: str, version: str, description: str, prefix: str, base: str = "base") -> None:
+def write_manifest(
+    folder: Path, *, name: str, version: str, description: str, prefix: str, base: str = "base",
+    adapter: str | None = "adapter",
+) -> None:  # fmt: skip
     """release.json, last of all: without it the folder is no release. base: its folder, or a hub id with its commit."""
     manifest = {
         "format": 1, "name": name, "version": version, "description": description,
-        "base": base, "adapter": "adapter", "head": "head", "prefix": prefix,
+        "base": base, "adapter": adapter, "head": "head", "prefix": prefix,
     }  # fmt: skip
     (folder / "release.json").write_text(json.dumps(manifest, indent=1) + "\n")
