@@ -5,13 +5,15 @@ nothing of the base's size: everything runs where the base's weights are, on the
 """
 
 import hashlib
+import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -143,7 +145,18 @@ def new_adapter(base: Qwen2ForCausalLM, run: AdapterRun) -> PeftModel:
         r=run.rank, lora_alpha=run.alpha, lora_dropout=run.dropout, target_modules=list(run.targets),
         use_dora=run.dora, bias="none",
     )  # fmt: skip
+    base.name_or_path = ""  # or peft writes this machine's path into the adapter
     return get_peft_model(base, config)
+
+
+def save_adapter(adapted: PeftModel, folder: Path) -> None:
+    """Write adapter_config.json and adapter_model.safetensors, the same bytes for the same adapter."""
+    adapted.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_bytes())
+    config["target_modules"].sort()  # peft keeps them as a set
+    file.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def train(
@@ -156,21 +169,24 @@ def train(
     seed: int,
     bfloat16: bool,
     folder: RunFolder | None = None,
+    lesson: "Lesson | None" = None,
 ) -> float:
     """Train adapter and head in place; keep the best mean average precision on dev, and return that.
 
-    model: what requires a gradient is trained; a Qwen2ForCausalLM without an adapter will do too.
+    model: what requires a gradient is trained; a Qwen2ForCausalLM without an adapter will do too. lesson: makes the
+    loss of the labels' (finetune/lessons.py); its parameters are trained with the head's.
     folder: where the run is stored, and taken up again. Every step's randomness is that of its number, so a run that
     is taken up again is the run that was never interrupted, bit for bit on one machine's CPU. Raises BadInput.
     """
     if not any((sample.truth == 1.0).any() for sample in dev):
         raise BadInput("dev holds no fraud: nothing can be chosen or calibrated by it", hint="prepare more of it")
     steps = list(_all_steps(data, run, seed))
-    parameters = _trained(model, head)
+    parameters = _trained(model, head, lesson)
+    of_model = {name for name, one in model.named_parameters() if one.requires_grad}
     optimizer = torch.optim.AdamW(
         [
-            {"params": [one for name, one in parameters.items() if not name.startswith("head.")], "peak": run.rate},
-            {"params": list(head.parameters()), "peak": head_run.rate},
+            {"params": [one for name, one in parameters.items() if name in of_model], "peak": run.rate},
+            {"params": [one for name, one in parameters.items() if name not in of_model], "peak": head_run.rate},
         ],
         lr=run.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True,
     )  # fmt: skip
@@ -180,7 +196,7 @@ def train(
     if run.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     objective = Objective.of(data, len(TYPOLOGIES), run.balance, run.label_smoothing, run.typology_share)
-    learner = Learner(model, head, objective, head_run.number_dropout, bfloat16)
+    learner = Learner(model, head, objective, head_run.number_dropout, bfloat16, lesson)
     with progress(len(steps), state.step) as advance:
         while state.step < len(steps) and not (run.patience and state.stale >= run.patience):
             index, last_of_part = steps[state.step]
@@ -216,10 +232,11 @@ def _all_steps(data: Sequence[Sample], run: AdapterRun, seed: int) -> Iterator[t
         yield from ((step, number in read_after) for number, step in enumerate(steps))
 
 
-def _trained(model: PeftModel, head: FusionHead) -> dict[str, torch.nn.Parameter]:
+def _trained(model: PeftModel, head: FusionHead, lesson: "Lesson | None") -> dict[str, torch.nn.Parameter]:
     """What is trained, by name."""
-    of_model = {name: one for name, one in model.named_parameters() if one.requires_grad}
-    return of_model | {f"head.{name}": one for name, one in head.named_parameters()}
+    found = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    found |= {f"head.{name}": one for name, one in head.named_parameters()}
+    return found if lesson is None else found | {f"lesson.{name}": one for name, one in lesson.named_parameters()}
 
 
 def _key(model: PeftModel, trained: dict[str, Any], data: Sequence[Sample], settings: tuple[Any, ...]) -> str:
@@ -235,14 +252,31 @@ def _key(model: PeftModel, trained: dict[str, Any], data: Sequence[Sample], sett
     return digest.hexdigest()
 
 
+class Lesson(Protocol):
+    """What else a row of passages teaches than its labels."""
+
+    def __call__(
+        self, loss: Tensor, row: Sequence[Sample], states: Tensor, logits: Tensor, kinds: Tensor, total: float
+    ) -> Tensor:
+        """The row's part of the step's loss.
+
+        loss: its labels'. states [reading, hidden_size], logits, kinds: what the model made. total: what the weights of
+        the step's readings sum up to.
+        """
+
+    def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """What is trained with it."""
+
+
 class Learner:
     """One step: the gradients of its rows, added up."""
 
     def __init__(
-        self, model: PeftModel, head: FusionHead, objective: Objective, number_dropout: float, bfloat16: bool
-    ) -> None:
+        self, model: PeftModel, head: FusionHead, objective: Objective, number_dropout: float, bfloat16: bool,
+        lesson: Lesson | None = None,
+    ) -> None:  # fmt: skip
         """number_dropout: how often a feature is hidden. bfloat16: multiply in it (autocast)."""
-        self._model, self._head, self._objective = model, head, objective
+        self._model, self._head, self._objective, self._lesson = model, head, objective, lesson
         self._hide, self._bfloat16 = number_dropout, bfloat16
 
     def backward(self, rows: Sequence[Sequence[Sample]]) -> float:
@@ -251,16 +285,19 @@ class Learner:
         self._head.train()
         weights = [self._objective.weights(sample) for row in rows for sample in row]
         risk_total, kind_total = (float(torch.cat(parts).sum()) for parts in zip(*weights, strict=True))
+        total = sum(float(sample.weight.sum()) for row in rows for sample in row)
         device = next(self._model.parameters()).device
         losses = []
         # Drawn for the whole step, so that they do not depend on its rows.
         shown = [[self._some_hidden(sample) for sample in row] for row in rows]
         for row in shown:
             with torch.autocast(device.type, torch.bfloat16, enabled=self._bfloat16):
-                states = _states(self._model, row)
-            logits, kinds = _verdicts(self._head, states, row)
+                states = states_at(self._model, row)
+            logits, kinds = verdicts(self._head, states, row)
             labels = _Labels(*(torch.cat(parts).to(device) for parts in zip(*map(_labels, row), strict=True)))
             loss = self._objective.loss(logits, kinds, labels, risk_total, kind_total)
+            if self._lesson is not None:
+                loss = self._lesson(loss, row, states, logits, kinds, total)
             loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
             losses.append(loss.detach())
         return float(torch.stack(losses).sum())
@@ -281,7 +318,7 @@ def _labels(sample: Sample) -> tuple[Tensor, Tensor, Tensor]:
     return sample.truth, sample.weight, sample.typology
 
 
-def _states(model: PeftModel, row: Sequence[Sample]) -> Tensor:
+def states_at(model: PeftModel, row: Sequence[Sample]) -> Tensor:
     """The hidden state at every reading of the passages, packed into one row: [reading, hidden_size]."""
     packed = Row.of([sample.ids for sample in row], next(model.parameters()).device)
     starts = np.cumsum([0, *packed.lengths])
@@ -289,7 +326,7 @@ def _states(model: PeftModel, row: Sequence[Sample]) -> Tensor:
     return hidden_states(model, packed)[ends.to(packed.ids.device)]
 
 
-def _verdicts(head: FusionHead, states: Tensor, row: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+def verdicts(head: FusionHead, states: Tensor, row: Sequence[Sample]) -> tuple[Tensor, Tensor]:
     """Risk logit [reading] and typology logits [reading, typology], in float32 as they are served."""
     columns = torch.tensor([COLUMNS.index(name) for name in head.names])
     numbers = torch.cat([sample.numbers for sample in row])[:, columns]
@@ -304,7 +341,7 @@ def read(model: PeftModel, head: FusionHead, data: Sequence[Sample], row_tokens:
     head.eval()
     order = filled(range(len(data)), [len(sample.ids) for sample in data], row_tokens)
     rows = ([data[number] for number in row] for row in order)
-    logits = [_verdicts(head, _states(model, row), row)[0] for row in rows]
+    logits = [verdicts(head, states_at(model, row), row)[0] for row in rows]
     return torch.cat(logits).cpu().numpy().astype(np.float64)
 
 

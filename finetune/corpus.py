@@ -1,6 +1,6 @@
-"""Text without labels for the starter's base: chunks of talk as timelines write it, each with its teacher's vector.
+"""Text without labels for the starter's base: chunks of talk as timelines write it, with their teachers' vectors.
 
-    python -m finetune.corpus finetune/starter.yaml --dataset DATASET --data DATA --out CORPUS
+    python -m finetune.corpus finetune/base.yaml --dataset DATASET --data DATA --out CORPUS
 
 Knows the train split of a DATASET, the harmless folder of DATA and the teachers; knows no model of ours. A dialogue
 whose name puts it into another split (data.part_of) is not read.
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from finetune import dataset
 from finetune.data import part_of
-from finetune.recipe import CorpusRun, read_recipe
+from finetune.recipe import BaseRecipe, CorpusRun, read_settings
 from finetune.teacher import Language, Teacher
 from fraudguard.domain import Message
 from fraudguard.events.masking import mask_text
@@ -112,11 +112,12 @@ def make(sources: Sequence[list[Chunk]], run: CorpusRun, threads: int, out: Path
         Random(len(kept)).shuffle(kept)
         log.info("%s: %d chunks, %d characters", language, len(kept), sum(len(chunk.said) for chunk in kept))
         if kept:
-            vectors = Teacher(language, threads).embed([chunk.said for chunk in kept])
-            lines = pa.array([chunk.lines for chunk in kept], pa.list_(pa.string()))
-            flat = pa.array(vectors.astype(np.float16).ravel())
-            table = pa.table({"lines": lines, "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])})
-            pq.write_table(table, out / f"{language}.parquet")
+            columns = {"lines": pa.array([chunk.lines for chunk in kept], pa.list_(pa.string()))}
+            if run.teachers:
+                vectors = Teacher(language, threads).embed([chunk.said for chunk in kept])
+                flat = pa.array(vectors.astype(np.float16).ravel())
+                columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+            pq.write_table(pa.table(columns), out / f"{language}.parquet")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -128,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    recipe = read_recipe(options.recipe)
+    recipe = read_settings(options.recipe, BaseRecipe)
     run = recipe.corpus
     sources = [chunks(told(options.dataset), run, recipe.seed), chunks(harmless(options.data), run, recipe.seed)]
     make(sources, run, recipe.threads, options.out)

@@ -1,13 +1,13 @@
 """The training and test material as labelled lives: own stories, public dialogues, and ordinary life around both.
 
 Knows the folders that the user's --data directory may hold (README.md lists sources and licences) and which part of
-each is held out; does not know features, tokens or models. zh_antifraud_sft is read for measuring only.
+each is held out; does not know features, tokens or models. What MEASURING_ONLY names never trains what ships.
 """
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -23,6 +23,8 @@ Part = Literal["train", "dev", "test"]
 _PARTS: tuple[Part, ...] = get_args(Part)
 # Sources of lives that the project's own generator tells.
 OWN_SOURCES = ("story", "life")
+# Sets whose licence (GPL-3.0) does not let weights trained on them ship.
+MEASURING_ONLY = ("antifraud_sft",)
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DAYS = 10
 # Dialogues share the ordinary lives of at most so many accounts, each under ids of its own.
@@ -30,18 +32,24 @@ ORDINARY_ACCOUNTS = 1_000
 _SERVICE = ("multidogo", "taskmaster", "multiwoz", "crosswoz", "abcd", "rasa")
 TURNS_MAX = 30  # of a harmless dialogue
 _CUSTOMERS = ("customer", "user", "client", "B", "User 2")
+TRAINING_VERSION = "eval0902"  # of zh_antifraud_sft; the other is eval0819
+SHARED_CHARS_MIN = 12  # of a line that makes two windows one case; shorter ones are said by anybody
 # P(fraud) to learn at the first turns of a scam dialogue: nobody can know it from a greeting.
 RAMP = (0.1, 0.35, 0.65, 0.9)
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One masked event with its truth. truth: P(fraud) to learn, in [0, 1]. story: it belongs to a plot or dialogue."""
+    """One masked event with its truth. truth: P(fraud) to learn, in [0, 1]. story: it belongs to a plot or dialogue.
+
+    weight: how much it counts; 0 where nobody knows.
+    """
 
     event: Screenable
     truth: float
     typology: Typology | None
     story: str | None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,11 @@ class Life:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """turns: (sender, text). fraud: the other side is a scammer. group: its name in the source."""
+    """turns: (sender, text). fraud: the other side is a scammer. group: its name in the source.
+
+    speaker: who speaks or whose part is played, where the source says so; one speaker is in one part only. window: cut
+    out of a conversation and labelled as a whole, so that a scam is known at its last turn alone.
+    """
 
     source: str
     group: str
@@ -64,6 +76,8 @@ class Dialogue:
     channel: Literal["chat", "call", "service"]
     turns: tuple[tuple[str, str], ...]
     fraud: bool
+    speaker: str | None = None
+    window: bool = False
 
 
 def part_of(group: str) -> Part:
@@ -93,14 +107,14 @@ def story_lives(part: Part, seed: int, accounts: int, frauds: int) -> list[Life]
     ]
 
 
-def dialogue_lives(dialogues: Sequence[Dialogue], part: Part, seed: int, ordinary_events_max: int = 25) -> list[Life]:
+def dialogue_lives(
+    dialogues: Sequence[Dialogue], part: Part, seed: int, ordinary_events_max: int = 25
+) -> Iterator[Life]:
     """Each dialogue in the middle of some account's ordinary life, of which at most that many events come before it."""
     rng = Random(f"lives {part} {seed}")
     ordinary = _ordinary(part, seed, min(ORDINARY_ACCOUNTS, 20 + len(dialogues)))
-    return [
-        _life(rng, dialogue, number, rng.choice(ordinary[dialogue.language]), ordinary_events_max)
-        for number, dialogue in enumerate(dialogues)
-    ]
+    for number, dialogue in enumerate(dialogues):
+        yield _life(rng, dialogue, number, rng.choice(ordinary[dialogue.language]), ordinary_events_max)
 
 
 def _ordinary(part: Part, seed: int, accounts: int) -> dict[str, list[tuple[Screenable, ...]]]:
@@ -118,7 +132,7 @@ def _ordinary(part: Part, seed: int, accounts: int) -> dict[str, list[tuple[Scre
 
 
 def _life(rng: Random, dialogue: Dialogue, number: int, ordinary: tuple[Screenable, ...], most: int) -> Life:
-    account_id = f"{dialogue.source}-{number}"
+    account_id = f"{dialogue.source}-{dialogue.part}-{number}"
     before = min(rng.choice((0, rng.randrange(12), rng.randrange(25))), most, len(ordinary) - 1)
     first = rng.randrange(len(ordinary) - before)
     when = ordinary[first + before].event_time
@@ -134,8 +148,8 @@ def _life(rng: Random, dialogue: Dialogue, number: int, ordinary: tuple[Screenab
                 "sender": sender, "language": dialogue.language, "text": text.replace("\x00", ""),
             }
         )  # fmt: skip
-        truth = (RAMP[turn] if turn < len(RAMP) else 1.0) if dialogue.fraud else 0.0
-        told.append(Told(mask_event(message), truth, Typology.SCAM if dialogue.fraud else None, story))
+        truth, weight = _truth(dialogue, turn)
+        told.append(Told(mask_event(message), truth, Typology.SCAM if dialogue.fraud else None, story, weight))
     after = min(rng.randrange(4), most)
     told += [
         Told(_moved(event, account_id), 0.0, None, None)
@@ -143,6 +157,15 @@ def _life(rng: Random, dialogue: Dialogue, number: int, ordinary: tuple[Screenab
         if event.event_time > when
     ]
     return Life(dialogue.source, account_id, tuple(told))
+
+
+def _truth(dialogue: Dialogue, turn: int) -> tuple[float, float]:
+    """What to learn at a turn, and its weight."""
+    if not dialogue.fraud:
+        return 0.0, 1.0
+    if dialogue.window:
+        return (1.0, 1.0) if turn == len(dialogue.turns) - 1 else (0.5, 0.0)
+    return (RAMP[turn] if turn < len(RAMP) else 1.0), 1.0
 
 
 def _moved(event: Screenable, account_id: str) -> Screenable:
@@ -159,38 +182,87 @@ def _moved(event: Screenable, account_id: str) -> Screenable:
 
 
 def dialogues(data: Path, source: str) -> list[Dialogue]:
-    """Every dialogue of a set: teleantifraud, bothbosu, or a file of harmless/. None where the set is not there."""
-    if source == "teleantifraud":
-        return list(_teleantifraud(data / "zh_teleantifraud"))
-    if source == "bothbosu":
-        return list(_bothbosu(data / "en_bothbosu_calls"))
+    """Every dialogue of a set: one of those below, or a file of harmless/. None where the set is not there."""
+    match source:
+        case "teleantifraud":
+            return list(_teleantifraud(data / "zh_teleantifraud"))
+        case "bothbosu":
+            return list(_bothbosu(data / "en_bothbosu_calls"))
+        case "antifraud_sft":
+            return list(_antifraud(data))
     return list(_harmless(data / "harmless", source))
 
 
 def _teleantifraud(folder: Path) -> Iterator[Dialogue]:
     for row in _rows(folder / "dialogues.parquet"):
+        speaker = f"{row.user_age} {row.user_awareness} {row.occupation}"  # the part that the called one was to play
         turns = _turns(row.text, {"A": "counterparty", "B": "customer"})
-        yield Dialogue("teleantifraud", row.dialog_id, part_of(row.dialog_id), "zh", "call", turns, bool(row.label))
+        part = part_of(speaker)
+        yield Dialogue("teleantifraud", row.dialog_id, part, "zh", "call", turns, bool(row.label), speaker)
 
 
 def _bothbosu(folder: Path) -> Iterator[Dialogue]:
+    """Nothing of the official test split is trained on; calls of it with a personality that trains are left out."""
     for number, row in enumerate(_rows(folder / "dialogues.parquet")):
         group = f"{row.set}-{number}"
-        part: Part = "test" if row.split == "test" else "dev" if part_of(group) == "dev" else "train"
+        speaker = row.personality if isinstance(row.personality, str) else None  # the set "single" names none
+        part = part_of(speaker or group)
+        if row.split == "test" and speaker is not None and part != "test":
+            continue
+        if speaker is None:
+            part = "test" if row.split == "test" else "dev" if part == "dev" else "train"
         text = re.sub(r"\s*\b(Suspect|Innocent):\s*", r"\n\1: ", row.text)
         turns = _turns(text, {"Suspect": "counterparty", "Innocent": "customer"})
-        yield Dialogue("bothbosu", group, part, "en", "call", turns, bool(row.label))
+        yield Dialogue("bothbosu", group, part, "en", "call", turns, bool(row.label), speaker)
+
+
+def _antifraud(data: Path) -> Iterator[Dialogue]:
+    """One version to train on, the other to test on, without the windows of cases that both versions have."""
+    windows = list(antifraud_windows(data))
+    cases = _cases([[said for _, said in dialogue.turns] for dialogue, _, _ in windows])
+    trained = {case for case, (_, version, _) in zip(cases, windows, strict=True) if version == TRAINING_VERSION}
+    for case, (dialogue, version, meeting) in zip(cases, windows, strict=True):
+        part: Part = "test"
+        if version == TRAINING_VERSION:
+            part = "dev" if part_of(f"case {case}") == "dev" else "train"
+        elif case in trained:
+            continue
+        # Windows of meetings are easy negatives: counted and measured apart.
+        source = "antifraud_meetings" if meeting else dialogue.source
+        yield replace(dialogue, source=source, part=part, speaker=f"case {case}")
 
 
 def antifraud_windows(data: Path) -> Iterator[tuple[Dialogue, str, bool]]:
-    """zh_antifraud_sft, for measuring only (GPL-3.0): the window, its split, and whether it is an easy negative."""
+    """All of zh_antifraud_sft: the window, its version, and whether it is of a meeting, an easy negative."""
     for number, row in enumerate(_rows(data / "zh_antifraud_sft" / "windows.parquet")):
         speakers = set(re.findall(r"^(S\d+):", row.text_masked, re.MULTILINE))
         names = {speaker: "counterparty" if speaker == "S1" else "customer" for speaker in speakers}
         turns = _turns(row.text_masked, names)
         if turns:
-            dialogue = Dialogue("antifraud_sft", f"w-{number}", "test", "zh", "chat", turns, bool(row.label))
+            dialogue = Dialogue(
+                "antifraud_sft", f"w-{number}", "test", "zh", "chat", turns, bool(row.label), window=True
+            )
             yield dialogue, row.split, bool(row.source_meeting)
+
+
+def _cases(windows: Sequence[Sequence[str]]) -> list[int]:
+    """For each window, given as what is said in it, the first that it shares a line with, directly or through others."""
+    first = list(range(len(windows)))
+
+    def root(window: int) -> int:
+        while first[window] != window:
+            first[window] = first[first[window]]
+            window = first[window]
+        return window
+
+    seen: dict[str, int] = {}
+    for window, lines in enumerate(windows):
+        for line in lines:
+            said = re.sub(r"[\W\d_]+", "", line)
+            if len(said) >= SHARED_CHARS_MIN:
+                one, other = sorted((root(window), root(seen.setdefault(said, window))))
+                first[other] = one
+    return [root(window) for window in range(len(windows))]
 
 
 def _harmless(folder: Path, name: str) -> Iterator[Dialogue]:
@@ -214,7 +286,7 @@ def _harmless(folder: Path, name: str) -> Iterator[Dialogue]:
 
 
 def sentences(data: Path, source: str) -> list[Dialogue]:
-    """The single sentences of a file of harmless/, for training only. None where it is not there."""
+    """The single sentences of a file of harmless/ that may train. None where it is not there."""
     frame = _frame(data / "harmless" / f"{source}.parquet")
     if frame is None:
         return []
@@ -222,18 +294,23 @@ def sentences(data: Path, source: str) -> list[Dialogue]:
     return [
         Dialogue(source, str(row.dialogue_id), "train", source[-2:], "chat", ((sender, row.text.strip()),), False)
         for row in _records(frame)
-        if row.text.strip()
+        if row.text.strip() and part_of(str(row.dialogue_id)) == "train"
     ]
 
 
-def texts(data: Path) -> Iterator[str]:
-    """Every harmless line, for the tokenizer and the language model; counselling talk is thinned out."""
+def texts(data: Path, hold_out: Collection[str] = ()) -> Iterator[str]:
+    """Every harmless line of the training part, for the tokenizer and the language model.
+
+    Counselling talk is thinned out. hold_out: sets of which nothing is read.
+    """
     for file in sorted((data / "harmless").glob("*.parquet")):
+        if file.stem in hold_out:
+            continue
         keep = 0.25 if file.stem in ("cpsycoun_zh", "emollm_zh", "d365_finance_docs_zh") else 1.0
         rng = Random(file.stem)
-        for text in pd.read_parquet(file, columns=["text"])["text"]:
-            if rng.random() < keep:
-                yield " ".join(text.split())[:400]
+        for row in _records(pd.read_parquet(file, columns=["dialogue_id", "text"])):
+            if rng.random() < keep and part_of(str(row.dialogue_id)) == "train":
+                yield " ".join(row.text.split())[:400]
 
 
 def _turns(text: str, senders: dict[str, str]) -> tuple[tuple[str, str], ...]:

@@ -8,12 +8,13 @@ timeline, made for whichever tokenizer reads them, so nothing here depends on a 
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from types import TracebackType
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +55,7 @@ class LabelledEvent:
     """One masked event as it was taken, with its label.
 
     numbers: MODEL_FEATURES in order, NaN for missing. truth: P(fraud) to learn, in [0, 1]; 1 is confirmed fraud.
+    weight: how much it counts in training; 0 where nobody knows: neither learned nor measured, and truth is 0.5.
     story: the plot, dialogue or case it belongs to; None for ordinary life. labeled_at: None where truth was made up
     with the event; else when the label came, which is never before label_source could have known it.
     """
@@ -92,18 +94,56 @@ class LabelledTimeline:
 
 
 def write(folder: Path, split: Split, timelines: Iterable[LabelledTimeline]) -> None:
-    """DATASET/split.parquet, timeline after timeline. Holds ROWS_AT_ONCE events in memory, or the longest timeline."""
-    schema = COLUMNS.with_metadata({"features": json.dumps(MODEL_FEATURES)})
-    folder.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetWriter(folder / f"{split}.parquet", schema, compression="zstd") as writer:
-        rows: list[dict[str, Any]] = []
+    """DATASET/split.parquet, timeline after timeline."""
+    with Writer(folder, (split,)) as writer:
         for timeline in timelines:
-            rows += [_row(timeline, event) for event in timeline.events]
-            if len(rows) >= ROWS_AT_ONCE:
-                writer.write_table(pa.Table.from_pylist(rows, schema))
-                rows = []
-        if rows:
-            writer.write_table(pa.Table.from_pylist(rows, schema))
+            writer.add(split, timeline)
+
+
+class Writer:
+    """The files of a DATASET, open side by side. Holds ROWS_AT_ONCE events of each, or its longest timeline."""
+
+    def __init__(self, folder: Path, splits: Sequence[Split] = SPLITS) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._schema = COLUMNS.with_metadata({"features": json.dumps(MODEL_FEATURES)})
+        self._rows: dict[Split, list[dict[str, Any]]] = {split: [] for split in splits}
+        self._files = {
+            split: pq.ParquetWriter(_file(folder, split), self._schema, compression="zstd") for split in splits
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        for split, file in self._files.items():
+            if error is None:
+                self._flush(split)
+            file.close()
+
+    def add(self, split: Split, timeline: LabelledTimeline) -> None:
+        """One more timeline."""
+        rows = self._rows[split]
+        rows += [_row(timeline, event) for event in timeline.events]
+        if len(rows) >= ROWS_AT_ONCE:
+            self._flush(split)
+
+    def _flush(self, split: Split) -> None:
+        self._files[split].write_table(pa.Table.from_pylist(self._rows[split], self._schema))
+        self._rows[split].clear()
+
+
+def _file(folder: Path, split: Split) -> Path:
+    return folder / f"{split}.parquet"
+
+
+def without(folder: Path, split: Split, timelines: Set[tuple[str, str]]) -> None:
+    """Take timelines, named by source and account, out of a split."""
+    file, kept = _file(folder, split), _file(folder, split).with_suffix(".kept")
+    with pq.ParquetFile(file) as parquet, pq.ParquetWriter(kept, parquet.schema_arrow, compression="zstd") as writer:
+        for batch in parquet.iter_batches(ROWS_AT_ONCE):
+            names = zip(batch.column("source").to_pylist(), batch.column("account_id").to_pylist(), strict=True)
+            writer.write_batch(batch.filter(pa.array([name not in timelines for name in names])))
+    kept.replace(file)
 
 
 def _row(timeline: LabelledTimeline, labelled: LabelledEvent) -> dict[str, Any]:
@@ -122,7 +162,7 @@ def read(folder: Path, split: Split) -> list[LabelledTimeline]:
 
 def iterate(folder: Path, split: Split) -> Iterator[LabelledTimeline]:
     """The same, one after the other, with ROWS_AT_ONCE events in memory. Raises BadInput."""
-    file = folder / f"{split}.parquet"
+    file = _file(folder, split)
     if not file.is_file():
         raise BadInput("there is no such file", path=str(file), hint="python -m finetune.prepare makes one")
     with pq.ParquetFile(file) as parquet:

@@ -3,7 +3,7 @@
 Uses the service's own account state, so lines, cuts and numeric features are exactly those of screening.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from zoneinfo import ZoneInfo
 
 from finetune.data import OWN_SOURCES, Life, Told
@@ -67,13 +67,14 @@ def rough_lines(lives: Sequence[Life]) -> Iterator[str]:
         yield snapshot.timeline.lines[-1].text
 
 
-def labelled(lives: Sequence[Life], ordinary_weight: float) -> list[LabelledTimeline]:
+def labelled(lives: Iterable[Life], ordinary_weight: float) -> list[LabelledTimeline]:
     """The lives as timelines of a DATASET. ordinary_weight: of events outside every plot and dialogue."""
+    lives = list(lives)
     taken: dict[str, list[LabelledEvent]] = {life.account_id: [] for life in lives}
     for life, told, snapshot in snapshots(lives, _Characters(), TOKENS_MAX):
         known = "public" if told.story and life.source not in OWN_SOURCES else "own"
         numbers = as_numbers(MODEL_FEATURES, [snapshot.features])[0]
-        weight = 1.0 if told.story else ordinary_weight
+        weight = told.weight if told.story else ordinary_weight
         taken[life.account_id].append(
             LabelledEvent(told.event, numbers, told.truth, weight, told.typology, told.story, known)
         )

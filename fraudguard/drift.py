@@ -26,7 +26,7 @@ from fraudguard.decisions.weekly import Span
 from fraudguard.domain import STOPPED, Typology
 from fraudguard.errors import BadInput
 from fraudguard.features.registry import MODEL_FEATURES, WINDOWS_DAYS
-from fraudguard.stability import Histogram, Level, cuts_of, level_of, noise, psi
+from fraudguard.stability import Histogram, Level, cuts_of, level_of, noise, psi, spread
 from fraudguard.weeks import Week, weeks_of
 
 WEEKS_SHOWN: Final = 12  # where no --since is given
@@ -132,27 +132,31 @@ class Population:
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """A variable of a week beside the reference. noise: what chance gives (see stability.noise)."""
+    """A variable of a week beside the reference. usual: an index that it may have though nothing moved."""
 
     week: Week
     event_type: EventType
     variable: str
     psi: float
-    noise: float
+    usual: float
 
     @property
     def level(self) -> Level:
         """How it is read."""
-        return level_of(self.psi, self.noise)
+        return level_of(self.psi, self.usual)
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What the weeks are compared with. weeks: that it is made of, none for a baseline."""
+    """What the weeks are compared with. weeks: that it is made of, none for a baseline.
+
+    spreads: how far its weeks differ from each other, see stability.py.
+    """
 
     name: str
     weeks: tuple[Week, ...]
     histograms: Mapping[EventType, Mapping[str, Histogram]]
+    spreads: Mapping[EventType, Mapping[str, float]] = field(default_factory=dict)
 
     def size(self, event_type: EventType) -> int:
         """How many events of this type it is made of."""
@@ -212,12 +216,15 @@ class Drift:
 
     def shift(self, week: Week, event_type: EventType, variable: str) -> Shift | None:
         """None where the reference or the week has no such events."""
-        histogram = self.reference and self.reference.histograms.get(event_type, {}).get(variable)
+        if self.reference is None:
+            return None
+        histogram = self.reference.histograms.get(event_type, {}).get(variable)
         counts = self.of(week, event_type).counts.get(variable)
         if not histogram or not counts or not histogram.total or not any(counts):
             return None
-        chance = noise(histogram.counts, counts)
-        return Shift(week, event_type, variable, psi(histogram.counts, counts), chance)
+        own = self.reference.spreads.get(event_type, {}).get(variable, 0.0)
+        usual = max(own, noise(histogram.counts, counts))
+        return Shift(week, event_type, variable, psi(histogram.counts, counts), usual)
 
     def shifts(self, week: Week) -> list[Shift]:
         """Of every variable that can be compared, what moved most first."""
@@ -361,13 +368,14 @@ class _Run:
         if not weeks:
             return None
         histograms: dict[EventType, dict[str, Histogram]] = {}
+        spreads: dict[EventType, dict[str, float]] = {}
         for kind, of in cuts.items():
-            together = Population()
-            for week in weeks:
-                together.add(self._populations[week, kind])
-            histograms[kind] = {name: Histogram(ends, tuple(together.counts[name])) for name, ends in of.items()}
+            parts = {name: [self._populations[week, kind].counts[name] for week in weeks] for name in of}
+            sums = {name: tuple(map(sum, zip(*counts, strict=True))) for name, counts in parts.items()}
+            histograms[kind] = {name: Histogram(ends, sums[name]) for name, ends in of.items()}
+            spreads[kind] = {name: spread(counts) for name, counts in parts.items()}
         name = weeks[0].name if len(weeks) == 1 else f"{weeks[0].name} to {weeks[-1].name}"
-        return Reference(name, weeks, histograms)
+        return Reference(name, weeks, histograms, spreads)
 
 
 def _span(weeks: Sequence[Week]) -> Span:

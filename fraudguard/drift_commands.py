@@ -47,7 +47,7 @@ def drift(
         count = asyncio.run(run(Settings(), asked, lambda more: bar.advance(task, more)))
     if textfile:
         write_textfile(count, textfile)
-    written = _write(count, folder) if folder else []
+    written = write(count, folder) if folder else []
     if form == "json":
         print(json.dumps(as_json(count), ensure_ascii=False))
         return
@@ -56,7 +56,7 @@ def drift(
         print(line)
 
 
-def _write(count: "Drift", folder: Path) -> list[str]:
+def write(count: "Drift", folder: Path) -> list[str]:
     """The page, the picture where it can be drawn, and the data; what to say of them."""
     from fraudguard.drift_export import as_json
     from fraudguard.drift_picture import can_draw, draw

@@ -14,7 +14,7 @@ from fraudguard.errors import BadInput
 from fraudguard.weeks import Week
 
 _BY_LABEL: Final = (
-    metrics.DRIFT_PSI, metrics.DRIFT_PSI_NOISE, metrics.DRIFT_DECISIONS, metrics.DRIFT_STOPPED_SHARE,
+    metrics.DRIFT_PSI, metrics.DRIFT_PSI_USUAL, metrics.DRIFT_DECISIONS, metrics.DRIFT_STOPPED_SHARE,
     metrics.DRIFT_DEGRADED_SHARE, metrics.DRIFT_ALERTS, metrics.DRIFT_PRECISION, metrics.DRIFT_FRAUDS,
     metrics.DRIFT_FRAUDS_STOPPED,
 )  # fmt: skip
@@ -74,7 +74,7 @@ def _variables(drift: Drift, kind: Any) -> dict[str, Any]:
                 "reference": histogram.counts,
                 "weeks": {week.name: drift.of(week, kind).counts.get(name) for week in drift.weeks},
                 "shifts": {
-                    week: {"psi": shift.psi, "noise": shift.noise, "level": shift.level}
+                    week: {"psi": shift.psi, "usual": shift.usual, "level": shift.level}
                     for week, shift in shifts.items()
                     if shift
                 },
@@ -94,7 +94,7 @@ def write_textfile(drift: Drift, path: Path) -> None:
     for shift in drift.shifts(week) if week and drift.whole(week) else ():
         labels = (shift.event_type, shift.variable)
         metrics.DRIFT_PSI.labels(*labels).set(shift.psi)
-        metrics.DRIFT_PSI_NOISE.labels(*labels).set(shift.noise)
+        metrics.DRIFT_PSI_USUAL.labels(*labels).set(shift.usual)
     for shown in drift.weeks:
         for kind in EVENT_TYPES:
             _expose(drift, shown, kind, drift.of(shown, kind))

@@ -67,7 +67,8 @@ def _map(figure: Any, axes: Any, drift: Drift, most: Sequence[Shift]) -> None:
         for x, cell in enumerate(line):
             if cell and cell.psi >= SOME:
                 said = f"{cell.psi:.2f}" if cell.level.moved else f"({cell.psi:.2f})"
-                axes.text(x, y, said, ha="center", va="center", fontsize=7)
+                colour = "white" if cell.psi > 1.5 * LARGE else "black"
+                axes.text(x, y, said, ha="center", va="center", fontsize=7, color=colour)
     axes.set_yticks(range(len(most)), [f"{shift.variable} ({shift.event_type}s)" for shift in most], fontsize=8)
     _week_names(axes, drift)
     axes.set_title("stability index by week; in brackets: within noise", loc="left", fontsize=9)

@@ -13,18 +13,21 @@ from fraudguard.domain import Outcome, Typology
 from fraudguard.drift import EVENT_TYPES, VARIABLES, Drift, Population, Shift
 from fraudguard.features.registry import FEATURES
 from fraudguard.markdown import table
-from fraudguard.stability import CERTAINTY, LARGE, SOME, Level, bin_of
+from fraudguard.stability import LARGE, SOME, Level, bin_of
 from fraudguard.weeks import Week
 
-SAID_MAX: Final = 5  # variables in the summary
+SAID_MAX: Final = 8  # lines of what moved in the summary
+NAMED_MAX: Final = 3  # variables in one of them
+GROWING: Final = ("account_age_days", "account_events", "counterparty_payments")  # older accounts, nothing else
 ROWS_MIN: Final = 10  # variables in a table, steady ones too
 _MARKS: Final = {Level.STEADY: "", Level.NOISE: " ~", Level.SOME: " !", Level.LARGE: " !!"}
 _BOOLEANS: Final = {feature.name for feature in FEATURES if feature.type == "boolean"}
+_FAMILIES: Final = {feature.name: feature.name.removesuffix(f"_{feature.window}") for feature in FEATURES}
 _READING: Final = (
     f"The population stability index (PSI) of a week's values against the reference's: below {SOME} steady, to {LARGE} "
-    f"some shift (!), above it a large one (!!). ~: {SOME} or more, but no more than so few values give by chance "
-    f"({CERTAINTY:.2%} of the time it is less). r: part of the reference. docs/drift.md says how it is counted and "
-    "what to do."
+    f"some shift (!), above it a large one (!!). ~: {SOME} or more, but no more than so few values give by chance, or "
+    "than weeks of the reference differ from each other. r: part of the reference. docs/drift.md says how it is "
+    "counted and what to do."
 )
 
 
@@ -91,9 +94,15 @@ def _moved(drift: Drift, week: Week) -> Iterator[str]:
     against = f"against {'the baseline ' if not reference.weeks else ''}{reference.name}"
     if moved:
         yield f"{len(moved)} of {len(shifts)} inputs and scores moved in {_said(drift, week)}, {against}:"
-        yield from (_sentence(drift, shift) for shift in moved[:SAID_MAX])
-        if len(moved) > SAID_MAX:
-            yield f"`...` and {len(moved) - SAID_MAX} more, in the page's tables."
+        telling = [shift for shift in moved if shift.variable not in GROWING]
+        together = _together(drift, telling)
+        yield from (_sentence(drift, shifts) for shifts in together[:SAID_MAX])
+        if len(together) > SAID_MAX:
+            left = sum(map(len, together[SAID_MAX:]))
+            yield f"`...` and {left} more, in the page's tables."
+        if len(telling) < len(moved):
+            grown = ", ".join(f"`{name}`" for name in GROWING if name in {shift.variable for shift in moved})
+            yield f"{grown}: these grow while accounts grow older, whatever happens."
     else:
         yield f"None of {len(shifts)} inputs and scores moved in {_said(drift, week)}, {against}."
     now = {(shift.event_type, shift.variable) for shift in moved}
@@ -104,8 +113,7 @@ def _moved(drift: Drift, week: Week) -> Iterator[str]:
                 before[shift.event_type, shift.variable] = earlier.name
     if before:
         listed = [f"`{variable}` of {kind}s ({name})" for (kind, variable), name in before.items()]
-        more = f", and {len(listed) - SAID_MAX} more" if len(listed) > SAID_MAX else ""
-        yield f"Moved in an earlier week and steady in {week.name}: {', '.join(listed[:SAID_MAX])}{more}."
+        yield f"Moved in an earlier week and steady in {week.name}: {_some(listed, SAID_MAX)}."
     yield from _not_seen(drift, week)
 
 
@@ -124,28 +132,53 @@ def _not_seen(drift: Drift, week: Week) -> Iterator[str]:
         elif reference and population.total:
             missing = [name for name in VARIABLES if name not in reference.histograms[kind]]
             if missing:
-                named = ", ".join(f"`{name}`" for name in missing[:SAID_MAX])
-                more = f" and {len(missing) - SAID_MAX} more" if len(missing) > SAID_MAX else ""
-                yield f"Careful: the reference of {kind}s lacks {named}{more}: these are not compared."
-            chance = max((s.noise for s in drift.shifts(week) if s.event_type == kind), default=0.0)
-            if chance > SOME:
+                named = _some([f"`{name}`" for name in missing], NAMED_MAX)
+                yield f"Careful: the reference of {kind}s lacks {named}: these are not compared."
+            blind = [
+                f"`{shift.variable}` {shift.psi:.2f}"
+                for shift in drift.shifts(week)
+                if shift.event_type == kind and shift.level is Level.NOISE and shift.variable not in GROWING
+            ]
+            if blind:
                 yield (
-                    f"Careful: {population.total:,} {kind}s in {week.name} beside {reference.size(kind):,} in the "
-                    f"reference are few; only an index above {chance:.2f} is surely more than chance."
+                    f"Cannot tell of {kind}s ({population.total:,} beside {reference.size(kind):,}): "
+                    f"{_some(blind, NAMED_MAX)}, within what chance or the reference's own weeks give."
                 )
 
 
-def _sentence(drift: Drift, shift: Shift) -> str:
-    """One variable that moved: how far, since when, and where to."""
-    since = shift.week
+def _together(drift: Drift, shifts: Sequence[Shift]) -> list[list[Shift]]:
+    """Shifts that are one to a reader: windows of one measure, and all that went missing at once. Order is kept."""
+    found: dict[tuple[str, ...], list[Shift]] = {}
+    for shift in shifts:
+        before, after = _missing_shares(drift, shift)
+        largest = changes(drift, shift, 1)
+        gone = bool(largest) and largest[0].startswith("missing")
+        key = (f"{before:.0%}", f"{after:.0%}") if gone else (_FAMILIES[shift.variable],)
+        found.setdefault((shift.event_type, *key), []).append(shift)
+    return list(found.values())
+
+
+def _missing_shares(drift: Drift, shift: Shift) -> tuple[float, float]:
+    """Of the reference and of the week."""
+    counts = drift.of(shift.week, shift.event_type).counts[shift.variable]
+    if drift.reference is None:
+        return 0.0, counts[-1] / sum(counts)
+    histogram = drift.reference.histograms[shift.event_type][shift.variable]
+    return histogram.counts[-1] / histogram.total, counts[-1] / sum(counts)
+
+
+def _sentence(drift: Drift, shifts: Sequence[Shift]) -> str:
+    """Variables that moved together: how far the first did, since when, and where to."""
+    shift = since = shifts[0]
     for week in reversed([week for week in drift.compared if week < shift.week]):
         earlier = drift.shift(week, shift.event_type, shift.variable)
         if earlier is None or not earlier.level.moved:
             break
-        since = week
-    when = f", since {since.name}" if since != shift.week else ""
-    change = "; ".join(changes(drift, shift))
-    return f"`{shift.variable}` of {shift.event_type}s: {shift.level}, PSI {shift.psi:.2f}{when}. {change}"
+        since = earlier
+    when = f", since {since.week.name}" if since is not shift else ""
+    names = _some([f"`{one.variable}`" for one in shifts], NAMED_MAX)
+    where = "; ".join(changes(drift, shift))
+    return f"{names} of {shift.event_type}s: {shift.level}, PSI {shift.psi:.2f}{when}. {where}"
 
 
 def changes(drift: Drift, shift: Shift, most: int = 2) -> list[str]:
@@ -305,7 +338,7 @@ def _stability(drift: Drift, kind: EventType) -> list[str]:
         where = "; ".join(changes(drift, most))
         rows.append((variable, *cells, f"{most.week.name}: {where}" if where else "-"))
     rest = ranked[max(moved, ROWS_MIN) :]
-    below = f"The other {len(rest)} stayed at {-rest[0][1]:.3f} or below, or within noise." if rest else ""
+    below = f"The other {len(rest)} stayed below {SOME} or within noise (~)." if rest else ""
     return [f"### What moved most among {kind}s", table(rows), below]
 
 
@@ -347,6 +380,11 @@ def _from_to(weeks: Sequence[Week]) -> str:
     last = weeks[-1].monday + timedelta(days=6)
     names = weeks[0].name if len(weeks) == 1 else f"{weeks[0].name} to {weeks[-1].name}"
     return f"{names}, {weeks[0].monday} to {last}"
+
+
+def _some(names: Sequence[str], most: int) -> str:
+    """The first of them, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _share(part: int, whole: int) -> str:

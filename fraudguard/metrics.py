@@ -53,9 +53,9 @@ DRIFT_NEWEST = Gauge(
 DRIFT_PSI = Gauge(
     "fraudguard_drift_psi", "Population stability index, newest whole week.", ["event_type", "variable"], registry=DRIFT
 )
-# The index that chance alone gives so many values; an index from 0.1 on means something above it.
-DRIFT_PSI_NOISE = Gauge(
-    "fraudguard_drift_psi_noise", "The index that chance alone gives.", ["event_type", "variable"], registry=DRIFT
+# The index that values which did not move may have; one from 0.1 on means something above it.
+DRIFT_PSI_USUAL = Gauge(
+    "fraudguard_drift_psi_usual", "The index without a move.", ["event_type", "variable"], registry=DRIFT
 )
 # Decisions, by outcome.
 DRIFT_DECISIONS = Gauge(

@@ -20,7 +20,7 @@ from fraudguard.domain import ScoreRequest, Transaction
 from fraudguard.engine.release import Release, open_release, verify
 from fraudguard.engine.release_metrics import Measures, Metrics, read_metrics
 from fraudguard.engine.tokenizer import LineTokenizer, open_tokenizer
-from fraudguard.errors import BadInput, BadModel, Conflict
+from fraudguard.errors import BadInput, BadModel, Conflict, NotFound
 from fraudguard.features.feedback import FeedbackView
 from fraudguard.features.money import load_rates
 from fraudguard.features.shared import SharedWindows
@@ -66,6 +66,15 @@ class Releasing:
         await self._book.add(model, None if metrics is None else metrics.model_dump(mode="json"), actor, now)
         await self._book.take("shadow", model, actor, note, now, expected=_step(head))
         return Shadowing(model, risk, restart)
+
+    async def named(self, which: str | None) -> Model:
+        """The registered model of this name or digest, or the challenger. Raises NotFound."""
+        if which is not None:
+            return await self._book.find(which)
+        head = await self._book.head()
+        if head is None or head.challenger is None:
+            raise NotFound("there is no challenger: `fraudguard model shadow FOLDER`, or name a model")
+        return head.challenger
 
     async def retire(self, which: str, actor: str, note: str, now: datetime) -> Model:
         """End a challenger's shadow. Raises NotFound, Conflict if it is none."""

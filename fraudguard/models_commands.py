@@ -116,3 +116,17 @@ def rollback(
     """Back to the champion before, on all workers."""
     model = _with_store(lambda releasing, _: releasing.rollback(which, operator(), note, SystemClock().now()))
     print(f"{model.id if model else 'the model that FRAUDGUARD_MODEL names'} is champion again")
+
+
+@models_app.command("compare")
+def compare(
+    which: Annotated[str | None, typer.Argument(help="NAME@VERSION or a digest; none: the challenger.")] = None,
+) -> None:
+    """A challenger against the champion, over the decisions that both scored."""
+    from fraudguard.comparison import compare, render
+
+    async def work(releasing: "Releasing", repository: "Repository") -> str:
+        model = await releasing.named(which)
+        return render(model, await compare(Settings(), repository, model))
+
+    print(_with_store(work))

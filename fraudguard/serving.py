@@ -143,18 +143,20 @@ class Serving:
         self._champion.close()
         self._challenger.close()
         self._close_shadow()
+        self._show("champion", None)
 
     def _close_shadow(self) -> None:
         if self._shadow:
             self._shadow.close()
             self._shadow = None
-            metrics.MODEL.remove("challenger", self._shown.pop("challenger"))
+            self._show("challenger", None)
 
-    def _show(self, role: Role, name: str) -> None:
-        if before := self._shown.get(role):
+    def _show(self, role: Role, name: str | None) -> None:
+        if before := self._shown.pop(role, None):
             metrics.MODEL.remove(role, before)
-        self._shown[role] = name
-        metrics.MODEL.labels(role, name).set(1)
+        if name is not None:
+            self._shown[role] = name
+            metrics.MODEL.labels(role, name).set(1)
 
 
 class _NoScoresError(Exception):

@@ -15,14 +15,14 @@ from typing import Final
 
 BINS: Final = 10
 # The usual reading (Lewis 1994, An Introduction to Credit Scoring; Siddiqi 2006, Credit Risk Scorecards): conventions,
-# which is why `noise` stands beside them.
+# which is why `noise` and `spread` stand beside them.
 SOME, LARGE = 0.1, 0.25
 # Of `noise`. A report makes over a thousand comparisons, none of which should alarm by chance.
 CERTAINTY: Final = 0.9999
 
 
 class Level(StrEnum):
-    """How a shift is read. NOISE: an index from SOME on that so few values give by chance."""
+    """How a shift is read. NOISE: an index from SOME on that values which did not move may have too."""
 
     STEADY = "steady"
     NOISE = "within noise"
@@ -95,7 +95,7 @@ def noise(reference: Sequence[int], counts: Sequence[int], certainty: float = CE
 
     Of two samples of n and m values over B bins it is spread like (1/n + 1/m) times chi-squared with B - 1 degrees of
     freedom (Yurdakul and Naranjo 2020, Statistical properties of the population stability index); its quantile by
-    Wilson and Hilferty 1931. Events of one account are not independent, so the truth lies higher.
+    Wilson and Hilferty 1931. Events of one account are not independent, so the truth lies higher: see `spread`.
     """
     _smaller(reference, counts)
     freedom = sum(1 for one, other in zip(reference, counts, strict=True) if one or other) - 1
@@ -106,11 +106,25 @@ def noise(reference: Sequence[int], counts: Sequence[int], certainty: float = CE
     return (1 / sum(reference) + 1 / sum(counts)) * quantile
 
 
-def level_of(index: float, chance: float) -> Level:
-    """The reading of an index; chance: its `noise`."""
+def spread(parts: Sequence[Sequence[int]]) -> float:
+    """The largest index of one part of a reference against the others together; 0 where chance alone explains all.
+
+    What a week may differ by in which nothing moved: unlike `noise` it knows that the events of an account are alike.
+    """
+    largest = 0.0
+    whole = [sum(column) for column in zip(*parts, strict=True)]
+    for part in parts:
+        others = [a - b for a, b in zip(whole, part, strict=True)]
+        if any(part) and any(others) and (index := psi(others, part)) > noise(others, part):
+            largest = max(largest, index)
+    return largest
+
+
+def level_of(index: float, usual: float) -> Level:
+    """The reading of an index; usual: what values that did not move may have, by `noise` and `spread`."""
     if index < SOME:
         return Level.STEADY
-    if index <= chance:
+    if index <= usual:
         return Level.NOISE
     return Level.LARGE if index > LARGE else Level.SOME
 

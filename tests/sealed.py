@@ -33,7 +33,8 @@ def sealed(
     spec = json.loads(head.read_text())
     spec["calibration"]["offset"] += offset
     head.write_text(json.dumps(spec))
-    changes: dict[str, object] = {"version": version, **manifest}
+    (folder / "metrics.json").unlink(missing_ok=True)  # the starter's own are not of this version
+    changes: dict[str, object] = {"version": version, "metrics": None, **manifest}
     if metrics is not None:
         (folder / "metrics.json").write_text(json.dumps(metrics))
         changes["metrics"] = "metrics.json"

@@ -45,10 +45,16 @@ SELECT * FROM unnest(CAST(:digests AS text[]), CAST(:decisions AS text[]), CAST(
                      CAST(:outcomes AS text[]), CAST(:ats AS timestamptz[]))
 """)
 
+# Row by row along the keys: a join that first reads every decision would outlast a statement's time.
+_BY_KEY = "SET LOCAL enable_hashjoin = off", "SET LOCAL enable_mergejoin = off"
 _SHADOWED = text("""
-SELECT d.event_id, d.event_type, d.event_time, d.outcome, d.risk, s.outcome AS outcome_s, s.risk AS risk_s,
-       d.body #>> '{decision,model}' AS model
-FROM shadow_scores s JOIN decisions d ON d.event_time = s.event_time AND d.decision_id = s.decision_id
+SELECT d.event_time, d.body #>> '{decision,model}' AS model, d.risk, d.outcome, s.risk AS risk_s,
+       s.outcome AS outcome_s, l.verdict
+FROM shadow_scores s
+JOIN decisions d ON d.event_time = s.event_time AND d.decision_id = s.decision_id
+LEFT JOIN LATERAL (
+    SELECT verdict FROM labels WHERE target_event_id = d.event_id ORDER BY event_time DESC, event_id DESC LIMIT 1
+) l ON true
 WHERE s.digest = :digest
 """)
 
@@ -126,16 +132,15 @@ class ShadowScore:
 
 @dataclass(frozen=True, slots=True)
 class Shadowed:
-    """A decision and what the challenger would have made of it."""
+    """A decision and what the challenger would have made of it. verdict: of its newest label."""
 
-    event_id: str
-    event_type: Literal["transaction", "message"]
     event_time: datetime
     model: str
     risk: float
     outcome: Outcome
-    risk_shadow: float
-    outcome_shadow: Outcome
+    shadow_risk: float
+    shadow_outcome: Outcome
+    verdict: Literal["fraud", "legitimate"] | None
 
 
 class ModelBook:
@@ -277,13 +282,13 @@ class ModelBook:
         Holds one connection meanwhile; close it (contextlib.aclosing) when you stop early.
         """
         async with self._open() as connection:
+            for setting in _BY_KEY:
+                await connection.execute(text(setting))
             options = {"yield_per": ROWS_A_FETCH}
             async with connection.stream(_SHADOWED, {"digest": digest}, execution_options=options) as rows:
                 async for row in rows:
-                    yield Shadowed(
-                        row.event_id, row.event_type, row.event_time, row.model, row.risk, Outcome(row.outcome),
-                        row.risk_s, Outcome(row.outcome_s),
-                    )  # fmt: skip
+                    live, shadow = Outcome(row.outcome), Outcome(row.outcome_s)
+                    yield Shadowed(row.event_time, row.model, row.risk, live, row.risk_s, shadow, row.verdict)
 
 
 async def write_shadow_scores(connection: AsyncConnection, scores: Sequence[ShadowScore]) -> None:

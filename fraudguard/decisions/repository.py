@@ -4,7 +4,7 @@ Nothing is changed once it is written, except account states (by version) and co
 transaction. Knows no policy, no features and no Kafka.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
@@ -15,13 +15,14 @@ from sqlalchemy import ColumnElement, Row, Text, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from fraudguard.decisions import audit, batch, history, windows
+from fraudguard.decisions import audit, batch, history, labelled, windows
 from fraudguard.decisions.batch import StoredState
 from fraudguard.decisions.casebook import CaseBook
 from fraudguard.decisions.cases import join_cases
 from fraudguard.decisions.connection import Open, any_of, open_engine, transaction
 from fraudguard.decisions.history import PastEvent, StoredDecision
 from fraudguard.decisions.keys import KeyRing
+from fraudguard.decisions.labelled import LabelledDecision
 from fraudguard.decisions.listing import DecisionFilter, list_decisions
 from fraudguard.decisions.models import ModelBook, ShadowScore, write_shadow_scores
 from fraudguard.decisions.outbox import Outbox
@@ -237,6 +238,21 @@ class Repository:
         async with self._open() as connection:
             async for row in history.decisions_between(connection, first, before):
                 yield row
+
+    async def labelled_decisions(self, since: datetime, until: datetime) -> AsyncGenerator[LabelledDecision, None]:
+        """Decisions with an event time from `since` to `until`, streamed by account, in sequence.
+
+        Each with the labels and the disposition that had come by `until`. Holds one connection meanwhile; close it
+        (contextlib.aclosing) when you stop early.
+        """
+        async with self._open() as connection:
+            async for row in labelled.labelled_decisions(connection, since, until):
+                yield row
+
+    async def newest(self) -> datetime | None:
+        """When the newest event, label or disposition was; None where there is none."""
+        async with self._open() as connection:
+            return await labelled.newest(connection)
 
     async def newest_event_time(self) -> datetime | None:
         """The latest event time of any decision; None where there is none."""

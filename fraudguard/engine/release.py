@@ -235,16 +235,28 @@ def _part(folder: Path, role: str, reference: str) -> Path:
     local = folder / reference  # an absolute reference replaces the folder
     if local.is_dir():
         return local
+    if _HUB_ID.fullmatch(reference) is None:
+        raise BadModel(f"{role}: there is no folder {local}", path=str(folder / "release.json"))
+    try:
+        return fetch(reference)
+    except BadModel as error:
+        reason = f"{role}: there is no folder {local}, and {error.reason}"
+        raise BadModel(reason, path=str(folder / "release.json"), hint=error.hint) from error
+
+
+def fetch(reference: str) -> Path:
+    """The checkpoint with the hub id `owner/name[@revision]`, unless the local hub cache has it. Raises BadModel.
+
+    The folder is called after its commit.
+    """
     hub = _HUB_ID.fullmatch(reference)
     if hub is None:
-        raise BadModel(f"{role}: there is no folder {local}", path=str(folder / "release.json"))
+        raise BadModel(f"{reference} is neither a folder nor a hub id", hint="a hub id is owner/name@revision")
     try:
         return Path(
             snapshot_download(hub["repository"], revision=hub["revision"], allow_patterns=list(_FETCHED)).rstrip("/")
         )
     except Exception as error:  # the hub client raises many kinds, from OSError to HTTP errors
         raise BadModel(
-            f"{role}: neither a folder {local} nor a repository that can be had: {error}",
-            path=str(folder / "release.json"),
-            hint="without a network, fetch it beforehand or give its folder",
+            f"{reference} cannot be had: {error}", hint="without a network, fetch it beforehand or give its folder"
         ) from error

@@ -108,3 +108,36 @@ def test_keys_are_shown_once_and_can_be_revoked(database_url: str) -> None:
     assert key not in listed
     assert fraudguard("keys", "revoke", key_id, settings=settings).returncode == 0
     assert "revoked" in fraudguard("keys", "list", settings=settings).stdout
+
+
+def test_drift_is_printed_written_and_exposed(database_url: str, tmp_path: Path) -> None:
+    """Stories of three weeks as a summary, page, picture, JSON and gauges; a contradiction is an error for people."""
+    settings = settings_for("unused:1", database_url, model="off")
+    told = generate(8, 6, datetime(2026, 10, 1, tzinfo=UTC), 15, 2, "train").events
+    file, folder, gauges = tmp_path / "events.jsonl", tmp_path / "报告", tmp_path / "drift.prom"
+    file.write_bytes(b"\n".join(encode(item.event) for item in told))
+    assert fraudguard("screen", str(file), "--out", "/dev/null", "--keep", settings=settings).returncode == 0
+
+    words = ("drift", "--format", "json", "--out", str(folder), "--textfile", str(gauges))
+    done = fraudguard(*words, settings=settings)
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert data == json.loads((folder / "drift.json").read_text(encoding="utf-8"))
+    assert [week["week"] for week in data["weeks"]][:3] == ["2026-W40", "2026-W41", "2026-W42"]
+    decisions = sum(week[kind]["decisions"] for week in data["weeks"] for kind in ("transaction", "message"))
+    assert decisions == len(told)
+    assert (folder / "drift.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert "fraudguard_drift_decisions{" in gauges.read_text(encoding="utf-8")
+
+    page = fraudguard("drift", "--format", "markdown", settings=settings).stdout
+    assert page.strip() == (folder / "drift.md").read_text(encoding="utf-8").replace(
+        "![stability, alerts and what moved most](drift.png)\n\n", ""
+    ).strip()  # fmt: skip
+    summary = fraudguard("drift", settings=settings).stdout
+    assert summary.startswith(f"Drift: {len(told):,} decisions")
+    assert summary.strip().splitlines()[2:] == page.splitlines()[2 : len(summary.strip().splitlines())]
+
+    refused = fraudguard("drift", "--reference-from", "2026-10-01", settings=settings)
+    assert refused.returncode == 1
+    assert "need each other" in refused.stderr
+    assert "Traceback" not in refused.stderr

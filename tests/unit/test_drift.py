@@ -203,7 +203,7 @@ def test_the_textfile_is_what_prometheus_reads(tmp_path: Path) -> None:
         for sample in family.samples
     }
     assert found["newest_event_seconds",] == example().newest.timestamp()  # type: ignore[union-attr]  # it has one
-    assert found["psi", "transaction", "is_new_device"] > 0.25 > found["psi_noise", "transaction", "is_new_device"]
+    assert found["psi", "transaction", "is_new_device"] > 0.25 > found["psi_usual", "transaction", "is_new_device"]
     assert found["psi", "transaction", "typology"] == 0
     assert {key[2] for key in found if key[0] == "psi"} == {"amount_base", "is_new_device", "transfers_1h", "typology"}
     rows = {

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fraudguard.stability import SOME, Histogram, Level, bin_of, cuts_of, level_of, noise, psi
+from fraudguard.stability import SOME, Histogram, Level, bin_of, cuts_of, level_of, noise, psi, spread
 
 bins = st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 10_000)), min_size=1, max_size=20).filter(
     lambda rows: all(any(side) for side in zip(*rows, strict=True))
@@ -127,14 +127,23 @@ def _sample(rng: Random, shares: list[float], size: int) -> list[int]:
     return [*counts, left]
 
 
+def test_a_reference_whose_parts_differ_has_a_spread() -> None:
+    """The largest index of one part against the rest; nothing where chance explains it, or a part is empty."""
+    parts = [[500, 500], [500, 500], [200, 800]]
+    assert spread(parts) == psi([1_000, 1_000], [200, 800])
+    assert spread([[500, 500], [0, 0], [520, 480]]) == 0
+    assert spread([[1, 4], [500, 500]]) == 0
+    assert spread([[500, 500]]) == spread([]) == 0
+
+
 @pytest.mark.parametrize(
-    ("index", "chance", "level"),
+    ("index", "usual", "level"),
     [
         (0.0999, 0.0, Level.STEADY), (0.1, 0.0, Level.SOME), (0.25, 0.0, Level.SOME), (0.2501, 0.0, Level.LARGE),
         (0.2, 0.2, Level.NOISE), (0.9, 1.0, Level.NOISE), (0.05, 1.0, Level.STEADY),
     ],
 )  # fmt: skip
-def test_the_usual_reading(index: float, chance: float, level: Level) -> None:
-    """Below 0.1, to 0.25, above; and nothing that chance gives."""
-    assert level_of(index, chance) is level
+def test_the_usual_reading(index: float, usual: float, level: Level) -> None:
+    """Below 0.1, to 0.25, above; and nothing that is usual."""
+    assert level_of(index, usual) is level
     assert level.moved == (level in (Level.SOME, Level.LARGE))

@@ -67,23 +67,22 @@ async def test_all_workers_take_a_promoted_model_over_and_give_it_back(
     settings: Settings, ask: Callable[..., list[Decision]], tmp_path: Path
 ) -> None:
     """Two processes, no restart: the champion's name is on every decision after it; a worker that starts has it too."""
-    folder = sealed(tmp_path / "new", "9.0.0")
-    logs = [tmp_path / "one.log", tmp_path / "two.log"]
+    folder, now = sealed(tmp_path / "new", "9.0.0"), datetime.now(UTC)
+    one_log, two_log, third_log = (tmp_path / f"{name}.log" for name in ("one", "two", "third"))
 
-    def both_say(text: str) -> Callable[[], bool]:
-        return lambda: all(text in log.read_text(encoding="utf-8") for log in logs)
+    def said(text: str, *logs: Path) -> None:
+        wait_until(lambda: all(text in log.read_text(encoding="utf-8") for log in logs), f"{len(logs)} say {text}")
 
-    with Worker(settings, logs[0]) as one, Worker(settings, logs[1]) as two:
+    with Worker(settings, one_log) as one, Worker(settings, two_log) as two:
         assert models(ask(one)) == {"starter@0.2.0+fp32"}
-        now = datetime.now(UTC)
         await releasing(settings, lambda r: r.shadow(folder, "ana", "a test", now))
         await releasing(settings, lambda r: r.promote("starter@9.0.0", "ana", "no measures", now, force=True))
-        wait_until(both_say("as champion from the next batch on: starter@9.0.0"), "both workers have loaded it")
+        said("loaded as champion from the next batch on: starter@9.0.0", one_log, two_log)
         assert models(ask(two)) == {"starter@9.0.0+fp32"}
         assert one.stop() == 0
-        with Worker(settings, logs[0]) as third:  # FRAUDGUARD_MODEL names the starter; the registry wins
-            assert models(ask(third)) == {"starter@9.0.0+fp32"}
+        with Worker(settings, third_log) as third:  # FRAUDGUARD_MODEL names the starter; the registry wins
+            said("worker ready: model starter@9.0.0", third_log)
             assert await releasing(settings, lambda r: r.rollback(None, "ben", "a test", now)) is None
-            wait_until(both_say("as champion from the next batch on: starter@0.2.0"), "both have gone back")
+            said("loaded as champion from the next batch on: starter@0.2.0", two_log, third_log)
             assert models(ask(third)) == {"starter@0.2.0+fp32"}
             assert (two.stop(), third.stop()) == (0, 0)
