@@ -49,7 +49,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt fraudguard/embedded/kafka.loc
 	@$(PYTHON) -m fraudguard.preflight
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt 'pip>=26'
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[stream,engine,onnx,onnx-export,api,embedded,bench,dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[stream,engine,onnx,onnx-export,api,embedded,finetune,bench,dev]'
 	$(BIN)/python -m fraudguard.embedded prepare
 	@touch $@
 

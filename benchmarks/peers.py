@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache, Qwen2Model
 
 from benchmarks.workloads import LENGTH_MAX, Event
+from fraudguard.engine.calibration import Platt
 from fraudguard.engine.engine import Engine
 from fraudguard.engine.head import FusionHead
-from fraudguard.engine.head_spec import Calibration, HeadSpec
+from fraudguard.engine.head_spec import HeadSpec
 from fraudguard.engine.loader import Loaded
 from fraudguard.engine.precision import Precision
 from fraudguard.engine.quantization import SCHEMES, quantize
@@ -86,7 +87,7 @@ class SeenHead(FusionHead):
     seen: Tensor
 
     def __init__(self, hidden: int) -> None:
-        calibration = Calibration(kind="platt", slope=1.0, offset=0.0)
+        calibration = Platt(slope=1.0, offset=0.0)
         super().__init__(
             HeadSpec(
                 format=1, hidden_size=hidden, width=64, tokens_max=LENGTH_MAX, features=[], typologies=["other"],

@@ -48,7 +48,7 @@ def cards(data: Path, rows: int) -> Iterator[tuple[Transaction, bool]]:
 
 def calls(data: Path, count: int) -> Iterator[tuple[list[Message], Dialogue]]:
     """Held-out calls of both sets, as messages."""
-    held_out = [dialogue for dialogue in dialogues(data, "test") if dialogue.source in SETS and dialogue.turns]
+    held_out = [one for source in SETS for one in dialogues(data, source) if one.part == "test" and one.turns]
     for number, dialogue in enumerate(held_out[:count]):
         began = CALLS_FROM + timedelta(seconds=number)
         yield [

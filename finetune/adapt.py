@@ -1,37 +1,48 @@
 """From a base to verdicts: a LoRA adapter and the joint-fusion head, trained together, then calibrated.
 
-One pass over a passage teaches a verdict at every line's end. Knows tokens, numbers and truths, not their sources.
+One pass over a passage teaches a verdict at every line's end. Knows tokens, numbers and truths, not their sources, and
+nothing of the base's size: everything runs where the base's weights are, on the CPU or on one GPU.
 """
 
-import copy
+import hashlib
+import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import Qwen2ForCausalLM
 
+from finetune.dataset import Passage
 from finetune.language_model import warm_cosine
-from finetune.passages import Passage
+from finetune.objective import Objective
+from finetune.packing import Row, Step, filled, hidden_states, plan
 from finetune.recipe import AdapterRun, HeadRun
+from finetune.run_folder import RunFolder, State, progress
 from fraudguard.domain import Typology
-from fraudguard.engine.calibration import fit_platt
+from fraudguard.engine.calibration import Platt, fit_platt
 from fraudguard.engine.head import FusionHead
-from fraudguard.engine.head_spec import Calibration, HeadSpec, NumericInput
+from fraudguard.engine.head_spec import HeadSpec, NumericInput
+from fraudguard.engine.lexicon import FEATURE
 from fraudguard.engine.tokenizer import LineTokenizer
+from fraudguard.errors import BadInput
 from fraudguard.evaluation import average_precision
 from fraudguard.features.registry import FEATURES, MODEL_FEATURES
 
 log = logging.getLogger(__name__)
 
 TYPOLOGIES = tuple(Typology)
+# Of a sample's numbers: the features, and what the lexicon says.
+COLUMNS = (*MODEL_FEATURES, FEATURE)
 _BOOLEANS = {feature.name for feature in FEATURES if feature.type == "boolean"}
 
 
@@ -40,10 +51,12 @@ class Sample:
     """A passage in numbers, after its release's prefix. ids [token]; ends: each reading's position; the rest one row a
     reading.
 
-    typology: -1 where there is none. source: of its passage.
+    numbers: COLUMNS, the lexicon's missing until there is one. typology: -1 where there is none. prefix: tokens of it.
     """
 
     source: str
+    account_id: str
+    prefix: int
     ids: Tensor
     ends: Tensor
     numbers: Tensor
@@ -51,29 +64,41 @@ class Sample:
     typology: Tensor
     weight: Tensor
 
+    @property
+    def own_ids(self) -> list[int]:
+        """ids without the prefix."""
+        ids: list[int] = self.ids[self.prefix :].tolist()
+        return ids
 
-def samples(
-    made: Sequence[Passage], tokenizer: LineTokenizer, ordinary_weight: float, prefix: str = ""
-) -> list[Sample]:
+    @property
+    def own_ends(self) -> list[int]:
+        """ends in own_ids."""
+        ends: list[int] = (self.ends - self.prefix).tolist()
+        return ends
+
+
+def samples(made: Sequence[Passage], tokenizer: LineTokenizer, prefix: str = "") -> list[Sample]:
     """Passages as tensors, in order. prefix: of the release, read before each as the engine will."""
     before = tokenizer.encode_prefix(prefix)
-    result = []
+    found = []
     for passage in made:
         lines = [tokenizer.encode(line) for line in passage.lines]
         ends = len(before) + np.cumsum([len(line) for line in lines]) - 1
-        readings = passage.readings
-        result.append(
+        labels = [reading.label for reading in passage.readings]
+        found.append(
             Sample(
                 source=passage.source,
-                ids=torch.tensor([*before, *(token for line in lines for token in line)]),
-                ends=torch.tensor([int(ends[reading.line]) for reading in readings]),
-                numbers=torch.tensor(np.stack([reading.numbers for reading in readings])),
-                truth=torch.tensor([reading.truth for reading in readings]),
-                typology=torch.tensor([_index(reading.typology) for reading in readings]),
-                weight=torch.tensor([1.0 if reading.story else ordinary_weight for reading in readings]),
+                account_id=passage.account_id,
+                prefix=len(before),
+                ids=torch.tensor([*before, *chain.from_iterable(lines)]),
+                ends=torch.tensor([int(ends[reading.line]) for reading in passage.readings]),
+                numbers=torch.tensor(np.stack([np.append(label.numbers, np.float32(np.nan)) for label in labels])),
+                truth=torch.tensor([label.truth for label in labels]),
+                typology=torch.tensor([_index(label.typology) for label in labels]),
+                weight=torch.tensor([label.weight for label in labels]),
             )
         )
-    return result
+    return found
 
 
 def _index(typology: Typology | None) -> int:
@@ -81,9 +106,9 @@ def _index(typology: Typology | None) -> int:
 
 
 def numeric_inputs(numbers: npt.NDArray[np.float32], bins: int) -> list[NumericInput]:
-    """Quantile edges over the rows [n, MODEL_FEATURES]; a feature that never varies is left out."""
+    """Quantile edges over the rows [n, COLUMNS]; a feature that never varies is left out."""
     inputs = []
-    for column, name in enumerate(MODEL_FEATURES):
+    for column, name in enumerate(COLUMNS):
         values = numbers[:, column]
         values = values[~np.isnan(values)]
         if len(values) == 0 or values.min() == values.max():
@@ -109,20 +134,33 @@ def new_head(train: Sequence[Sample], hidden_size: int, run: HeadRun, tokens_max
         tokens_max=tokens_max,
         features=numeric_inputs(numbers, run.bins),
         typologies=[str(typology) for typology in TYPOLOGIES],
-        calibration=Calibration(kind="platt", slope=1.0, offset=0.0),
+        calibration=Platt(slope=1.0, offset=0.0),
     )
     return FusionHead(spec, run.dropout)
 
 
 def new_adapter(base: Qwen2ForCausalLM, run: AdapterRun) -> PeftModel:
-    """LoRA on every linear layer of the body and on the embeddings: what words say about fraud is new to the base."""
-    targets = ["embed_tokens", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    config = LoraConfig(r=run.rank, lora_alpha=run.alpha, lora_dropout=run.dropout, target_modules=targets, bias="none")
+    """LoRA, or DoRA, beside the base's layers that run.targets names; the base may be in four bits (QLoRA)."""
+    config = LoraConfig(
+        r=run.rank, lora_alpha=run.alpha, lora_dropout=run.dropout, target_modules=list(run.targets),
+        use_dora=run.dora, bias="none",
+    )  # fmt: skip
+    base.name_or_path = ""  # or peft writes this machine's path into the adapter
     return get_peft_model(base, config)
 
 
+def save_adapter(adapted: PeftModel, folder: Path) -> None:
+    """Write adapter_config.json and adapter_model.safetensors, the same bytes for the same adapter."""
+    adapted.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_bytes())
+    config["target_modules"].sort()  # peft keeps them as a set
+    file.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def train(
-    adapted: PeftModel,
+    model: PeftModel,
     head: FusionHead,
     data: Sequence[Sample],
     dev: Sequence[Sample],
@@ -130,43 +168,181 @@ def train(
     head_run: HeadRun,
     seed: int,
     bfloat16: bool,
+    folder: RunFolder | None = None,
+    lesson: "Lesson | None" = None,
 ) -> float:
-    """Train adapter and head in place; keep the epoch with the best mean average precision on dev, and return that."""
-    columns = torch.tensor([MODEL_FEATURES.index(name) for name in head.names])
-    lora = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    """Train adapter and head in place; keep the best mean average precision on dev, and return that.
+
+    model: what requires a gradient is trained; a Qwen2ForCausalLM without an adapter will do too. lesson: makes the
+    loss of the labels' (finetune/lessons.py); its parameters are trained with the head's.
+    folder: where the run is stored, and taken up again. Every step's randomness is that of its number, so a run that
+    is taken up again is the run that was never interrupted, bit for bit on one machine's CPU. Raises BadInput.
+    """
+    if not any((sample.truth == 1.0).any() for sample in dev):
+        raise BadInput("dev holds no fraud: nothing can be chosen or calibrated by it", hint="prepare more of it")
+    steps = list(_all_steps(data, run, seed))
+    parameters = _trained(model, head, lesson)
+    of_model = {name for name, one in model.named_parameters() if one.requires_grad}
     optimizer = torch.optim.AdamW(
-        [{"params": lora, "lr": run.rate}, {"params": list(head.parameters()), "lr": head_run.rate}],
-        betas=(0.9, 0.98), weight_decay=0.01, fused=True,
+        [
+            {"params": [one for name, one in parameters.items() if name in of_model], "peak": run.rate},
+            {"params": [one for name, one in parameters.items() if name not in of_model], "peak": head_run.rate},
+        ],
+        lr=run.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True,
     )  # fmt: skip
-    rng, generator = Random(seed), torch.Generator().manual_seed(seed)
-    steps = run.epochs * sum(1 for _ in _batches(data, run.batch_tokens, Random(0)))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, steps))
-    best, kept, step = -1.0, _weights(adapted, head), 0
-    for epoch in range(run.epochs):
-        adapted.train()
-        head.train()
-        for batch in _batches(data, run.batch_tokens, rng):
-            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                loss = _loss(adapted, head, batch, columns, head_run.number_dropout, generator)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
-            torch.nn.utils.clip_grad_norm_([*lora, *head.parameters()], 1.0)
+    state = State(parameters, optimizer)
+    if folder:
+        folder.resume(state, _key(model, parameters, [*data, *dev], (run, head_run, seed, bfloat16)))
+    if run.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    objective = Objective.of(data, len(TYPOLOGIES), run.balance, run.label_smoothing, run.typology_share)
+    learner = Learner(model, head, objective, head_run.number_dropout, bfloat16, lesson)
+    with progress(len(steps), state.step) as advance:
+        while state.step < len(steps) and not (run.patience and state.stale >= run.patience):
+            index, last_of_part = steps[state.step]
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * warm_cosine(state.step, len(steps))
+            torch.manual_seed((seed << 32) + state.step)
+            loss = learner.backward([[data[number] for number in row] for row in index])
+            torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
             optimizer.step()
-            schedule.step()
             optimizer.zero_grad(set_to_none=True)
-            step += 1
-            if step % 50 == 0:
-                log.info("adapter: step %d of %d, loss %.4f", step, steps, loss.item())
-        logits = read(adapted, head, dev)
-        by_source = precision_by_source(dev, logits)
-        score = float(np.mean(list(by_source.values())))
-        log.info("adapter: epoch %d, average precision on dev %s, mean %.4f", epoch + 1, by_source, score)
-        if score > best:
-            best, kept = score, _weights(adapted, head)
-    adapted.load_state_dict(kept[0], strict=False)
-    head.load_state_dict(kept[1])
-    adapted.eval()
+            if not math.isfinite(loss):
+                raise BadInput(f"the loss of step {state.step + 1} is {loss}", hint="lower adapter.rate or head.rate")
+            state.learned(loss, optimizer.param_groups[0]["lr"])
+            if last_of_part:
+                state.judged(precision_by_source(dev, read(model, head, dev)))
+            if folder:
+                folder.keep(state)
+            advance(loss)
+    if folder:
+        folder.keep(state, done=True)
+    state.take_best()
+    model.eval()
     head.eval()
-    return best
+    return state.best
+
+
+def _all_steps(data: Sequence[Sample], run: AdapterRun, seed: int) -> Iterator[tuple[Step, bool]]:
+    """Every epoch's steps, and whether dev is read after them."""
+    lengths = [len(sample.ids) for sample in data]
+    for epoch in range(run.epochs):
+        steps = list(plan(lengths, run.batch_tokens, run.row_tokens or run.batch_tokens, Random(f"{seed} {epoch}")))
+        read_after = {len(steps) * (part + 1) // run.evaluations - 1 for part in range(run.evaluations)}
+        yield from ((step, number in read_after) for number, step in enumerate(steps))
+
+
+def _trained(model: PeftModel, head: FusionHead, lesson: "Lesson | None") -> dict[str, torch.nn.Parameter]:
+    """What is trained, by name."""
+    found = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    found |= {f"head.{name}": one for name, one in head.named_parameters()}
+    return found if lesson is None else found | {f"lesson.{name}": one for name, one in lesson.named_parameters()}
+
+
+def _key(model: PeftModel, trained: dict[str, Any], data: Sequence[Sample], settings: tuple[Any, ...]) -> str:
+    """Names the run: what is the same here makes the same steps."""
+    digest = hashlib.sha256(repr(settings).encode())
+    digest.update(repr([(name, tuple(one.shape)) for name, one in trained.items()]).encode())
+    for name, one in model.named_parameters():
+        if name not in trained:  # a sum of bytes, which no order of adding changes
+            digest.update(str(one.detach().contiguous().view(torch.uint8).sum(dtype=torch.int64).item()).encode())
+    for sample in data:
+        for part in (sample.ids, sample.ends, sample.numbers, sample.truth, sample.typology, sample.weight):
+            digest.update(part.numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Lesson(Protocol):
+    """What else a row of passages teaches than its labels."""
+
+    def __call__(
+        self, loss: Tensor, row: Sequence[Sample], states: Tensor, logits: Tensor, kinds: Tensor, total: float
+    ) -> Tensor:
+        """The row's part of the step's loss.
+
+        loss: its labels'. states [reading, hidden_size], logits, kinds: what the model made. total: what the weights of
+        the step's readings sum up to.
+        """
+
+    def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """What is trained with it."""
+
+
+class Learner:
+    """One step: the gradients of its rows, added up."""
+
+    def __init__(
+        self, model: PeftModel, head: FusionHead, objective: Objective, number_dropout: float, bfloat16: bool,
+        lesson: Lesson | None = None,
+    ) -> None:  # fmt: skip
+        """number_dropout: how often a feature is hidden. bfloat16: multiply in it (autocast)."""
+        self._model, self._head, self._objective, self._lesson = model, head, objective, lesson
+        self._hide, self._bfloat16 = number_dropout, bfloat16
+
+    def backward(self, rows: Sequence[Sequence[Sample]]) -> float:
+        """Adds the gradients of the loss of these rows of passages, and returns the loss."""
+        self._model.train()
+        self._head.train()
+        weights = [self._objective.weights(sample) for row in rows for sample in row]
+        risk_total, kind_total = (float(torch.cat(parts).sum()) for parts in zip(*weights, strict=True))
+        total = sum(float(sample.weight.sum()) for row in rows for sample in row)
+        device = next(self._model.parameters()).device
+        losses = []
+        # Drawn for the whole step, so that they do not depend on its rows.
+        shown = [[self._some_hidden(sample) for sample in row] for row in rows]
+        for row in shown:
+            with torch.autocast(device.type, torch.bfloat16, enabled=self._bfloat16):
+                states = states_at(self._model, row)
+            logits, kinds = verdicts(self._head, states, row)
+            labels = _Labels(*(torch.cat(parts).to(device) for parts in zip(*map(_labels, row), strict=True)))
+            loss = self._objective.loss(logits, kinds, labels, risk_total, kind_total)
+            if self._lesson is not None:
+                loss = self._lesson(loss, row, states, logits, kinds, total)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
+            losses.append(loss.detach())
+        return float(torch.stack(losses).sum())
+
+    def _some_hidden(self, sample: Sample) -> Sample:
+        hidden = torch.rand(sample.numbers.shape) < self._hide
+        return replace(sample, numbers=sample.numbers.masked_fill(hidden, torch.nan))
+
+
+@dataclass(slots=True)
+class _Labels:
+    truth: Tensor
+    weight: Tensor
+    typology: Tensor
+
+
+def _labels(sample: Sample) -> tuple[Tensor, Tensor, Tensor]:
+    return sample.truth, sample.weight, sample.typology
+
+
+def states_at(model: PeftModel, row: Sequence[Sample]) -> Tensor:
+    """The hidden state at every reading of the passages, packed into one row: [reading, hidden_size]."""
+    packed = Row.of([sample.ids for sample in row], next(model.parameters()).device)
+    starts = np.cumsum([0, *packed.lengths])
+    ends = torch.cat([sample.ends + int(start) for sample, start in zip(row, starts, strict=False)])
+    return hidden_states(model, packed)[ends.to(packed.ids.device)]
+
+
+def verdicts(head: FusionHead, states: Tensor, row: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+    """Risk logit [reading] and typology logits [reading, typology], in float32 as they are served."""
+    columns = torch.tensor([COLUMNS.index(name) for name in head.names])
+    numbers = torch.cat([sample.numbers for sample in row])[:, columns]
+    logits, kinds = head(states.float(), numbers.to(states.device))
+    return logits, kinds
+
+
+@torch.no_grad()
+def read(model: PeftModel, head: FusionHead, data: Sequence[Sample], row_tokens: int = 2048) -> npt.NDArray[np.float64]:
+    """The risk logit of every reading, sample after sample."""
+    model.eval()
+    head.eval()
+    order = filled(range(len(data)), [len(sample.ids) for sample in data], row_tokens)
+    rows = ([data[number] for number in row] for row in order)
+    logits = [verdicts(head, states_at(model, row), row)[0] for row in rows]
+    return torch.cat(logits).cpu().numpy().astype(np.float64)
 
 
 def precision_by_source(dev: Sequence[Sample], logits: npt.NDArray[np.float64]) -> dict[str, float]:
@@ -182,77 +358,6 @@ def precision_by_source(dev: Sequence[Sample], logits: npt.NDArray[np.float64]) 
     }
 
 
-def _weights(adapted: PeftModel, head: FusionHead) -> tuple[dict[str, Any], dict[str, Any]]:
-    lora = {name: tensor for name, tensor in adapted.state_dict().items() if "lora_" in name}
-    return copy.deepcopy(lora), copy.deepcopy(head.state_dict())
-
-
-def _batches(data: Sequence[Sample], tokens: int, rng: Random) -> Iterator[list[Sample]]:
-    """Samples of like length, at most `tokens` with padding, in random order."""
-    order = sorted(data, key=lambda sample: (len(sample.ids) + rng.randrange(16), rng.random()))
-    made: list[list[Sample]] = [[]]
-    longest = 0
-    for sample in order:
-        longest = max(longest, len(sample.ids))
-        if made[-1] and (len(made[-1]) + 1) * longest > tokens:
-            made.append([])
-            longest = len(sample.ids)
-        made[-1].append(sample)
-    rng.shuffle(made)
-    yield from made
-
-
-def _hidden(adapted: PeftModel, batch: Sequence[Sample]) -> Tensor:
-    """The hidden state at every reading: [reading, hidden_size]."""
-    longest = max(len(sample.ids) for sample in batch)
-    # Few distinct shapes: oneDNN compiles a kernel for each.
-    ids = torch.zeros(len(batch), -(-longest // 32) * 32, dtype=torch.long)
-    for row, sample in enumerate(batch):
-        ids[row, : len(sample.ids)] = sample.ids
-    states = adapted.base_model.model.model(input_ids=ids, use_cache=False).last_hidden_state
-    return torch.cat([states[row, sample.ends] for row, sample in enumerate(batch)])
-
-
-def _loss(
-    adapted: PeftModel,
-    head: FusionHead,
-    batch: Sequence[Sample],
-    columns: Tensor,
-    hide: float,
-    generator: torch.Generator,
-) -> Tensor:
-    numbers = torch.cat([sample.numbers for sample in batch])[:, columns]
-    hidden_numbers = torch.rand(numbers.shape, generator=generator) < hide
-    logits, typologies = head(_hidden(adapted, batch), numbers.masked_fill(hidden_numbers, torch.nan))
-    truth = torch.cat([sample.truth for sample in batch])
-    weight = torch.cat([sample.weight for sample in batch])
-    typology = torch.cat([sample.typology for sample in batch])
-    logits, typologies = logits.float(), typologies.float()
-    loss = (F.binary_cross_entropy_with_logits(logits, truth, reduction="none") * weight).sum() / weight.sum()
-    if (typology >= 0).any():
-        loss = loss + 0.1 * F.cross_entropy(typologies, typology, ignore_index=-1)
-    return loss
-
-
-@torch.no_grad()
-def read(adapted: PeftModel, head: FusionHead, data: Sequence[Sample]) -> npt.NDArray[np.float64]:
-    """The risk logit of every reading, sample after sample."""
-    adapted.eval()
-    head.eval()
-    columns = torch.tensor([MODEL_FEATURES.index(name) for name in head.names])
-    logits: list[Tensor] = [torch.empty(0)] * len(data)
-    order = sorted(range(len(data)), key=lambda index: len(data[index].ids))
-    for start in range(0, len(order), 8):
-        batch = [data[index] for index in order[start : start + 8]]
-        numbers = torch.cat([sample.numbers for sample in batch])[:, columns]
-        found = head(_hidden(adapted, batch), numbers)[0].split([len(sample.ends) for sample in batch])
-        for index, of_sample in zip(order[start : start + 8], found, strict=True):
-            logits[index] = of_sample
-    return torch.cat(logits).numpy().astype(np.float64)
-
-
 def calibrate(head: FusionHead, logits: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> None:
     """Give the head the sigmoid that fits the logits of held-out readings."""
-    platt = fit_platt(logits, truth)
-    calibration = Calibration(kind="platt", slope=platt.slope, offset=platt.offset)
-    head.spec = head.spec.model_copy(update={"calibration": calibration})
+    head.spec = head.spec.model_copy(update={"calibration": fit_platt(logits, truth)})

@@ -23,7 +23,7 @@ from fraudguard.domain import ScoreRequest
 from fraudguard.engine.engine import Engine
 from fraudguard.engine.loader import load
 from fraudguard.engine.quantization import Range
-from fraudguard.engine.release import open_release
+from fraudguard.engine.release import SUMS, open_release, seal
 from fraudguard.features.registry import MODEL_FEATURES
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,10 @@ class _Reader:
 
 
 def calibrate(folder: Path) -> None:
-    """Take the ranges of the release in `folder`, write them and name them in its release.json. Raises BadModel."""
+    """Take the ranges of the release in `folder`, write them, name them in its release.json; a sealed one is sealed anew.
+
+    Raises BadModel.
+    """
     loaded = load(open_release(folder), "fp32")
     reader = _Reader(loaded.backbone)
     engine = Engine("calibration", loaded, CACHE_BYTES)
@@ -79,6 +82,8 @@ def calibrate(folder: Path) -> None:
     (folder / FILE).write_text(json.dumps(ranges, indent=1) + "\n")
     manifest = folder / "release.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_bytes()) | {"activations": FILE}, indent=1) + "\n")
+    if (folder / SUMS).is_file():
+        seal(folder)
     log.info("%s: the ranges of %d layers, from %d events", folder / FILE, len(ranges), len(requests))
 
 

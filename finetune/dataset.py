@@ -8,12 +8,13 @@ timeline, made for whichever tokenizer reads them, so nothing here depends on a 
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from types import TracebackType
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ from fraudguard.features.timeline import Tail, TokenCounter
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 Numbers = npt.NDArray[np.float32]
+ROWS_AT_ONCE = 20_000
 
 COLUMNS = pa.schema(
     [
@@ -53,6 +55,7 @@ class LabelledEvent:
     """One masked event as it was taken, with its label.
 
     numbers: MODEL_FEATURES in order, NaN for missing. truth: P(fraud) to learn, in [0, 1]; 1 is confirmed fraud.
+    weight: how much it counts in training; 0 where nobody knows: neither learned nor measured, and truth is 0.5.
     story: the plot, dialogue or case it belongs to; None for ordinary life. labeled_at: None where truth was made up
     with the event; else when the label came, which is never before label_source could have known it.
     """
@@ -92,16 +95,61 @@ class LabelledTimeline:
 
 def write(folder: Path, split: Split, timelines: Iterable[LabelledTimeline]) -> None:
     """DATASET/split.parquet, timeline after timeline."""
-    rows = [_row(timeline, event) for timeline in timelines for event in timeline.events]
-    schema = COLUMNS.with_metadata({"features": json.dumps(MODEL_FEATURES)})
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema), folder / f"{split}.parquet", compression="zstd")
+    with Writer(folder, (split,)) as writer:
+        for timeline in timelines:
+            writer.add(split, timeline)
+
+
+class Writer:
+    """The files of a DATASET, open side by side. Holds ROWS_AT_ONCE events of each, or its longest timeline."""
+
+    def __init__(self, folder: Path, splits: Sequence[Split] = SPLITS) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._schema = COLUMNS.with_metadata({"features": json.dumps(MODEL_FEATURES)})
+        self._rows: dict[Split, list[dict[str, Any]]] = {split: [] for split in splits}
+        self._files = {
+            split: pq.ParquetWriter(_file(folder, split), self._schema, compression="zstd") for split in splits
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        for split, file in self._files.items():
+            if error is None:
+                self._flush(split)
+            file.close()
+
+    def add(self, split: Split, timeline: LabelledTimeline) -> None:
+        """One more timeline."""
+        rows = self._rows[split]
+        rows += [_row(timeline, event) for event in timeline.events]
+        if len(rows) >= ROWS_AT_ONCE:
+            self._flush(split)
+
+    def _flush(self, split: Split) -> None:
+        self._files[split].write_table(pa.Table.from_pylist(self._rows[split], self._schema))
+        self._rows[split].clear()
+
+
+def _file(folder: Path, split: Split) -> Path:
+    return folder / f"{split}.parquet"
+
+
+def without(folder: Path, split: Split, timelines: Set[tuple[str, str]]) -> None:
+    """Take timelines, named by source and account, out of a split."""
+    file, kept = _file(folder, split), _file(folder, split).with_suffix(".kept")
+    with pq.ParquetFile(file) as parquet, pq.ParquetWriter(kept, parquet.schema_arrow, compression="zstd") as writer:
+        for batch in parquet.iter_batches(ROWS_AT_ONCE):
+            names = zip(batch.column("source").to_pylist(), batch.column("account_id").to_pylist(), strict=True)
+            writer.write_batch(batch.filter(pa.array([name not in timelines for name in names])))
+    kept.replace(file)
 
 
 def _row(timeline: LabelledTimeline, labelled: LabelledEvent) -> dict[str, Any]:
     return {
         "account_id": timeline.account_id, "source": timeline.source,
-        "event": labelled.event.model_dump_json(), "numbers": labelled.numbers.tolist(),
+        "event": labelled.event.model_dump_json(), "numbers": labelled.numbers,
         "truth": labelled.truth, "weight": labelled.weight, "typology": labelled.typology, "story": labelled.story,
         "label_source": labelled.label_source, "labeled_at": labelled.labeled_at,
     }  # fmt: skip
@@ -109,23 +157,34 @@ def _row(timeline: LabelledTimeline, labelled: LabelledEvent) -> dict[str, Any]:
 
 def read(folder: Path, split: Split) -> list[LabelledTimeline]:
     """The timelines of a split, in the file's order. Raises BadInput."""
-    file = folder / f"{split}.parquet"
+    return list(iterate(folder, split))
+
+
+def iterate(folder: Path, split: Split) -> Iterator[LabelledTimeline]:
+    """The same, one after the other, with ROWS_AT_ONCE events in memory. Raises BadInput."""
+    file = _file(folder, split)
     if not file.is_file():
         raise BadInput("there is no such file", path=str(file), hint="python -m finetune.prepare makes one")
-    table = pq.read_table(file)
-    made_for = json.loads((table.schema.metadata or {}).get(b"features", b"null"))
-    if made_for != list(MODEL_FEATURES) or table.schema.names != COLUMNS.names:
-        raise BadInput("was made for another version of the features", path=str(file), hint="prepare it again")
-    found = []
-    for (account_id, source), rows in groupby(table.to_pylist(), key=lambda row: (row["account_id"], row["source"])):
-        found.append(LabelledTimeline(source, account_id, tuple(map(_labelled, rows))))
-    return found
+    with pq.ParquetFile(file) as parquet:
+        schema = parquet.schema_arrow
+        made_for = json.loads((schema.metadata or {}).get(b"features", b"null"))
+        if made_for != list(MODEL_FEATURES) or schema.names != COLUMNS.names:
+            raise BadInput("was made for another version of the features", path=str(file), hint="prepare it again")
+        for (account_id, source), rows in groupby(_rows(parquet), key=lambda row: (row["account_id"], row["source"])):
+            yield LabelledTimeline(source, account_id, tuple(map(_labelled, rows)))
+
+
+def _rows(parquet: pq.ParquetFile) -> Iterator[dict[str, Any]]:
+    for batch in parquet.iter_batches(ROWS_AT_ONCE):
+        numbers = batch.column("numbers").flatten().to_numpy(zero_copy_only=False).reshape(-1, len(MODEL_FEATURES))
+        for row, its_numbers in zip(batch.drop_columns(["numbers"]).to_pylist(), numbers, strict=True):
+            yield row | {"numbers": its_numbers.astype(np.float32)}
 
 
 def _labelled(row: Mapping[str, Any]) -> LabelledEvent:
     return LabelledEvent(
         event=_EVENT.validate_json(row["event"]),
-        numbers=np.array(row["numbers"], dtype=np.float32),
+        numbers=row["numbers"],
         truth=row["truth"],
         weight=row["weight"],
         typology=None if row["typology"] is None else Typology(row["typology"]),

@@ -1,23 +1,17 @@
-"""The starter's base: a byte-level BPE tokenizer and a small Qwen2 language model, both from nothing.
+"""The starter's tokenizer and the shape of its base, from nothing: byte-level BPE and a small Qwen2.
 
-Knows lines of text only; no labels are read here.
+Knows lines of text only. What the base learns is pretrain.py's.
 """
 
 import json
-import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from random import Random
 
-import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from finetune.recipe import BaseShape, LanguageModelRun, TokenizerRun
-
-log = logging.getLogger(__name__)
+from finetune.recipe import BaseShape, TokenizerRun
 
 END_OF_TEXT = "<|endoftext|>"
 # Qwen2's split: words with their leading space, single digits, runs of punctuation, line ends.
@@ -73,60 +67,6 @@ def new_base(shape: BaseShape, vocabulary: int) -> Qwen2ForCausalLM:
             pad_token_id=0,
         )
     )
-
-
-def pretrain(
-    model: Qwen2ForCausalLM, documents: Sequence[Sequence[int]], run: LanguageModelRun, seed: int, bfloat16: bool
-) -> float:
-    """Next-token training over the documents packed into blocks; the mean loss of the last tenth of the steps."""
-    steps = max(run.tokens // (run.batch * run.block), 1)
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=run.rate, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, steps))
-    blocks = _blocks(documents, run, Random(seed))
-    losses: list[float] = []
-    model.train()
-    for step in range(steps):
-        ids = torch.tensor([next(blocks) for _ in range(run.batch)])
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            loss = _loss(model, ids, run.candidates, generator)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.item())
-        if step % 50 == 0 or step == steps - 1:
-            log.info("language model: step %d of %d, loss %.3f", step + 1, steps, losses[-1])
-    model.eval()
-    tail = losses[-max(steps // 10, 1) :]
-    return sum(tail) / len(tail)
-
-
-def _loss(model: Qwen2ForCausalLM, ids: Tensor, candidates: int, generator: torch.Generator) -> Tensor:
-    """Cross-entropy among the batch's own next tokens and `candidates` random ones.
-
-    A softmax over the whole vocabulary would cost more than twice what the body does.
-    """
-    hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state.flatten(0, 1)
-    targets = ids[:, 1:].flatten()
-    embeddings = model.get_input_embeddings().weight
-    others = torch.randint(len(embeddings), (candidates,), generator=generator)
-    rivals, places = torch.unique(torch.cat([targets, others]), return_inverse=True)
-    logits = hidden @ embeddings[rivals].t()
-    return torch.nn.functional.cross_entropy(logits.float(), places[: len(targets)])
-
-
-def _blocks(documents: Sequence[Sequence[int]], run: LanguageModelRun, rng: Random) -> Iterator[list[int]]:
-    rest: list[int] = []
-    order = list(range(len(documents)))
-    while True:
-        rng.shuffle(order)
-        for index in order:
-            rest.extend((*documents[index], 0))
-            while len(rest) >= run.block:
-                yield rest[: run.block]
-                del rest[: run.block]
 
 
 def warm_cosine(step: int, steps: int) -> float:

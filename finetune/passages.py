@@ -1,17 +1,14 @@
-"""Lives to what a model learns from: stretches of timelines with a verdict to give at each line's end.
+"""Lives to labelled timelines: every event with the numbers that screening would have given it.
 
 Uses the service's own account state, so lines, cuts and numeric features are exactly those of screening.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from zoneinfo import ZoneInfo
 
-import numpy as np
-import numpy.typing as npt
-
-from finetune.data import Life, Told
-from fraudguard.domain import Snapshot, Typology
+from finetune.data import OWN_SOURCES, Life, Told
+from finetune.dataset import LabelledEvent, LabelledTimeline
+from fraudguard.domain import Snapshot
 from fraudguard.engine.head_spec import as_numbers
 from fraudguard.features.feedback import FeedbackView
 from fraudguard.features.money import load_rates
@@ -22,27 +19,7 @@ from fraudguard.features.timeline import TokenCounter
 
 LABEL_DELAY_DAYS = 7
 LATENESS_S = 3_600
-
-
-@dataclass(slots=True)
-class Reading:
-    """A verdict to learn after line number `line`. numbers: MODEL_FEATURES in order, NaN for missing."""
-
-    line: int
-    truth: float
-    typology: Typology | None
-    story: str | None
-    numbers: npt.NDArray[np.float32]
-
-
-@dataclass(slots=True)
-class Passage:
-    """Consecutive lines of one timeline between two cuts. source as in Life."""
-
-    source: str
-    account_id: str
-    lines: tuple[str, ...] = ()
-    readings: list[Reading] = field(default_factory=list)
+TOKENS_MAX = 2_000  # characters, here: lines are not kept, only numbers are
 
 
 def snapshots(lives: Sequence[Life], counter: TokenCounter, tokens_max: int) -> Iterator[tuple[Life, Told, Snapshot]]:
@@ -86,17 +63,19 @@ class _Characters:
 
 def rough_lines(lives: Sequence[Life]) -> Iterator[str]:
     """Every event's line, for training a tokenizer."""
-    for _, _, snapshot in snapshots(lives, _Characters(), tokens_max=2_000):
+    for _, _, snapshot in snapshots(lives, _Characters(), TOKENS_MAX):
         yield snapshot.timeline.lines[-1].text
 
 
-def passages(lives: Sequence[Life], counter: TokenCounter, tokens_max: int) -> list[Passage]:
-    """The lives' timelines, each cut where the service cuts it, every event read once."""
-    made: dict[tuple[str, int], Passage] = {}
-    for life, told, snapshot in snapshots(lives, counter, tokens_max):
-        key = life.account_id, snapshot.timeline.start
-        passage = made.setdefault(key, Passage(life.source, life.account_id))
-        passage.lines = tuple(line.text for line in snapshot.timeline.lines)
+def labelled(lives: Iterable[Life], ordinary_weight: float) -> list[LabelledTimeline]:
+    """The lives as timelines of a DATASET. ordinary_weight: of events outside every plot and dialogue."""
+    lives = list(lives)
+    taken: dict[str, list[LabelledEvent]] = {life.account_id: [] for life in lives}
+    for life, told, snapshot in snapshots(lives, _Characters(), TOKENS_MAX):
+        known = "public" if told.story and life.source not in OWN_SOURCES else "own"
         numbers = as_numbers(MODEL_FEATURES, [snapshot.features])[0]
-        passage.readings.append(Reading(len(passage.lines) - 1, told.truth, told.typology, told.story, numbers))
-    return list(made.values())
+        weight = told.weight if told.story else ordinary_weight
+        taken[life.account_id].append(
+            LabelledEvent(told.event, numbers, told.truth, weight, told.typology, told.story, known)
+        )
+    return [LabelledTimeline(life.source, life.account_id, tuple(taken[life.account_id])) for life in lives]

@@ -21,6 +21,7 @@ from fraudguard.config import Settings
 from fraudguard.domain import Role
 from fraudguard.drift_commands import drift
 from fraudguard.errors import FraudguardError
+from fraudguard.models_commands import models_app
 from fraudguard.rules_commands import lists_app, operator, rules_app
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ app.command()(drift)
 app.add_typer(bench_app, name="bench")
 app.add_typer(rules_app, name="rules")
 app.add_typer(lists_app, name="lists")
+app.add_typer(models_app, name="model")
 app.add_typer(letters_app, name="dead-letters")
 app.add_typer(keys_app, name="keys")
 

@@ -40,7 +40,10 @@ class Settings(BaseSettings):
     rules_approvals: Annotated[int, Field(ge=0, le=5)] = 1  # people besides its author who must agree to a release
     time_zone: Annotated[str, AfterValidator(_zone)] = "Asia/Shanghai"  # of local_time, weekday... in rules
 
-    model: str = "starter"  # "starter", "off", or a release directory (see engine/loader.py)
+    # "starter", "off", or a release directory. The registry's champion, where there is one, wins over it; "off" is off.
+    model: str = "starter"
+    model_margin: Annotated[float, Field(ge=0, le=1)] = 0.01  # how much worse than the champion a promoted one may be
+    shadow_ms: Annotated[int, Field(ge=1)] = 50  # how long a batch's commit may wait for the challenger
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU if there is one
     # auto: bf16 on a GPU of compute capability 8.0 and on a CPU with AMX, int8 on one with VNNI alone, else fp32. bf16
     # on a CPU is fast with AMX or avx512_bf16 (lscpu), slower than fp32 without. int8-tensor and -tensor-asymmetric

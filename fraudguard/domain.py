@@ -317,6 +317,10 @@ class WatchList:
     description: str
 
 
+# Of the lines' text (features/timeline.py), which a model is trained on: raised with every change of what they say.
+TIMELINE_VERSION = 1
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One event as the model reads it; `text` never contains a line break."""

@@ -24,6 +24,13 @@ CONFLICTS = Counter("fraudguard_state_conflicts", "Batches retried after a state
 DEGRADED = Counter("fraudguard_degraded_events", "Events decided without the model.", ["reason"])
 # Evaluations answered by the reference evaluator because durable_rules faulted.
 RULES_FALLBACKS = Counter("fraudguard_rules_fallbacks", "Evaluations the reference evaluator answered.")
+# 1 for the model that each role (champion, challenger) scores with here, by its name@version+precision.
+MODEL = Gauge("fraudguard_model", "The models that score here.", ["role", "model"])
+# Models that the registry or the settings name and this worker could not take over, by role, once an attempt.
+MODEL_REFUSALS = Counter("fraudguard_model_refusals", "Models that could not be taken over.", ["role"])
+# Fresh decisions while there is a challenger: scored, or why not: degraded (no live score), late (no time left),
+# busy (it still read the batch before), failed.
+SHADOW = Counter("fraudguard_shadow_decisions", "Decisions by what the challenger did.", ["fate"])
 # Account states held in memory.
 ACCOUNTS_CACHED = Gauge("fraudguard_accounts_cached", "Account states in memory.")
 # Wall time of one request of the API, by method, route (as declared) and status.

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import Progress
 
-from fraudguard.assembly import load_parts, open_pipeline
+from fraudguard.assembly import load_parts, open_pipeline, registered_champion
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
 from fraudguard.decisions.migrate import upgrade
@@ -86,7 +86,7 @@ async def _screen_file(
     settings: Settings, clock: Clock, console: Console, file: Path, out: Path | None, rejects: Path | None
 ) -> Counter[str]:
     counts: Counter[str] = Counter()
-    parts = load_parts(settings)
+    parts = load_parts(settings, await registered_champion(settings))
     with ExitStack() as stack:
         stack.callback(parts.close)
         lines = stack.enter_context(file.open("rb"))

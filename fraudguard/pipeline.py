@@ -9,13 +9,13 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
 from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
 
 from fraudguard import metrics
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
+from fraudguard.decisions.models import ShadowScore
 from fraudguard.decisions.repository import Changes, Repository, StoredState
 from fraudguard.domain import (
     Decision,
@@ -24,6 +24,7 @@ from fraudguard.domain import (
     Feature,
     Hit,
     Label,
+    Outcome,
     Received,
     Scalar,
     Score,
@@ -44,6 +45,7 @@ from fraudguard.features.state import AccountState
 from fraudguard.features.timeline import TokenCounter, chat
 from fraudguard.rulebook import Book, Pack, open_book
 from fraudguard.rules.registry import RuleSet
+from fraudguard.serving import Serving
 
 log = logging.getLogger(__name__)
 
@@ -52,21 +54,6 @@ NAMESPACE = UUID("6f1d7c1e-52a1-5d0b-9c59-0f5b6a3c7a11")
 BUGS_IN_A_ROW_MAX = 20
 # Counts of shared windows are kept for so long beside the window itself: partitions may lag, and streams be replayed.
 WINDOWS_KEPT = timedelta(days=3)
-
-
-class Scorer(Protocol):
-    """What the pipeline asks of an engine (see engine/guard.py)."""
-
-    @property
-    def name(self) -> str:
-        """name@version+precision, written on every decision that has no score."""
-        ...
-
-    async def score(
-        self, requests: Sequence[ScoreRequest], patience_s: Sequence[float] | None = None
-    ) -> list[Score | None]:
-        """One score a request, in order; None for one that is not had in so many seconds. Raises EngineUnavailable."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +105,8 @@ class _Taken:
 class Pipeline:
     """Screens batches. One instance per process and event loop; `screen` is not called concurrently.
 
-    It decides by the release of the rule book that is in force, and turns to another one between two batches.
-    scorer None: the model is switched off, and every decision is degraded with reason ENGINE_OFF.
+    It decides by the release of the rule book that is in force and the model that is champion, and turns to others
+    between two batches. serving None: the model is switched off, and every decision is degraded with reason ENGINE_OFF.
     """
 
     def __init__(
@@ -128,13 +115,13 @@ class Pipeline:
         settings: Settings,
         repository: Repository,
         fields: Sequence[Feature],
-        scorer: Scorer | None,
+        serving: Serving | None,
         counter: TokenCounter,
         rates: Rates,
         clock: Clock,
     ) -> None:
         self._settings, self._repository, self._rates, self._clock = settings, repository, rates, clock
-        self._fields, self._scorer, self._counter = fields, scorer, counter
+        self._fields, self._serving, self._counter = fields, serving, counter
         self._zone = ZoneInfo(settings.time_zone)
         self._book: Book | None = None
         self._states: OrderedDict[str, tuple[int, AccountState]] = OrderedDict()
@@ -197,6 +184,9 @@ class Pipeline:
         with metrics.STAGE_SECONDS.labels("load").time():
             async with self._repository.one_transaction() as repository:
                 book = await self._turn(repository)
+                if self._serving:
+                    self._serving.follow(await repository.models.head())
+                    self._serving.turn()
                 known = await self._know(batch, book.pack.rules, repository)
                 states = await self._check_out(_accounts(batch), book.pack.rules, repository)
         with metrics.STAGE_SECONDS.labels("features").time():
@@ -209,6 +199,8 @@ class Pipeline:
                 self._decide(item, score, missing_reason, book.pack, known, states[item.event.account_id][1])
                 for item, score in zip(taken, scores, strict=True)
             ]
+        with metrics.STAGE_SECONDS.labels("shadow").time():
+            shadow = await self._shadow(taken, records, book.pack)
         touched = {item.event.account_id for item in taken} | {label.account_id for label in labels}
         if touched:
             with metrics.STAGE_SECONDS.labels("commit").time():
@@ -221,6 +213,7 @@ class Pipeline:
                         window_counts=known.shared.increments(),
                         alerts=[r for r in records if book.pack.policy.opens_case(r.event.type, r.decision.outcome)],
                         activation=book.activation,
+                        shadow=shadow,
                     )
                 )
         self._check_in(states, touched)
@@ -372,7 +365,7 @@ class Pipeline:
 
     async def _score(self, taken: Sequence[_Taken]) -> tuple[Sequence[Score | None], str]:
         """Scores in order, and why one that is None is missing."""
-        if self._scorer is None:
+        if self._serving is None:
             return [None] * len(taken), "ENGINE_OFF"
         requests = [score_request(item.event, item.snapshot.timeline, item.snapshot.features) for item in taken]
         patience_s = None
@@ -380,10 +373,39 @@ class Pipeline:
             now = self._clock.now()
             patience_s = [limit_ms / 1000 - (now - item.received.received_at).total_seconds() for item in taken]
         try:
-            return await self._scorer.score(requests, patience_s) if requests else [], "OVERLOAD"
+            return await self._serving.live.score(requests, patience_s) if requests else [], "OVERLOAD"
         except EngineUnavailable as error:
             log.warning("deciding %d events without the model: %s", len(taken), error)
             return [None] * len(taken), "ENGINE_UNAVAILABLE"
+
+    async def _shadow(
+        self, taken: Sequence[_Taken], records: Sequence[DecisionRecord], pack: Pack
+    ) -> list[ShadowScore]:
+        """What the challenger says of decisions that are made, in what is left of the batch's time."""
+        if self._serving is None or self._serving.challenger is None or not taken:
+            return []
+        now, within_s = self._clock.now(), self._settings.shadow_ms / 1000
+        if limit_ms := self._settings.deadline_ms:
+            oldest = max((now - item.received.received_at).total_seconds() for item in taken)
+            within_s = min(within_s, limit_ms / 1000 - oldest)
+
+        def judge(request: ScoreRequest, record: DecisionRecord, score: Score) -> Outcome:
+            hits = pack.rules.evaluate(rule_inputs(record.features, request.timeline, score))
+            return pack.policy.decide(record.event.type, score, hits, None, record.late).outcome
+
+        requests = [score_request(item.event, item.snapshot.timeline, item.snapshot.features) for item in taken]
+        decided = list(zip(requests, records, strict=True))
+        return await self._serving.shadow(decided, within_s, judge, now)
+
+    async def look_for_models(self) -> None:
+        """Begin to load what the registry names, that a batch need not come first. Raises StoreUnavailable."""
+        if self._serving:
+            self._serving.follow(await self._repository.models.head())
+
+    def reload_model(self) -> None:
+        """Load the champion again from its folder, and score with it from the next batch on."""
+        if self._serving:
+            self._serving.reload()
 
     def _decide(
         self,
@@ -415,7 +437,7 @@ class Pipeline:
             reasons=verdict.reasons,
             hits=wire_hits(hits),
             degraded=score is None,
-            model=score.model if score else self._scorer.name if self._scorer else "off",
+            model=score.model if score else self._serving.live.name if self._serving else "off",
             rules_version=pack.rules.version,
             decided_at=decided_at,
             latency_ms=max(0.0, round((decided_at - item.received.received_at).total_seconds() * 1000, 3)),

@@ -1,29 +1,41 @@
 """Proves a stored decision: the same inputs, rules and policy give the same hits, outcome and reasons, bit for bit.
 
 Reads what the decision's row holds and the documents it names; the live rule set and policy play no part.
-`rescore` asks today's engine for the score again, which must agree within a tolerance.
+`rescore` asks the model of the decision for the score again, which must agree within a tolerance.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from fraudguard.assembly import load_engine
+from fraudguard.assembly import open_scorer_of
 from fraudguard.config import Settings
 from fraudguard.decisions.policy import Policy
 from fraudguard.decisions.repository import Repository, connect
-from fraudguard.domain import DecisionRecord, Feature, Timeline
+from fraudguard.domain import DecisionRecord, Feature, Score, ScoreRequest, Timeline
 from fraudguard.features.registry import features_in
-from fraudguard.pipeline import Scorer, rule_inputs, score_request, wire_hits
+from fraudguard.pipeline import rule_inputs, score_request, wire_hits
 from fraudguard.rules.registry import RuleSet
 
 # int8 kernels differ between processors; see docs/model-card.md for the measured drift.
 RISK_TOLERANCE = 0.02
 
 
+class Scorer(Protocol):
+    """What is asked to score again (see engine/guard.py)."""
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> list[Score | None]:
+        """One score a request, in order. Raises EngineUnavailable."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """differences: what came out otherwise; empty when proven. rescored: today's risk, if asked and not degraded."""
+    """differences: what came out otherwise; empty when proven.
+
+    rescored: the risk that its model gives today, if asked and not degraded.
+    """
 
     record: DecisionRecord
     timeline: Timeline
@@ -88,9 +100,14 @@ class Replayer:
 
 
 async def replay_one(settings: Settings, decision_id: str, *, rescore: bool) -> Replay:
-    """Replay one decision of the configured database; `rescore` loads the configured model. Raises NotFound."""
-    scorer = load_engine(settings) if rescore else None
+    """Replay one decision of the configured database; `rescore` loads the model that scored it.
+
+    Raises NotFound, and BadModel where that model is not to be had.
+    """
     async with connect(settings.database_url.get_secret_value()) as repository:
+        scorer = None
+        if rescore and (score := (await repository.record(decision_id)).score):
+            scorer = await open_scorer_of(settings, repository, score.model)
         replayer = Replayer(repository, features_in(settings.base_currency), scorer)
         try:
             return await replayer.replay(decision_id)

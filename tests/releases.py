@@ -13,8 +13,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from fraudguard.domain import Line, Scalar, ScoreRequest, Timeline
+from fraudguard.engine.calibration import Platt
 from fraudguard.engine.head import FusionHead
-from fraudguard.engine.head_spec import Calibration, HeadSpec, NumericInput
+from fraudguard.engine.head_spec import HeadSpec, NumericInput
 
 # With qwen25's tokenizer 23 tokens, which are no whole pages; its first is a control token there.
 PREFIX = "<|im_start|>system\nYou watch payments. 急用钱\n"
@@ -122,7 +123,7 @@ def _save_head(folder: Path, hidden: int) -> None:
                 NumericInput(name="is_new_counterparty", edges=[0.0, 1.0]),
                 NumericInput(name="transfers_1d", edges=[0.0, 2.0, 10.0]),
             ],
-            typologies=["scam", "mule"], calibration=Calibration(kind="platt", slope=1.5, offset=-0.5),
+            typologies=["scam", "mule"], calibration=Platt(slope=1.5, offset=-0.5),
         )
     )  # fmt: skip
     with torch.no_grad():

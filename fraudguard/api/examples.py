@@ -209,3 +209,26 @@ NEW_ENTRIES = {
         "c-10": {"reason": "named in letter 4711", "source": "police", "expires_at": "2126-11-21T00:00:00Z"},
     }
 }
+MODELS: dict[str, Any] = {
+    "champion": None,
+    "challenger": "starter@0.3.0",
+    "models": [
+        {
+            "id": "starter@0.3.0",
+            "digest": "72aa01396d3a2a6d8d122d26701b67952be6ede0c4a34e1342b4162903362cf4",
+            "state": "challenger",
+            "metrics": None,
+            "added_at": "2026-11-21T09:00:00.000Z",
+            "added_by": "cli:wang",
+            "steps": [
+                {
+                    "action": "shadow",
+                    "forced": False,
+                    "actor": "cli:wang",
+                    "note": "labels of October",
+                    "at": "2026-11-21T09:00:00.000Z",
+                }
+            ],
+        }
+    ],
+}

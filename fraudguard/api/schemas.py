@@ -1,6 +1,6 @@
 """What is not a wire type of `domain`: queries, pages, cases, rules, receipts. Shapes only."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -355,3 +355,33 @@ class Ready(_Body):
 
     status: Literal["ready"] = "ready"
     parts: dict[str, Literal["ok"]]
+
+
+class ModelStep(_Body):
+    """What somebody did with a model. forced: although the gate refused it."""
+
+    action: Literal["shadow", "retire", "promote", "rollback"]
+    forced: bool
+    actor: str
+    note: str
+    at: Time
+
+
+class ModelLine(_Body):
+    """A registered model. metrics: its metrics.json, null where it brings none; steps: oldest first."""
+
+    id: str
+    digest: str
+    state: Literal["champion", "challenger", "former", "retired"]
+    metrics: dict[str, Any] | None
+    added_at: Time
+    added_by: str
+    steps: tuple[ModelStep, ...]
+
+
+class Models(_Body):
+    """All models. champion null: what FRAUDGUARD_MODEL names; challenger null: nobody is in shadow."""
+
+    champion: str | None
+    challenger: str | None
+    models: tuple[ModelLine, ...]

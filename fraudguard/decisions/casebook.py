@@ -181,8 +181,7 @@ async def _labels(connection: AsyncConnection, case: Case, disposition: Disposit
         Label(
             type="label",
             version=1,
-            # Named after case and target: publishing twice sends the same event.
-            event_id=f"analyst-{uuid5(NAMESPACE, f'{case.case_id}:{target}')}",
+            event_id=label_id(case.case_id, target),
             account_id=case.account_id,
             event_time=at,
             target_event_id=target,
@@ -192,6 +191,11 @@ async def _labels(connection: AsyncConnection, case: Case, disposition: Disposit
         )
         for target in found.scalars()
     ]
+
+
+def label_id(case_id: str, target_event_id: str) -> str:
+    """The id of the label that a case's disposition sends of an event: publishing twice sends the same event."""
+    return f"analyst-{uuid5(NAMESPACE, f'{case_id}:{target_event_id}')}"
 
 
 def _checked(reason: str) -> str:

@@ -36,7 +36,7 @@ ORDER BY d.account_id, d.sequence
 
 # The index by account and time gives the accounts in order; within one, PostgreSQL sorts a few rows at a time. Left to
 # itself it sorts everything before the first row, which a statement's time does not allow for a million decisions.
-_NO_SORT_OF_ALL = text("SET LOCAL enable_sort = off")
+NO_SORT_OF_ALL = text("SET LOCAL enable_sort = off")
 _DECISIONS = text("""
 SELECT account_id, sequence, event_time, decision_id, CAST(body AS text) AS body
 FROM decisions WHERE event_time >= :first AND event_time < :before
@@ -72,7 +72,7 @@ async def past_events(
     query, times = (_SINCE, {"since": since})
     if decided_since is not None:
         query, times = (_SINCE_DECIDED, {"since": since, "decided_since": decided_since})
-    async for row in _stream(connection, query, times):
+    async for row in stream(connection, query, times):
         yield PastEvent(_EVENT.validate_json(row.event), row.decided_at, row.rules_version, row.late)
 
 
@@ -90,15 +90,16 @@ async def decisions_between(
     connection: AsyncConnection, first: datetime, before: datetime
 ) -> AsyncIterator[StoredDecision]:
     """Rows with an event time from `first` to before `before`, by account, in sequence."""
-    await connection.execute(_NO_SORT_OF_ALL)
-    async for row in _stream(connection, _DECISIONS, {"first": first, "before": before}):
+    await connection.execute(NO_SORT_OF_ALL)
+    async for row in stream(connection, _DECISIONS, {"first": first, "before": before}):
         account_id, sequence, event_time, decision_id, body = tuple[Any, ...](row)  # names cost three times as much
         yield StoredDecision(account_id, sequence, event_time, decision_id, body)
 
 
-async def _stream(
+async def stream(
     connection: AsyncConnection, query: TextClause, times: Mapping[str, datetime]
 ) -> AsyncIterator[Row[Any]]:
+    """The rows of a query, ROWS_A_FETCH at a time."""
     async with connection.stream(query, times, execution_options={"yield_per": ROWS_A_FETCH}) as rows:
         async for part in rows.partitions(ROWS_A_FETCH):
             for row in part:

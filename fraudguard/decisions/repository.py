@@ -4,7 +4,7 @@ Nothing is changed once it is written, except account states (by version) and co
 transaction. Knows no policy, no features and no Kafka.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
@@ -15,14 +15,16 @@ from sqlalchemy import ColumnElement, Row, Text, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from fraudguard.decisions import audit, batch, history, windows
+from fraudguard.decisions import audit, batch, history, labelled, windows
 from fraudguard.decisions.batch import StoredState
 from fraudguard.decisions.casebook import CaseBook
 from fraudguard.decisions.cases import join_cases
 from fraudguard.decisions.connection import Open, any_of, open_engine, transaction
 from fraudguard.decisions.history import PastEvent, StoredDecision
 from fraudguard.decisions.keys import KeyRing
+from fraudguard.decisions.labelled import LabelledDecision
 from fraudguard.decisions.listing import DecisionFilter, list_decisions
+from fraudguard.decisions.models import ModelBook, ShadowScore, write_shadow_scores
 from fraudguard.decisions.outbox import Outbox
 from fraudguard.decisions.pages import Page
 from fraudguard.decisions.records import load_record
@@ -42,7 +44,8 @@ class Changes:
 
     states: by account; the version is the one that was read (0: none), the stored one is that + 1.
     counts, window_counts: increments. alerts: those of `records` that open or join a case. activation: the one of the
-    rule book (`rulebook.head()`) whose rules decided the batch, 0 for none.
+    rule book (`rulebook.head()`) whose rules decided the batch, 0 for none. shadow: what the challenger says of
+    `records`.
     """
 
     records: Sequence[DecisionRecord] = ()
@@ -52,6 +55,7 @@ class Changes:
     alerts: Sequence[DecisionRecord] = ()
     window_counts: Sequence[WindowCount] = ()
     activation: int = 0
+    shadow: Sequence[ShadowScore] = ()
 
 
 _COUNTS = text("""
@@ -81,7 +85,7 @@ class Repository:
     def __init__(self, engine: AsyncEngine) -> None:
         """engine: see connection.open_engine."""
         self._open: Open = lambda: transaction(engine)
-        self.rulebook, self.lists = RuleBook(self._open), WatchLists(self._open)
+        self.rulebook, self.lists, self.models = _books(self._open)
         self.cases, self.outbox, self.keys = CaseBook(engine), Outbox(engine), KeyRing(engine)
         self.weekly = Weekly(self._open)
         self._months: set[date] = set()
@@ -92,7 +96,7 @@ class Repository:
         async with self._open() as connection:
             bound = copy(self)
             bound._open = lambda: nullcontext(connection)
-            bound.rulebook, bound.lists = RuleBook(bound._open), WatchLists(bound._open)
+            bound.rulebook, bound.lists, bound.models = _books(bound._open)
             yield bound
 
     async def earlier(self, event_ids: Collection[str]) -> dict[str, DecisionRecord]:
@@ -235,6 +239,21 @@ class Repository:
             async for row in history.decisions_between(connection, first, before):
                 yield row
 
+    async def labelled_decisions(self, since: datetime, until: datetime) -> AsyncGenerator[LabelledDecision, None]:
+        """Decisions with an event time from `since` to `until`, streamed by account, in sequence.
+
+        Each with the labels and the disposition that had come by `until`. Holds one connection meanwhile; close it
+        (contextlib.aclosing) when you stop early.
+        """
+        async with self._open() as connection:
+            async for row in labelled.labelled_decisions(connection, since, until):
+                yield row
+
+    async def newest(self) -> datetime | None:
+        """When the newest event, label or disposition was; None where there is none."""
+        async with self._open() as connection:
+            return await labelled.newest(connection)
+
     async def newest_event_time(self) -> datetime | None:
         """The latest event time of any decision; None where there is none."""
         async with self._open() as connection:
@@ -285,6 +304,7 @@ class Repository:
             async with self._open() as connection:
                 await batch.write_states(connection, changes.states, changes.activation)
                 await batch.write_decisions(connection, changes.records)
+                await write_shadow_scores(connection, changes.shadow)
                 await batch.write_labels(connection, changes.labels)
                 await join_cases(connection, changes.alerts)
                 await batch.add_counts(connection, changes.counts)
@@ -321,6 +341,10 @@ class Repository:
         if body is None:
             raise NotFound(f"no {kind} of version {version!r}")
         return str(body)
+
+
+def _books(open_: Open) -> tuple[RuleBook, WatchLists, ModelBook]:
+    return RuleBook(open_), WatchLists(open_), ModelBook(open_)
 
 
 def _label(row: Row[Any]) -> Label:

@@ -222,3 +222,44 @@ WINDOW_COUNTS = Table(
     Column("peak", Numeric),
     Column("members", BIT(1024)),
 )
+
+MODELS = Table(
+    "models",
+    METADATA,
+    Column("digest", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("graph", Text, nullable=False),
+    Column("tokenizer", Text, nullable=False),
+    Column("location", Text, nullable=False),
+    Column("metrics", JSON(none_as_null=True)),
+    Column("added_at", _TIME, nullable=False),
+    Column("added_by", Text, nullable=False),
+)
+
+MODEL_STEPS = Table(
+    "model_steps",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("action", Text, nullable=False),
+    Column("digest", Text),
+    Column("champion", Text),
+    Column("challenger", Text),
+    Column("forced", Boolean, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("at", _TIME, nullable=False),
+)
+
+SHADOW_SCORES = Table(
+    "shadow_scores",
+    METADATA,
+    Column("digest", Text, primary_key=True),
+    Column("decision_id", Text, primary_key=True),
+    Column("event_time", _TIME, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("risk", Double, nullable=False),
+    Column("typology", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("at", _TIME, nullable=False),
+)

@@ -72,6 +72,11 @@ class Batcher:
         """The engine's."""
         return self._engine.name
 
+    @property
+    def busy(self) -> bool:
+        """Whether a pass is under way, also one that nobody waits for any more."""
+        return self._running is not None
+
     async def score(
         self, requests: Sequence[ScoreRequest], patience_s: Sequence[float] | None = None
     ) -> list[Score | None]:

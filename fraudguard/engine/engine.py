@@ -52,7 +52,7 @@ class Engine:
         """
         self.name = name
         self._backbone, self._head, self._tokenizer = loaded.backbone, loaded.head, loaded.tokenizer
-        self._heads = Heads(name, loaded.head, loaded.tenants)
+        self._heads = Heads(name, loaded.head, loaded.tenants, loaded.tokenizer)
         self._adapters: dict[str | None, int] = {None: 0} | {tenant: n for n, tenant in enumerate(loaded.tenants, 1)}
         self.tokens_per_pass = TOKENS_PER_PASS[self.device.type]
         least = len(self._adapters) * (len(loaded.prefix) + PAGE) + max(self.tokens_max + PAGE, self.tokens_per_pass)

@@ -14,27 +14,33 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fraudguard.domain import Scalar, Score, ScoreRequest, Typology
-from fraudguard.engine.calibration import Platt
 from fraudguard.engine.head_spec import HeadSpec, as_numbers, load_spec
+from fraudguard.engine.lexicon import FEATURE, Lexicon
 from fraudguard.engine.release import TenantParts
+from fraudguard.engine.tokenizer import LineTokenizer
 from fraudguard.errors import BadModel
 
 
 class FusionHead(nn.Module):
     """[n, hidden_size] and [n, feature] with NaN for missing -> risk logit [n], typology logits [n, typology]."""
 
+    _column: Tensor
+    _low: Tensor
+    _width: Tensor
+
     def __init__(self, spec: HeadSpec, dropout: float = 0.0) -> None:
         super().__init__()
         self.spec = spec
         self.names = tuple(feature.name for feature in spec.features)
+        self.lexicon: Lexicon | None = None
         bins = [
             (column, low, high - low)
             for column, feature in enumerate(spec.features)
             for low, high in zip(feature.edges, feature.edges[1:], strict=False)
         ]
-        self._column = torch.tensor([column for column, _, _ in bins], dtype=torch.long)
-        self._low = torch.tensor([low for _, low, _ in bins], dtype=torch.float32)
-        self._width = torch.tensor([width for _, _, width in bins], dtype=torch.float32)
+        # Not of the weights, but where these are: a GPU trains them.
+        for name, part, dtype in (("_column", 0, torch.long), ("_low", 1, torch.float32), ("_width", 2, torch.float32)):
+            self.register_buffer(name, torch.tensor([of_bin[part] for of_bin in bins], dtype=dtype), persistent=False)
         inputs = spec.hidden_size + len(bins) + len(spec.features)
         self.mlp = nn.Sequential(
             nn.Linear(inputs, spec.width),
@@ -54,26 +60,28 @@ class FusionHead(nn.Module):
         return logits[:, 0], logits[:, 1:]
 
     @torch.inference_mode()
-    def scores(self, hidden: Tensor, rows: Sequence[Mapping[str, Scalar]], model: str) -> list[Score]:
-        """A score, signed `model`, for each hidden state [n, hidden_size] with its row of features.
+    def scores(
+        self, hidden: Tensor, rows: Sequence[Mapping[str, Scalar]], ids: Sequence[Sequence[int]], model: str
+    ) -> list[Score]:
+        """A score, signed `model`, for each hidden state [n, hidden_size], its row of features and its timeline's ids.
 
+        model: ends in +precision, whose calibration is used.
         Raises BadModel when the features are not those it was made for.
         """
+        if self.lexicon is not None:
+            rows = [{**row, FEATURE: self.lexicon.score(its)} for row, its in zip(rows, ids, strict=True)]
         logits, kinds = self(hidden, torch.from_numpy(as_numbers(self.names, rows)))
-        risks = self.calibration.risk(logits.numpy())
+        risks = self.spec.calibration_of(model.rpartition("+")[2]).risk(logits.numpy())
         typologies = [Typology(self.spec.typologies[kind]) for kind in kinds.argmax(dim=1).tolist()]
         return [Score(float(risk), kind, model) for risk, kind in zip(risks, typologies, strict=True)]
 
-    @property
-    def calibration(self) -> Platt:
-        """The sigmoid from risk logit to risk."""
-        return Platt(self.spec.calibration.slope, self.spec.calibration.offset)
-
     def save(self, folder: Path) -> None:
-        """Write head.json and head.safetensors."""
+        """Write head.json, head.safetensors and the lexicon, if it has one."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "head.json").write_text(json.dumps(self.spec.model_dump(), indent=1) + "\n")
         save_file(self.state_dict(), folder / "head.safetensors")
+        if self.lexicon is not None:
+            self.lexicon.save(folder)
 
 
 def load_head(folder: Path) -> FusionHead:
@@ -86,14 +94,17 @@ def load_head(folder: Path) -> FusionHead:
         head.load_state_dict(load_file(weights))
     except Exception as error:  # safetensors and torch raise kinds of their own
         raise BadModel(f"does not fit head.json: {error}", path=str(weights)) from error
+    if FEATURE in head.names:
+        head.lexicon = Lexicon.load(folder)
     return head.eval()
 
 
 class Heads:
     """A release's own head and its tenants', each for its own requests."""
 
-    def __init__(self, name: str, own: FusionHead, tenants: Mapping[str, FusionHead]) -> None:
+    def __init__(self, name: str, own: FusionHead, tenants: Mapping[str, FusionHead], tokenizer: LineTokenizer) -> None:
         """name: name@version+precision; a tenant's scores are signed name@version/tenant+precision."""
+        self._tokenizer = tokenizer
         release, plus, precision = name.partition("+")
         self._of: dict[str | None, tuple[FusionHead, str]] = {None: (own, name)}
         self._of |= {tenant: (head, f"{release}/{tenant}{plus}{precision}") for tenant, head in tenants.items()}
@@ -114,7 +125,9 @@ class Heads:
         scores: dict[int, Score] = {}
         for tenant, rows in self.rows(requests).items():
             head, name = self._of[tenant]
-            scores |= zip(rows, head.scores(hidden[rows], [requests[row].features for row in rows], name), strict=True)
+            features = [requests[row].features for row in rows]
+            ids = [self._tokenizer.encode_timeline(requests[row].timeline, head.spec.tokens_max) for row in rows]
+            scores |= zip(rows, head.scores(hidden[rows], features, ids, name), strict=True)
         return [scores[row] for row in range(len(requests))]
 
 

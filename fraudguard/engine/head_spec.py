@@ -14,6 +14,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fraudguard.domain import Scalar, Typology
+from fraudguard.engine.calibration import Calibration
+from fraudguard.engine.precision import Precision
 from fraudguard.errors import BadModel
 
 _Strict = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -33,17 +35,11 @@ class NumericInput(BaseModel):
         return self
 
 
-class Calibration(BaseModel):
-    """Platt's sigmoid over the risk logit."""
-
-    model_config = _Strict
-    kind: Literal["platt"]
-    slope: Annotated[float, Field(gt=0)]
-    offset: float
-
-
 class HeadSpec(BaseModel):
-    """head.json. tokens_max: the longest timeline it was trained on. width: of the hidden layer."""
+    """head.json. tokens_max: the longest timeline it was trained on. width: of the hidden layer.
+
+    calibrations: by precision, where the logits of one mean something else than `calibration` says.
+    """
 
     model_config = _Strict
     format: Literal[1]
@@ -53,6 +49,7 @@ class HeadSpec(BaseModel):
     features: list[NumericInput]
     typologies: Annotated[list[str], Field(min_length=1)]
     calibration: Calibration
+    calibrations: dict[Precision, Calibration] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _known(self) -> "HeadSpec":
@@ -63,6 +60,10 @@ class HeadSpec(BaseModel):
         if len(set(names)) != len(names):
             raise ValueError("a feature is named twice")
         return self
+
+    def calibration_of(self, precision: str) -> Calibration:
+        """That of the precision, or the general one where it has none of its own."""
+        return next((own for name, own in self.calibrations.items() if name == precision), self.calibration)
 
 
 def as_numbers(names: Sequence[str], rows: Sequence[Mapping[str, Scalar]]) -> npt.NDArray[np.float32]:

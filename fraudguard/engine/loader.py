@@ -63,24 +63,13 @@ def load(release: Release, precision: Precision, device: str = "cpu") -> Loaded:
             hint="the head was trained on another base",
         )
     prefix = tokenizer.encode_prefix(release.prefix)
-    if len(prefix) + head.spec.tokens_max > config.max_position_embeddings:
-        after = f" after a prefix of {len(prefix)}" if prefix else ""
-        raise BadModel(
-            f"the head reads {head.spec.tokens_max} tokens{after}, the base only {config.max_position_embeddings}",
-            path=str(release.head),
-        )
-    if tokenizer.vocabulary > config.vocab_size:
-        raise BadModel(
-            f"the tokenizer has {tokenizer.vocabulary} ids, the base only {config.vocab_size} embeddings",
-            path=str(release.base),
-        )
+    check_fit(config, tokenizer, len(prefix), head.spec.tokens_max, release.base)
     beside: list[dict[str, LowRank]] = []
     if release.tenants:
         folders = [release.adapter, *(tenant.adapter for tenant in release.tenants.values())]
         beside = [{} if folder is None else low_rank(model, folder) for folder in folders]
-    elif release.adapter is not None:
-        with _quiet():
-            model = attach(model, release.adapter).merge_and_unload()
+    else:
+        model = _merged(model, release)
     kept = torch.float32 if precision == "fp32" or precision in SCHEMES else torch.bfloat16
     backbone = Qwen2.of(model.model.to(kept)).to(device)
     ranges = _ranges(release, backbone) if precision in SCHEMES and SCHEMES[precision].calibrated else None
@@ -88,6 +77,21 @@ def load(release: Release, precision: Precision, device: str = "cpu") -> Loaded:
     if beside:
         backbone.adapt(beside)
     return Loaded(backbone, head, tokenizer, prefix, tenants)
+
+
+def check_fit(config: Qwen2Config, tokenizer: LineTokenizer, prefix: int, tokens_max: int, folder: Path) -> None:
+    """Raises BadModel unless the base in the folder can read this tokenizer's ids, tokens_max after so many before."""
+    if prefix + tokens_max > config.max_position_embeddings:
+        after = f" after a prefix of {prefix}" if prefix else ""
+        raise BadModel(
+            f"the head reads {tokens_max} tokens{after}, the base only {config.max_position_embeddings}",
+            path=str(folder),
+        )
+    if tokenizer.vocabulary > config.vocab_size:
+        raise BadModel(
+            f"the tokenizer has {tokenizer.vocabulary} ids, the base only {config.vocab_size} embeddings",
+            path=str(folder),
+        )
 
 
 def _ranges(release: Release, backbone: nn.Module) -> dict[str, Range]:
@@ -106,8 +110,8 @@ def _ranges(release: Release, backbone: nn.Module) -> dict[str, Range]:
     return ranges
 
 
-def load_base(folder: Path) -> Qwen2ForCausalLM:
-    """A Qwen2.5 or DeepSeek-R1-Distill-Qwen checkpoint in float32, every weight of its body found. Raises BadModel."""
+def load_base(folder: Path, dtype: torch.dtype = torch.float32) -> Qwen2ForCausalLM:
+    """A Qwen2.5 or DeepSeek-R1-Distill-Qwen checkpoint, every weight of its body found. Raises BadModel."""
     try:
         kind = json.loads((folder / "config.json").read_bytes())["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -122,7 +126,7 @@ def load_base(folder: Path) -> Qwen2ForCausalLM:
         model, found = Qwen2ForCausalLM.from_pretrained(
             folder,
             config=config,
-            dtype=torch.float32,
+            dtype=dtype,
             attn_implementation="sdpa",
             use_safetensors=True,
             local_files_only=True,
@@ -138,6 +142,18 @@ def load_base(folder: Path) -> Qwen2ForCausalLM:
     if missing:
         raise BadModel(f"the base lacks {len(missing)} weights, such as {missing[0]}", path=str(folder))
     return model
+
+
+def load_merged(release: Release) -> Qwen2ForCausalLM:
+    """The release's base in float32, its own adapter merged. Raises BadModel."""
+    return _merged(load_base(release.base), release)
+
+
+def _merged(base: Qwen2ForCausalLM, release: Release) -> Qwen2ForCausalLM:
+    if release.adapter is None:
+        return base
+    with _quiet():
+        return attach(base, release.adapter).merge_and_unload()
 
 
 def attach(model: nn.Module, folder: Path) -> PeftModel:

@@ -4,7 +4,6 @@ Scores what engine.py scores, to rounding. Knows numpy, the graph's inputs and o
 knows no tensor library. An event costs its own tokens; there are no batches, which pay only on larger machines.
 """
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +16,11 @@ import onnxruntime
 from fraudguard.domain import Score, ScoreRequest, Typology
 from fraudguard.engine.head_spec import as_numbers, load_spec
 from fraudguard.engine.kv_cache import PAGE, TimelineCache
-from fraudguard.engine.release import Release, open_release
+from fraudguard.engine.lexicon import FEATURE, Lexicon
+from fraudguard.engine.release import Release, open_release, verify
 from fraudguard.engine.tokenizer import LineTokenizer, open_tokenizer
 from fraudguard.errors import BadModel
 
-SUMS: Final = "SHA256SUMS"  # of every other file in the folder, as sha256sum writes and checks it
 # ids [new]; past and new [layer, token, key or value, kv_head, head_dim]; numbers [1, feature], NaN where missing;
 # risk [1]: calibrated P(fraud); typologies [1, typology]: logits, in head.json's order.
 INPUTS: Final = ("ids", "past", "numbers")
@@ -38,10 +37,11 @@ class OnnxEngine:
         """
         if release.graph is None:
             raise BadModel("this is no ONNX release", path=str(release.base), hint="make one: fraudguard export-onnx")
-        _check_sums(release.graph.parent)
+        verify(release.folder)
         self.name = f"{release.name}@{release.version}+onnx-{release.graph.stem}"
         self._spec, self._tokenizer = load_spec(release.head), open_tokenizer(release.base)
         self._names = [feature.name for feature in self._spec.features]
+        self._lexicon = Lexicon.load(release.head) if FEATURE in self._names else None
         self._typologies = tuple(Typology(value) for value in self._spec.typologies)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -76,11 +76,14 @@ class OnnxEngine:
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """One score a request, in order. Raises BadModel when the features are not those the head was made for."""
-        numbers = as_numbers(self._names, [request.features for request in requests])
         timelines = [
             (request.timeline.account_id, self._tokenizer.encode_timeline(request.timeline, self.tokens_max))
             for request in requests
         ]
+        rows = [request.features for request in requests]
+        if self._lexicon is not None:
+            rows = [{**row, FEATURE: self._lexicon.score(ids)} for row, (_, ids) in zip(rows, timelines, strict=True)]
+        numbers = as_numbers(self._names, rows)
         scores: dict[int, Score] = {}
         # In this order a timeline comes right before those of the batch that continue it.
         for index in sorted(range(len(timelines)), key=timelines.__getitem__):
@@ -122,25 +125,3 @@ class OnnxEngine:
             raise
         self._cache.put(room)
         return Score(float(risk[0]), self._typologies[int(typologies.argmax())], self.name)
-
-
-def sha256(path: Path) -> str:
-    """The hash of a file's content, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _check_sums(folder: Path) -> None:
-    """Raises BadModel unless every file that the folder's SUMS names is there, unchanged."""
-    try:
-        lines = (folder / SUMS).read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadModel(f"there is no readable {SUMS}", path=str(folder), hint="export the release again") from error
-    for line in lines:
-        expected, _, name = line.partition("  ")
-        try:
-            found = sha256(folder / name)
-        except OSError as error:
-            raise BadModel(f"there is no {name}", path=str(folder), hint="copy the folder again") from error
-        if found != expected:
-            raise BadModel(f"is not the file that {SUMS} names", path=str(folder / name), hint="copy the folder again")

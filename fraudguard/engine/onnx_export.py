@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +20,14 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from torch import Tensor, nn
 from torch.export import Dim
 
+from fraudguard.engine.calibration import Calibration, Isotonic, Platt
 from fraudguard.engine.head import FusionHead
+from fraudguard.engine.lexicon import FILE as LEXICON
 from fraudguard.engine.loader import load
-from fraudguard.engine.onnx_engine import INPUTS, OUTPUTS, SUMS, sha256
+from fraudguard.engine.onnx_engine import INPUTS, OUTPUTS
 from fraudguard.engine.precision import Precision
 from fraudguard.engine.qwen2 import Qwen2
-from fraudguard.engine.release import Release, open_release
+from fraudguard.engine.release import Release, open_release, seal
 from fraudguard.errors import BadModel
 
 # As _moved tells it. fp32: onnxruntime's sigmoid is right to some 1e-7, 1e-4 of the log-odds of a risk of 0.001.
@@ -34,20 +37,45 @@ RISK_MOVED_MAX: dict[Precision, float] = {"fp32": 1e-3, "int8": 0.1}
 class _Scorer(nn.Module):
     """A timeline's next tokens and its features in; risk [1], typology logits [1, typology], keys and values out."""
 
-    def __init__(self, backbone: Qwen2, head: FusionHead, positions: int) -> None:
+    def __init__(self, backbone: Qwen2, head: FusionHead, positions: int, calibration: Calibration) -> None:
         super().__init__()
-        self.backbone, self.head, self.calibration = backbone, head, head.calibration
+        self.backbone, self.head = backbone, head
+        self.calibrated = _sigmoid(calibration) if isinstance(calibration, Platt) else _Steps(calibration)
         # Qwen2.5's table is for 32,768.
         backbone.cosines, backbone.sines = backbone.cosines[:positions].clone(), backbone.sines[:positions].clone()
 
     def forward(self, ids: Tensor, past: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         hidden, new = self.backbone.extend(ids, past)
         logit, typologies = self.head(hidden, numbers)
-        return torch.sigmoid(self.calibration.slope * logit + self.calibration.offset), typologies, new
+        return self.calibrated(logit), typologies, new
 
     def past(self, tokens: int) -> Tensor:
         """Room for the keys and values of so many tokens."""
         return self.backbone.new_pool(tokens)
+
+
+def _sigmoid(platt: Platt) -> Callable[[Tensor], Tensor]:
+    return lambda logit: torch.sigmoid(platt.slope * logit + platt.offset)
+
+
+class _Steps(nn.Module):
+    """An isotonic calibration, logit [1] to risk [1]: the sum of how much of each step lies below the logit."""
+
+    low: Tensor
+    width: Tensor
+    rise: Tensor
+
+    def __init__(self, isotonic: Isotonic) -> None:
+        super().__init__()
+        logits, risks = torch.tensor(isotonic.logits), torch.tensor(isotonic.risks)
+        self.register_buffer("low", logits[:-1])
+        self.register_buffer("width", logits.diff())
+        self.register_buffer("rise", risks.diff())
+        self.least = isotonic.risks[0]
+
+    def forward(self, logit: Tensor) -> Tensor:
+        passed = ((logit[:, None] - self.low) / self.width).clamp(0.0, 1.0)
+        return self.least + (passed * self.rise).sum(dim=1)
 
 
 class _Product(nn.Module):
@@ -73,7 +101,9 @@ def export(source: Path | str, folder: Path, precision: Precision) -> float:
     loaded = load(release, "fp32")
     if precision == "int8":
         _to_products(loaded.backbone)
-    scorer = _Scorer(loaded.backbone, loaded.head, len(loaded.prefix) + loaded.head.spec.tokens_max).eval()
+    spec = loaded.head.spec
+    positions, calibration = len(loaded.prefix) + spec.tokens_max, spec.calibration_of(precision)
+    scorer = _Scorer(loaded.backbone, loaded.head, positions, calibration).eval()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
         made = Path(unfinished) / folder.name
@@ -123,6 +153,7 @@ def _moved(scorer: _Scorer, graph: Path) -> float:
     """The largest difference between the graph's risk and the module's, for random timelines read in two steps.
 
     Random tokens have risks near 0, where nothing moves; so it is told for a risk of 0.5: a quarter of the log-odds'.
+    Where steps make such risks equal, what shows a difference is the typologies' shares, from the same hidden layer.
     """
     session = onnxruntime.InferenceSession(os.fspath(graph), providers=["CPUExecutionProvider"])
     random = torch.Generator().manual_seed(0)
@@ -133,24 +164,29 @@ def _moved(scorer: _Scorer, graph: Path) -> float:
         numbers = torch.randn(1, len(spec.features), generator=random) * 10
         numbers[torch.rand(numbers.shape, generator=random) < 0.2] = torch.nan
         with torch.inference_mode():
-            wanted, _, _ = scorer(ids, scorer.past(0), numbers)
+            wanted, kinds, _ = scorer(ids, scorer.past(0), numbers)
         kept = scorer.past(0).numpy()
         for part in (ids[:first], ids[first:]):
             given = zip(INPUTS, (part.numpy(), kept, numbers.numpy()), strict=True)
-            risk, _, kept = session.run(OUTPUTS, dict(given))
+            risk, found, kept = session.run(OUTPUTS, dict(given))
         odds = torch.logit(torch.cat((wanted, torch.from_numpy(risk))), eps=1e-6)
-        largest = max(largest, float(odds.diff().abs()) / 4)
+        shares = torch.cat((kinds, torch.from_numpy(found))).softmax(dim=1)
+        largest = max(largest, float(odds.diff().abs()) / 4, float(shares.diff(dim=0).abs().max()))
     return largest
 
 
 def _complete(folder: Path, release: Release, graph: str) -> None:
-    """Everything beside the graph."""
+    """Everything beside the graph, but the measures: those are of another engine's risks."""
     shutil.copyfile(release.base / "tokenizer.json", folder / "tokenizer.json")
     shutil.copyfile(release.head / "head.json", folder / "head.json")
+    if (release.head / LEXICON).is_file():
+        shutil.copyfile(release.head / LEXICON, folder / LEXICON)
     manifest = {
         "format": 1, "name": release.name, "version": release.version, "description": "Made by fraudguard export-onnx.",
-        "base": ".", "head": ".", "graph": graph, "prefix": release.prefix,
+        "base": ".", "head": ".", "graph": graph, "prefix": release.prefix, "timeline": release.timeline,
     }  # fmt: skip
+    if release.licence is not None:
+        shutil.copyfile(release.licence, folder / release.licence.name)
+        manifest["licence"] = release.licence.name
     (folder / "release.json").write_text(json.dumps(manifest, indent=1) + "\n")
-    files = sorted(folder.iterdir())
-    (folder / SUMS).write_text("".join(f"{sha256(file)}  {file.name}\n" for file in files))
+    seal(folder)

@@ -1,9 +1,10 @@
-"""The precisions a model can be run in, and which of them a machine can. Knows no model and no layer."""
+"""The precisions a model can be run in, and which of them a machine can. Knows no model and no layer.
+
+Imports torch only to ask it: what reads a release without torch knows the names too.
+"""
 
 from dataclasses import dataclass
 from typing import Literal, Self
-
-import torch
 
 from fraudguard.errors import BadSettings
 
@@ -28,6 +29,8 @@ class Hardware:
     @classmethod
     def of(cls, device: Literal["cpu", "cuda"]) -> Self:
         """This machine's CPU, or its current GPU."""
+        import torch
+
         if device == "cuda":
             capability = torch.cuda.get_device_capability()
             return cls(device, bf16=capability >= (8, 0), fp8=capability >= (8, 9))

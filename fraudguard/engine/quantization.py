@@ -69,7 +69,7 @@ class Int8Linear(nn.Module):
         bias = None if linear.bias is None else linear.bias.detach().to(torch.float32)
         self.symmetric, self.step, self.middle = symmetric, None, 0.0
         if calibrated is not None:
-            self.step, self.middle = _levels(*calibrated, symmetric=symmetric)
+            self.step, self.middle = step_and_middle(*calibrated, symmetric=symmetric)
             scale = scale * self.step
         # What each level by which zero is off adds to every channel.
         sums = rounded.sum(dim=1, dtype=torch.int32) * scale
@@ -128,7 +128,7 @@ class Int8Linear(nn.Module):
         return scaled
 
 
-def _levels(low: float, high: float, *, symmetric: bool) -> tuple[float, float]:
+def step_and_middle(low: float, high: float, *, symmetric: bool) -> tuple[float, float]:
     """The step between two of the levels -128..127 and the level that means zero, a whole number."""
     if symmetric:
         return max(-low, high, TINY) / 127, 0.0

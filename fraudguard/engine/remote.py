@@ -77,7 +77,8 @@ class RemoteEngine:
         self._served |= {tenant: f"{served_name}/{tenant}" for tenant in release.tenants}
         self._tokenizer, self._head = open_tokenizer(release.base), load_head(release.head)
         self._prefix = self._tokenizer.encode_prefix(release.prefix)
-        self._heads = Heads(self.name, self._head, load_tenants(release.tenants, self._head))
+        tenants = load_tenants(release.tenants, self._head)
+        self._heads = Heads(self.name, self._head, tenants, self._tokenizer)
         self._client, self._timeout_s = client, timeout_s
         self._checked = False
 

@@ -49,6 +49,10 @@ class LineTokenizer:
         """How many ids there are, added tokens included; every id is smaller."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
+    def texts(self) -> list[str]:
+        """What each id stands for; a part of a character as U+FFFD."""
+        return self._tokenizer.decode_batch([[token] for token in range(self.vocabulary)], skip_special_tokens=False)
+
     def count(self, line: str) -> int:
         """How many tokens the line takes, its end included; at least 1."""
         return len(self.encode(line))

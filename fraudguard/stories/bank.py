@@ -21,16 +21,17 @@ from fraudguard.stories.voice import COMPUTED
 Split = Literal["train", "heldout"]
 LANGUAGES = ("zh", "en")
 _SPEAKERS = {"them": "counterparty", "me": "customer", "bank": "agent", "sys": "system"}
-_SAY = re.compile(r"(them|me|bank|sys)(@(chat|call|sms|email|service))?(\?)?")
+_SAY = re.compile(r"(them|me|bank|sys)(@(chat|call|sms|email|service))?(\+)?(\?)?")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """One turn of a speaker; a phrase holding ` // ` becomes several messages."""
+    """One turn of a speaker; a phrase holding ` // ` becomes several messages. several: says up to three."""
 
     sender: str
     channel: str | None
+    several: bool
     optional: bool
     phrases: tuple[Phrase, ...]
 
@@ -168,7 +169,7 @@ class _Reader:
         said = _SAY.fullmatch(key)
         if said is None:
             raise ValueError(f"unknown beat {key!r}")
-        return Say(_SPEAKERS[said[1]], said[3], said[4] is not None, self.phrases(value))
+        return Say(_SPEAKERS[said[1]], said[3], said[4] is not None, said[5] is not None, self.phrases(value))
 
     @staticmethod
     def _word(raw: str) -> Beat:

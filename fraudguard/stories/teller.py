@@ -6,7 +6,7 @@ Knows pace, turn order, interruptions and the values of slots. Does not know dat
 import contextlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from random import Random
 
@@ -16,7 +16,8 @@ from fraudguard.stories.people import Person, address
 
 # Median seconds before the next message of a channel.
 _PACE = {"chat": 35.0, "call": 7.0, "sms": 60.0, "email": 900.0, "service": 25.0}
-_DROPPED, _OPTIONAL, _ACK, _ASIDE, _CUT_SHORT = 0.04, 0.65, 0.25, 0.05, 0.1
+_DROPPED, _OPTIONAL, _ACK, _ASIDE, _CUT_SHORT, _IN_ONE_BREATH = 0.04, 0.65, 0.25, 0.05, 0.1, 0.4
+_SEVERAL = (5, 3, 2)  # weights of one, two and three variants
 _SUM = re.compile(r"(?:([a-z_]+)\*)?([\d.]+)-([\d.]+)( exact)?")
 
 
@@ -104,22 +105,33 @@ class Teller:
             return
         channel = beat.channel or self._plot.channel
         # Nobody says the same thing twice while there is another way to say it.
-        phrase = rng.choice([p for p in beat.phrases if id(p) not in self._said] or beat.phrases)
-        self._said.add(id(phrase))
-        text = phrase.say(rng, self.value)
+        fresh = [phrase for phrase in beat.phrases if id(phrase) not in self._said] or list(beat.phrases)
+        count = rng.choices((1, 2, 3), _SEVERAL)[0] if beat.several else 1
         if beat.sender in ("customer", "counterparty"):
             sloppiness = self._person.sloppiness if beat.sender == "customer" else self._their_sloppiness
         else:
             sloppiness = None
-        for piece in text.split(" // "):
-            if sloppiness is not None:
-                piece = voice.roughen(rng, self._plot.language, channel, piece, sloppiness)
-            self._put(_PACE[channel], channel=channel, sender=beat.sender, text=piece)
+        for phrase in rng.sample(fresh, min(count, len(fresh))):
+            self._said.add(id(phrase))
+            for part in phrase.say(rng, self.value).split(" // "):
+                for piece in [part] if sloppiness is None else voice.clauses(rng, channel, part, sloppiness):
+                    self._utter(channel, beat.sender, piece, sloppiness)
         if beat.sender != "customer" and channel != "email" and self._plot.kind != "everyday" and rng.random() < _ACK:
             self._play(self._bank.fragments[self._plot.language, "ack"])
         if self._asides and rng.random() < _ASIDE:
             self._asides = False  # once a story
             self._play(self._bank.fragments[self._plot.language, "aside"])
+
+    def _utter(self, channel: str, sender: str, text: str, sloppiness: float | None) -> None:
+        if sloppiness is not None:
+            text = voice.roughen(self._rng, self._plot.language, channel, text, sloppiness)
+        last = self._drafts[-1] if self._drafts else None
+        goes_on = last and last.sender == sender and last.channel == channel == "call" and last.fraud == self._fraud
+        if last and goes_on and not self._pause and self._rng.random() < _IN_ONE_BREATH:
+            joint = " " if self._plot.language == "en" or last.text[-1] in "。？！" else "，"
+            self._drafts[-1] = replace(last, text=last.text + joint + text)
+        else:
+            self._put(_PACE[channel], channel=channel, sender=sender, text=text)
 
     def value(self, name: str) -> str:
         """What a slot holds: the same for the whole story, but for amounts, which are worded anew."""

@@ -5,13 +5,38 @@ an unissued prefix, addresses under `.example`. Knows no plots and no accounts.
 """
 
 import math
+import re
 from collections.abc import Callable
 from random import Random
 
 # Rough units of the base currency of a language (zh: CNY, en: USD) for one unit of the account's currency.
 _CNY_FOR = {"CNY": 1.0, "USD": 7.0, "EUR": 8.0, "HKD": 0.9}
 _ZH_DIGITS = "零一二三四五六七八九"
-_HOMOPHONES = {"账": "帐", "在": "再", "的": "得", "做": "作", "吗": "嘛", "那": "哪", "已": "以", "登录": "登陆"}
+_HOMOPHONES = {
+    "账": "帐", "在": "再", "的": "得", "做": "作", "吗": "嘛", "那": "哪", "已": "以", "登录": "登陆",
+    "再": "在", "没": "每", "什么": "神马", "怎么": "咋么", "知道": "造", "这样": "酱紫", "需要": "须要", "他": "她",
+}  # fmt: skip
+# How people shorten or disguise words that filters look for; the harmless do it too.
+_DISGUISES = {
+    "微信": ("wx", "vx", "V", "威信", "微 信"), "支付宝": ("zfb", "支付寶", "某宝"), "银行卡": ("yhk", "银行ka", "卡"),
+    "验证码": ("yzm", "验证ma", "验正码"), "身份证": ("sfz", "身份zheng"), "转账": ("转帐", "zz", "转zhang"),
+    "贷款": ("dk", "d款", "袋款"), "公安局": ("gaj", "公 安 局"), "朋友": ("朋油", "py"), "群": ("裙", "q"),
+    "电话": ("dh", "電話"), "客服": ("kf", "客 服"), "公司": ("gs", "公si"),
+    "老师": ("ls", "老濕"), "加我": ("+我", "家我"),
+}  # fmt: skip
+# What speech recognition hears instead.
+_MISHEARD = {
+    "验证码": "验证吗", "账户": "帐户", "客服": "克服", "涉嫌": "射线", "理赔": "里赔", "转账": "专账",
+    "手续费": "手续废", "下载": "下在", "屏幕": "平幕", "额度": "恶度", "征信": "真信", "是不是": "四不四",
+    "的话": "得话", "保证金": "保正金",
+}  # fmt: skip
+_EN_MISHEARD = {
+    " you're ": " your ", " their ": " there ", " to ": " too ", "passcode": "pass code", "refund": "re fund",
+    " cheque": " check", " I'll ": " all ", " wire ": " why are ", "deposit": "the posit",
+}  # fmt: skip
+_EN_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_DIGITS = re.compile(r"\d{6,}(?![\d.,]*[元块美欧港])")
+_CLAUSE = re.compile(r"(?<=[，。？！])")
 _ZH_EMOJI = ("😂", "🙏", "👌", "😭", "[捂脸]", "[抱拳]", "哈哈", "~", "！！", "👍", "[呲牙]", "🌹")
 _EN_EMOJI = ("😂", "🙏", "👍", "😅", "lol", "!!", "❤️", "haha", "🙂", "x")
 _EN_SHORT = {
@@ -24,9 +49,21 @@ _EN_SHORT = {
     "I'm": "im",
     "can't": "cant",
     "right now": "rn",
+    "are": "r",
+    "and": "n",
+    "know": "kno",
+    "message": "msg",
+    "account": "acct",
+    "what's": "whats",
+    "going to": "gonna",
+    "want to": "wanna",
+    "for": "4",
+    "okay": "k",
 }
-_ZH_FILLERS = ("嗯，", "呃，", "那个，", "啊，", "哎，", "就是说，", "诶，")
-_EN_FILLERS = ("Uh, ", "Um, ", "Well, ", "So, ", "Right, ", "Okay so ", "Look, ")
+_ZH_FILLERS = (
+    "嗯，", "呃，", "那个，", "啊，", "哎，", "就是说，", "诶，", "这个，", "然后呢，", "是吧，", "对，", "喂，",
+)  # fmt: skip
+_EN_FILLERS = ("Uh, ", "Um, ", "Well, ", "So, ", "Right, ", "Okay so ", "Look, ", "Yeah, ", "I mean, ", "You know, ")
 
 
 def draw(rng: Random, low: float, high: float, exact: bool) -> float:
@@ -144,13 +181,36 @@ def roughen(rng: Random, language: str, channel: str, text: str, sloppiness: flo
     return _type_en(rng, text, sloppiness)
 
 
+def clauses(rng: Random, channel: str, text: str, sloppiness: float) -> list[str]:
+    """One message, or one for each Chinese clause: people press enter instead of typing commas."""
+    if channel not in ("chat", "sms") or "http" in text or text.startswith("【") or rng.random() > 0.3 * sloppiness:
+        return [text]
+    return [piece.rstrip("，") for piece in _CLAUSE.split(text) if piece.strip("，。 ")] or [text]
+
+
 def _speak(rng: Random, language: str, text: str) -> str:
-    fillers = _ZH_FILLERS if language == "zh" else _EN_FILLERS
+    """As a transcript has it: fillers, words said twice or misheard, numbers in words, no punctuation."""
+    chinese = language == "zh"
+    for heard in rng.sample(sorted((_MISHEARD if chinese else _EN_MISHEARD).items()), 4):
+        if rng.random() < 0.1:
+            text = text.replace(*heard, 1)
+    if rng.random() < 0.2:
+        text = _DIGITS.sub(lambda number: _read_out(rng, chinese, number[0]), text)
+    if chinese and rng.random() < 0.05:
+        text = text[:1] + text
     if rng.random() < 0.12:
-        text = rng.choice(fillers) + (text if language == "zh" else text[:1].lower() + text[1:])
+        text = rng.choice(_ZH_FILLERS) + text if chinese else rng.choice(_EN_FILLERS) + text[:1].lower() + text[1:]
     if rng.random() < 0.15:  # a transcript without punctuation
         text = text.replace("，", " " if rng.random() < 0.5 else "").rstrip("。.")
+        text = text if chinese else text.replace(",", "").lower()
     return text
+
+
+def _read_out(rng: Random, chinese: bool, digits: str) -> str:
+    if not chinese:
+        return " ".join(_EN_DIGITS[int(digit)] for digit in digits)
+    said = "".join(_ZH_DIGITS[int(digit)] for digit in digits)
+    return said.replace("一", "幺") if rng.random() < 0.5 else said
 
 
 def _type_zh(rng: Random, text: str, sloppiness: float) -> str:
@@ -160,6 +220,12 @@ def _type_zh(rng: Random, text: str, sloppiness: float) -> str:
     if rng.random() < 0.25 * sloppiness:
         right, wrong = rng.choice(list(_HOMOPHONES.items()))
         text = text.replace(right, wrong, 1)
+    if rng.random() < 0.35 * sloppiness:
+        for word in [word for word in _DISGUISES if word in text][:2]:
+            text = text.replace(word, rng.choice(_DISGUISES[word]), 1)
+    if rng.random() < 0.06 * sloppiness and 3 < len(text) < 20:  # one sign typed twice or lost
+        at = rng.randrange(len(text))
+        text = text[:at] + rng.choice(("", text[at] * 2)) + text[at + 1 :]
     if rng.random() < 0.22:
         text += rng.choice(_ZH_EMOJI)
     return text or "。"

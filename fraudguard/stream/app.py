@@ -15,7 +15,7 @@ from typing import Any
 import faust
 from prometheus_client import start_http_server
 
-from fraudguard.assembly import Parts, load_parts, open_engine, open_pipeline
+from fraudguard.assembly import Parts, load_parts, open_pipeline, registered_champion
 from fraudguard.clock import Clock, SystemClock
 from fraudguard.config import Settings
 from fraudguard.errors import FraudguardError, StoreUnavailable
@@ -28,6 +28,7 @@ from fraudguard.stream.watchdog import Progress, Watchdog
 log = logging.getLogger(__name__)
 
 PRUNE_BEATS = 3_600  # about an hour
+LOOK_S = 2.0  # between two looks at the registry while no batch comes
 
 
 def run_worker(settings: Settings, clock: Clock | None = None) -> None:
@@ -35,7 +36,7 @@ def run_worker(settings: Settings, clock: Clock | None = None) -> None:
 
     Raises BadInput (model, settings) before anything is consumed.
     """
-    parts = load_parts(settings)
+    parts = load_parts(settings, asyncio.run(registered_champion(settings)))
     ensure_topics(settings)
     if settings.metrics_port:
         start_http_server(settings.metrics_port, addr=settings.metrics_host)
@@ -66,6 +67,7 @@ def build_app(settings: Settings, parts: Parts, clock: Clock) -> ScreeningApp:
     topic = app.topic(*INPUTS, value_type=bytes, key_type=bytes, value_serializer="raw", key_serializer="raw")
     app.agent(topic, name="screening")(agents.screening)
     app.task(agents.beat)
+    app.task(agents.look)
     app.on_partitions_revoked.connect(agents.revoked, weak=False)
     return app
 
@@ -110,38 +112,30 @@ class _Agents:
                 for event in events:
                     event.ack()
 
-    async def reload(self) -> None:
-        """Load the configured release again and score with it from the next pass on; a bad one changes nothing."""
-        scorer = self._parts.scorer
-        if scorer is None:
-            return
-        try:
-            engine = await asyncio.to_thread(open_engine, self._settings)
-        except FraudguardError as error:
-            log.error("still scoring with %s: %s", scorer.name, error)
-            return
-        if engine.tokenizer.id != self._parts.counter.id:
-            log.error("still scoring with %s: %s has another tokenizer: restart the workers", scorer.name, engine.name)
-            return
-        scorer.batcher.swap(engine)
-        log.warning("scoring with %s", engine.name)
-
     async def beat(self) -> None:
         """Show the watchdog once a second that the event loop runs; SIGHUP reloads the model."""
         self._watchdog.start()
-        loop, reloads = asyncio.get_running_loop(), set[asyncio.Task[None]]()
-
-        def on_hangup() -> None:
-            reloads.add(task := loop.create_task(self.reload()))  # the loop alone would let it be collected
-            task.add_done_callback(reloads.discard)
-
-        loop.add_signal_handler(signal.SIGHUP, on_hangup)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._on_hangup)
         while not self._app.should_stop:
             self._beats += 1
             if self._beats % PRUNE_BEATS == 0:
                 await self._prune()
             await self._app.sleep(1.0)
         self._watchdog.stop()
+
+    def _on_hangup(self) -> None:
+        if self._pipeline:
+            self._pipeline.reload_model()
+
+    async def look(self) -> None:
+        """See what the registry names, so that a new model is loaded before an event asks for it."""
+        while not self._app.should_stop:
+            await self._app.sleep(LOOK_S)
+            if self._pipeline:
+                try:
+                    await self._pipeline.look_for_models()
+                except FraudguardError as error:
+                    log.warning("cannot look for models now: %s", error)
 
     async def _prune(self) -> None:
         if self._pipeline:

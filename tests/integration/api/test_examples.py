@@ -36,6 +36,7 @@ ORDER = [
     "GET /v1/lists/{name}/entries",
     "GET /v1/list-entries/{value}",
     "DELETE /v1/lists/{name}/entries/{value}",
+    "GET /v1/models",
     "GET /health/live",
     "GET /health/ready",
     "GET /metrics",

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import json
 import shutil
 import signal
 from datetime import UTC, datetime, timedelta
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from packs import rule
+from sealed import sealed
 from support import Worker, fresh_topics, produce, read_decisions, reading, send_raw, settings_for, wait_until
 
 from fraudguard.config import Settings
@@ -18,7 +18,6 @@ from fraudguard.decisions.repository import connect
 from fraudguard.decisions.watchlists import ListEntry
 from fraudguard.domain import DecisionRecord, Label, Message, Outcome, Transaction
 from fraudguard.embedded.kafka import EmbeddedKafka
-from fraudguard.engine.release import STARTER
 from fraudguard.events.dead_letter import DeadLetter
 from fraudguard.events.schema import encode
 from fraudguard.events.topics import DEAD_LETTERS, TRANSACTIONS
@@ -219,9 +218,7 @@ def test_a_new_model_is_taken_over_without_a_restart(settings: Settings, tmp_pat
     """SIGHUP after the link points elsewhere: later decisions name the new release; a broken one changes nothing."""
     link = tmp_path / "current"
     for version in ("1.0.0", "2.0.0", "broken"):
-        shutil.copytree(STARTER, tmp_path / version)
-        manifest = tmp_path / version / "release.json"
-        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"version": version}))
+        sealed(tmp_path / version, version)
     (tmp_path / "broken" / "head" / "head.safetensors").unlink()
 
     def pointing_at(version: str) -> None:
@@ -246,7 +243,8 @@ def test_a_new_model_is_taken_over_without_a_restart(settings: Settings, tmp_pat
         assert model_now(worker).startswith("starter@1.0.0+")
         pointing_at("2.0.0")
         worker.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: "scoring with starter@2.0.0" in log.read_text(), "the new release is loaded")
+        loaded = "loaded as champion from the next batch on: starter@2.0.0"
+        wait_until(lambda: loaded in log.read_text(), "the new release is loaded")
         assert model_now(worker).startswith("starter@2.0.0+")
         assert worker.stop() == 0
 

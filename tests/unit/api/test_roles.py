@@ -36,6 +36,7 @@ SERVED = {
     ("PUT", "/v1/lists/{name}/entries/{value:path}"): {Role.ANALYST, Role.RISK_MANAGER},
     ("DELETE", "/v1/lists/{name}/entries/{value:path}"): {Role.ANALYST, Role.RISK_MANAGER},
     ("GET", "/v1/list-entries/{value:path}"): ALL,
+    ("GET", "/v1/models"): {Role.RISK_MANAGER},
 }
 
 

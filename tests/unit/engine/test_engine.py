@@ -207,10 +207,11 @@ def from_scratch(loaded: Loaded, batch: Sequence[ScoreRequest]) -> list[float]:
     """Each timeline and what comes before it, read alone, at once, into a pool of its own."""
     risks = []
     for one in batch:
-        ids = (*loaded.prefix, *loaded.tokenizer.encode_timeline(one.timeline, loaded.head.spec.tokens_max))
+        own = loaded.tokenizer.encode_timeline(one.timeline, loaded.head.spec.tokens_max)
+        ids = (*loaded.prefix, *own)
         span = Span(0, np.arange(len(ids)), [len(ids) - 1])
         hidden = loaded.backbone(torch.tensor(ids), [span], loaded.backbone.new_pool(len(ids)))
-        risks.append(loaded.head.scores(hidden.float(), [one.features], "scratch")[0].risk)
+        risks.append(loaded.head.scores(hidden.float(), [one.features], [own], "scratch")[0].risk)
     return risks
 
 

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fraudguard.engine.calibration import Platt
 from fraudguard.engine.head import FusionHead, load_head
-from fraudguard.engine.head_spec import Calibration, HeadSpec, NumericInput
+from fraudguard.engine.head_spec import HeadSpec, NumericInput
 from fraudguard.errors import BadModel
 
 EDGES = {"a": [0.0, 1.0, 10.0], "b": [-5.0, 5.0], "c": [0.0, 1.0]}
@@ -24,7 +25,7 @@ def make(hidden_size: int = 8) -> FusionHead:
         HeadSpec(
             format=1, hidden_size=hidden_size, width=4, tokens_max=64,
             features=[NumericInput(name=name, edges=edges) for name, edges in EDGES.items()],
-            typologies=["scam", "other"], calibration=Calibration(kind="platt", slope=2.0, offset=0.25),
+            typologies=["scam", "other"], calibration=Platt(slope=2.0, offset=0.25),
         )
     ).eval()  # fmt: skip
 
@@ -62,7 +63,10 @@ def test_a_saved_head_is_the_same(tmp_path: Path) -> None:
         (lambda spec: spec["features"][0].update(edges=[0.0, 0.0]), "the edges of a do not ascend"),
         (lambda spec: spec["features"].append(spec["features"][0]), "a feature is named twice"),
         (lambda spec: spec.update(typologies=["phishing"]), "unknown typologies.*phishing"),
-        (lambda spec: spec["calibration"].update(slope=-1.0), "calibration.slope: Input should be greater than 0"),
+        (
+            lambda spec: spec["calibration"].update(slope=-1.0),
+            "calibration.platt.slope: Input should be greater than 0",
+        ),
         (lambda spec: spec.update(width=5), "does not fit head.json"),
         (lambda spec: spec.pop("tokens_max"), "tokens_max: Field required"),
     ],

@@ -16,8 +16,9 @@ from releases import PREFIX
 
 from fraudguard.domain import ScoreRequest
 from fraudguard.engine.engine import Engine
-from fraudguard.engine.onnx_engine import OnnxEngine, sha256
+from fraudguard.engine.onnx_engine import OnnxEngine
 from fraudguard.engine.precision import Precision
+from fraudguard.engine.release import seal
 from fraudguard.errors import BadModel
 from fraudguard.features.registry import MODEL_FEATURES
 
@@ -204,7 +205,7 @@ def test_a_graph_that_onnxruntime_cannot_read_is_refused(ready_onnx: Ready, tmp_
     """Also when its hash is right."""
     folder = shutil.copytree(ready_onnx("starter"), tmp_path / "copy")
     (folder / "fp32.onnx").write_bytes(b"no graph")
-    (folder / "SHA256SUMS").write_text(f"{sha256(folder / 'fp32.onnx')}  fp32.onnx\n")
+    seal(folder)
     with pytest.raises(BadModel, match=r"fp32\.onnx: cannot be loaded"):
         OnnxEngine.load(folder)
 

@@ -10,8 +10,9 @@ import pytest
 from releases import TENANTS, TEXTS, request_of
 
 from fraudguard.engine.engine import Engine
-from fraudguard.engine.onnx_engine import OnnxEngine, sha256
+from fraudguard.engine.onnx_engine import OnnxEngine
 from fraudguard.engine.onnx_export import export
+from fraudguard.engine.release import sha256
 from fraudguard.errors import BadModel
 
 

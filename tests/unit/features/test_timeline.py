@@ -1,5 +1,6 @@
 """Lines as the model reads them: what they say, what cannot be forged, what is cut."""
 
+import hashlib
 import re
 import unicodedata
 from datetime import timedelta
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from views import NOTHING_SHARED
 
-from fraudguard.domain import Line, Timeline
+from fraudguard.domain import TIMELINE_VERSION, Line, Timeline
 from fraudguard.features.timeline import MEMO_CHARS_MAX, TEXT_CHARS_MAX, Tail, chat, clean, render
 
 NEW = {"is_new_counterparty": True, "is_new_device": True, "is_new_country": True}
@@ -79,6 +80,15 @@ def test_payment_lines(payment, fields, facts, line):
 def test_message_lines(message, fields, line):
     """A message as speaker and text, with its channel where that is not the chat."""
     assert render(message(**fields), UNKNOWN, TEXT_CHARS_MAX) == line
+
+
+def test_the_version_is_raised_with_every_change_of_the_lines(payment, message):
+    """Models are trained on these very lines: another text is another version, which releases of the old one refuse."""
+    lines = [render(payment(memo="货款"), facts, MEMO_CHARS_MAX) for facts in (NEW, KNOWN, UNKNOWN)]
+    lines += [render(payment(direction="credit", kind="card", channel="card_not_present"), NEW, MEMO_CHARS_MAX)]
+    senders = [(sender, channel) for sender in ("customer", "agent") for channel in ("chat", "call")]
+    lines += [render(message(text="a\nb [c] " + "d" * 500, sender=s, channel=c), UNKNOWN, 80) for s, c in senders]
+    assert (TIMELINE_VERSION, hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]) == (1, "3e0262e766b7c35d")
 
 
 @settings(max_examples=300, deadline=None)

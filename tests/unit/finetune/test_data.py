@@ -5,30 +5,27 @@ from pathlib import Path
 from finetune import data
 from fraudguard.domain import Message, Typology
 
+SOURCES = ("teleantifraud", "bothbosu", "kdconv_zh", "multidogo_en")
+
 
 def test_parts_do_not_overlap(data_folder: Path) -> None:
     """Every dialogue of every set is in exactly one part; BothBosu's own test split is never trained on."""
-    groups = {
-        part: [(one.source, one.group) for one in data.dialogues(data_folder, part)]
-        for part in ("train", "dev", "test")
-    }
-    everything = [group for part in groups.values() for group in part]
-    assert len(everything) == len(set(everything))
-    assert {source for source, _ in groups["train"]} == {"teleantifraud", "bothbosu", "kdconv_zh", "multidogo_en"}
-    numbers = {int(group.split("-")[1]) for source, group in groups["test"] if source == "bothbosu"}
+    for source in SOURCES:
+        found = data.dialogues(data_folder, source)
+        assert len({one.group for one in found}) == len(found) == 60
+        assert {one.part for one in found} == {"train", "dev", "test"}
+    numbers = {int(one.group.split("-")[1]) for one in data.dialogues(data_folder, "bothbosu") if one.part == "test"}
     assert numbers == set(range(2, 60, 3))
 
 
 def test_the_gpl_set_is_no_training_material(data_folder: Path) -> None:
-    """zh_antifraud_sft is not among the dialogues, the sentences or the texts."""
-    sources = {one.source for part in ("train", "dev", "test") for one in data.dialogues(data_folder, part)}
-    assert "antifraud_sft" not in sources
+    """zh_antifraud_sft is not among the texts."""
     assert not any("会议" in text for text in data.texts(data_folder))
 
 
 def test_turns_are_read_with_their_speakers(data_folder: Path) -> None:
     """Both notations: the caller is the counterparty, and a colon inside a turn stays."""
-    spoken = {one.source: one for one in data.dialogues(data_folder, "train")}
+    spoken = {source: data.dialogues(data_folder, source)[0] for source in SOURCES}
     assert [sender for sender, _ in spoken["teleantifraud"].turns] == ["counterparty", "customer"] * 2 + [
         "counterparty"
     ]
@@ -49,9 +46,9 @@ def test_windows_for_measuring(data_folder: Path) -> None:
 def test_a_scam_is_learned_slowly_from_its_first_turns() -> None:
     """The truth of a scam's turns rises to 1; a harmless dialogue's and ordinary life's are 0."""
     turns = tuple(("counterparty", f"turn {n}") for n in range(6))
-    scam = data.Dialogue("teleantifraud", "g", "en", "call", turns, fraud=True)
-    harmless = data.Dialogue("kdconv_zh", "g", "zh", "chat", turns, fraud=False)
-    for life, fraud in zip(data.dialogue_lives([scam, harmless], 0), (True, False), strict=True):
+    scam = data.Dialogue("teleantifraud", "g", "train", "en", "call", turns, fraud=True)
+    harmless = data.Dialogue("kdconv_zh", "g", "train", "zh", "chat", turns, fraud=False)
+    for life, fraud in zip(data.dialogue_lives([scam, harmless], "train", 0), (True, False), strict=True):
         own = [told for told in life.events if told.story]
         assert [told.truth for told in own] == ([*data.RAMP, 1.0, 1.0] if fraud else [0.0] * 6)
         assert {told.typology for told in own} == {Typology.SCAM if fraud else None}
@@ -65,7 +62,8 @@ def test_a_scam_is_learned_slowly_from_its_first_turns() -> None:
 def test_texts_are_masked_as_in_the_service() -> None:
     """What screening masks, training never sees."""
     turns = (("customer", "my card is 4111 1111 1111 1111, call 13812345678"),)
-    (life,) = data.dialogue_lives([data.Dialogue("x", "g", "en", "chat", turns, fraud=False)], 0, ordinary_events_max=0)
+    dialogue = data.Dialogue("x", "g", "test", "en", "chat", turns, fraud=False)
+    (life,) = data.dialogue_lives([dialogue], "test", 0, ordinary_events_max=0)
     (told,) = life.events
     assert isinstance(told.event, Message)
     assert "4111" not in told.event.text

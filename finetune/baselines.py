@@ -1,0 +1,218 @@
+"""What a release must beat, on the same rows: TF-IDF, gradient boosting, the bare language model, the rule pack.
+
+Knows rows and how to learn from them; knows no measure. None of them is shipped.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from finetune.rows import Rows
+from fraudguard.domain import Outcome, Scalar
+from fraudguard.engine.loader import load_base
+from fraudguard.engine.release import Release
+from fraudguard.engine.tokenizer import open_tokenizer
+from fraudguard.evaluation import Floats, average_precision
+from fraudguard.features.event import event_features
+from fraudguard.features.facts import facts_of
+from fraudguard.features.money import load_rates
+from fraudguard.features.registry import features_in
+from fraudguard.features.timeline import chat
+from fraudguard.rules.expression import Field, walk
+from fraudguard.rules.registry import RuleSet, load_rules
+
+log = logging.getLogger(__name__)
+Model = Callable[[Rows], Floats]  # a score a row, higher is more suspicious
+
+TF_IDF = "TF-IDF + logistic regression"
+BOOSTING = "gradient boosting, numbers alone"
+ZERO_SHOT = "zero-shot: the base, asked"
+RULES = "keyword rules"
+
+BASE_CURRENCY = "CNY"
+READS_TEXT = {"text", "chat", "memo"}
+HITS_MAX = 100  # more on one event than any pack has
+
+
+class TfIdfRun(BaseModel):
+    """ngrams: lengths of character n-grams. penalties: sklearn's C, of which dev chooses one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    ngrams: tuple[int, int]
+    features_max: int
+    penalties: tuple[float, ...]
+
+
+class BoostingRun(BaseModel):
+    """Of sklearn's HistGradientBoostingClassifier."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    rounds: int
+    rate: float
+
+
+class ZeroShotRun(BaseModel):
+    """question: follows the timeline on a line of its own. fraud, harmless: the two answers to it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    question: str
+    fraud: str
+    harmless: str
+    batch: int
+
+
+def drawn(rows: Rows, rows_max: int, seed: int) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Rows to learn from, and their weights: at most rows_max with a truth of 0 or 1, at least half of them fraud.
+
+    Weights make up for what was left out of each kind, so that a learner's P(fraud) is that of all the rows.
+    """
+    rng = np.random.default_rng(seed)
+    frauds, others = np.flatnonzero(rows.fraud), np.flatnonzero(rows.truth == 0.0)
+    room = max(rows_max - min(len(frauds), rows_max // 2), 0)
+    kept, weights = [], []
+    for part, most in ((frauds, max(rows_max - len(others), rows_max // 2)), (others, room)):
+        chosen = np.sort(rng.choice(part, min(len(part), most), replace=False))
+        kept.append(chosen)
+        weights.append(rows.weight[chosen] * (len(part) / max(len(chosen), 1)))
+    return np.concatenate(kept), np.concatenate(weights)
+
+
+def tf_idf(train: Rows, dev: Rows, run: TfIdfRun, rows_max: int, seed: int) -> Model:
+    """Logistic regression on character n-grams of the timeline up to the event: alike for Chinese and English."""
+    chosen, weights = drawn(train, rows_max, seed)
+    vectorizer = TfidfVectorizer(
+        analyzer="char", ngram_range=run.ngrams, max_features=run.features_max, min_df=2, sublinear_tf=True,
+        dtype=np.float32,
+    )  # fmt: skip
+    table = vectorizer.fit_transform([train.texts[row] for row in chosen])
+    judged = dev.measured.nonzero()[0]
+    judged = judged[:: max(len(judged) // rows_max, 1)]
+    trial = vectorizer.transform([dev.texts[row] for row in judged])
+    best: tuple[float, LogisticRegression] | None = None
+    for penalty in run.penalties:
+        learner = LogisticRegression(C=penalty, max_iter=300)
+        learner.fit(table, train.fraud[chosen], weights)
+        found = average_precision(dev.fraud[judged], learner.predict_proba(trial)[:, 1])
+        log.info("TF-IDF, C %g: average precision on dev %.3f", penalty, found)
+        if best is None or found > best[0]:
+            best = found, learner
+    assert best is not None  # noqa: S101  the settings name a penalty
+    learner = best[1]
+    return lambda rows: _floats(learner.predict_proba(vectorizer.transform(rows.texts))[:, 1])
+
+
+def boosting(train: Rows, run: BoostingRun, rows_max: int, seed: int) -> Model:
+    """Gradient boosting on the numeric features alone."""
+    chosen, weights = drawn(train, rows_max, seed)
+    known = ~np.isnan(train.numbers[chosen]).all(axis=0)  # sklearn cannot bin what is always missing
+    learner = HistGradientBoostingClassifier(
+        max_iter=run.rounds, learning_rate=run.rate, early_stopping=True, random_state=seed
+    )
+    learner.fit(train.numbers[chosen][:, known], train.fraud[chosen], weights)
+    return lambda rows: _floats(learner.predict_proba(rows.numbers[:, known])[:, 1])
+
+
+def _floats(values: npt.ArrayLike) -> Floats:
+    return np.asarray(values, dtype=np.float64)
+
+
+# ------------------------------------------------------------ the bare language model
+
+
+def zero_shot(release: Release, tokens_max: int, run: ZeroShotRun) -> Model:
+    """The release's base without adapter or head, asked in words: P(fraud) / (P(fraud) + P(harmless)) of the answers.
+
+    A base that never saw an instruction, such as the starter's, only says which answer looks more like its texts.
+    """
+    tokenizer = open_tokenizer(release.base)
+    model = load_base(release.base)
+    model.eval()
+    prefix = tokenizer.encode_prefix(release.prefix)
+    answers = [tokenizer.encode(run.question + answer)[:-1] for answer in (run.fraud, run.harmless)]
+    room = min(tokens_max, model.config.max_position_embeddings - len(prefix) - max(map(len, answers)))
+    asked = len(_common(*answers))
+
+    def likelihood(ids: Sequence[tuple[int, ...]], answer: tuple[int, ...]) -> Floats:
+        """Log-probability of the answer after each timeline, the question's tokens not counted."""
+        whole = [(*prefix, *one, *answer) for one in ids]
+        width = max(map(len, whole))
+        tokens = torch.tensor([[*one, *(0,) * (width - len(one))] for one in whole])
+        mask = torch.tensor([[1] * len(one) + [0] * (width - len(one)) for one in whole])
+        # Only the answer's own places meet the vocabulary, which may be 150,000 wide.
+        places = torch.tensor([range(len(one) - len(answer) + asked, len(one)) for one in whole])
+        with torch.inference_mode():
+            hidden = model.model(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
+            before = hidden.gather(1, (places - 1)[..., None].expand(-1, -1, hidden.shape[-1]))
+            said = model.lm_head(before).float().log_softmax(-1)
+        found = said.gather(2, tokens.gather(1, places)[..., None]).sum((1, 2))
+        return np.asarray(found, dtype=np.float64)
+
+    def model_of(rows: Rows) -> Floats:
+        ids = [tokenizer.encode_timeline(request.timeline, room) for _, _, request in rows.asked]
+        order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+        scores = np.zeros(len(ids))
+        for start in range(0, len(order), run.batch):
+            part = order[start : start + run.batch]
+            fraud, harmless = (likelihood([ids[row] for row in part], answer) for answer in answers)
+            scores[part] = 1.0 / (1.0 + np.exp(np.clip(harmless - fraud, -50.0, 50.0)))
+        return scores
+
+    return model_of
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> list[int]:
+    """The tokens with which both begin."""
+    found = []
+    for left, right in zip(one, other, strict=False):
+        if left != right:
+            break
+        found.append(left)
+    return found
+
+
+# ------------------------------------------------------------ keyword rules
+
+
+def keyword_rules(folder: Path) -> Model:
+    """The pack's active rules that read text, through the rules' own evaluator, without the model's risk.
+
+    A score is the strongest outcome of the rules that hit, finer by how many did. Windows and lists that the pack
+    declares are no part of a dataset: they are missing, and a rule that needs one does not hold. Raises BadRule.
+    """
+    rules = text_rules(load_rules(folder, features_in(BASE_CURRENCY)))
+    rates = load_rates(BASE_CURRENCY)
+    zone = ZoneInfo("Asia/Shanghai")
+
+    def score(inputs: Mapping[str, Scalar]) -> float:
+        hits = rules.evaluate(inputs)
+        worst = max((hit.outcome.severity for hit in hits), default=0)
+        return (worst + len(hits) / HITS_MAX) / (Outcome.BLOCK.severity + 1)
+
+    def model_of(rows: Rows) -> Floats:
+        found = np.zeros(len(rows))
+        for row, (_, labelled, request) in enumerate(rows.asked):
+            said = event_features(labelled.event, facts_of(labelled.event, rates), zone, late=False)
+            found[row] = score({**said, **labelled.features, "chat": chat(request.timeline), "degraded": True})
+        return found
+
+    return model_of
+
+
+def text_rules(rules: RuleSet) -> RuleSet:
+    """Those of the active rules that read what people wrote and not what the model says."""
+    model = {feature.name for feature in features_in(BASE_CURRENCY) if feature.group == "score"}
+    other = []
+    for rule in rules.active:
+        read = {node.name for node in walk(rule.condition) if isinstance(node, Field)}
+        if not read & READS_TEXT or read & model:
+            other.append(rule.id)
+    return rules.without(other)
