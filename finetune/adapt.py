@@ -192,7 +192,7 @@ def train(
     )  # fmt: skip
     state = State(parameters, optimizer)
     if folder:
-        folder.resume(state, _key(model, parameters, [*data, *dev], (run, head_run, seed, bfloat16)))
+        folder.resume(state, _key(model, parameters, [*data, *dev], (run, head_run, seed, bfloat16, repr(lesson))))
     if run.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     objective = Objective.of(data, len(TYPOLOGIES), run.balance, run.label_smoothing, run.typology_share)
