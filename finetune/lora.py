@@ -124,9 +124,8 @@ def fine_tune(recipe: LoraRecipe, folder: Path, base: str, out: Path, run: RunFo
 
 def calibrate_on(served: PeftModel, head: FusionHead, dev: Sequence[Sample]) -> None:
     """Give the head the sigmoid that fits the readings of dev whose truth is certain."""
-    truth, weight = (np.concatenate([getattr(sample, name).numpy() for sample in dev]) for name in ("truth", "weight"))
-    certain = np.isin(truth, (0.0, 1.0)) & (weight > 0)
-    adapt.calibrate(head, adapt.read(served, head, dev)[certain], truth[certain] == 1.0)
+    kept, truth = adapt.certain(dev), np.concatenate([sample.truth.numpy() for sample in dev])
+    adapt.calibrate(head, adapt.read(served, head, dev)[kept], truth[kept] == 1.0)
 
 
 def copy_base(checkpoint: Path, to: Path) -> None:
