@@ -104,9 +104,7 @@ def test_the_same_again(folder: Path, report: Path, tmp_path: Path) -> None:
     assert (tmp_path / "report.md").read_text() == (report / "report.md").read_text()
 
 
-def test_there_is_no_fraud_in_the_test_part(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_there_is_no_fraud_in_the_test_part(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing can be measured: the file, what is missing and what to do."""
     timelines = dataset.read(folder / "dataset", "test")
     safe = [one for one in timelines if not any(event.truth > 0 for event in one.events)]
