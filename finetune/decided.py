@@ -107,8 +107,8 @@ def truth_of(one: LabelledDecision, run: DecisionsRun, ordinary_weight: float, u
         fraud = newest.verdict == "fraud"
         typology = newest.typology or (case.typology if case else None)
         talk = one.event.conversation_id if isinstance(one.event, Message) else one.event.event_id
-        story = case.case_id if case else f"{one.account_id}/{talk}"
-        return Truth(float(fraud), 1.0, newest.source, typology if fraud else None, story, newest.event_time)
+        of = case.case_id if case else f"{one.account_id}/{talk}"
+        return Truth(float(fraud), 1.0, newest.source, typology if fraud else None, of, newest.event_time)
     if case is not None:
         match case.disposition:
             case Disposition.CONFIRMED_FRAUD:
