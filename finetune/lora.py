@@ -25,7 +25,7 @@ from finetune.command import command
 from finetune.dataset import Passage
 from finetune.four_bit import in_four_bits
 from finetune.lexicon import give_lexicon
-from finetune.publish import staged, write_manifest, write_papers
+from finetune.publish import staged, write_manifest
 from finetune.recipe import LoraRecipe, Machine, read_settings
 from finetune.run_folder import RunFolder
 from fraudguard.engine.head import FusionHead
@@ -117,16 +117,15 @@ def fine_tune(recipe: LoraRecipe, folder: Path, base: str, out: Path, run: RunFo
             copy_base(checkpoint, staging / "base")
         write_manifest(
             staging, name=recipe.name, version=recipe.version, description=f"Made by finetune/lora.py from {name}.",
-            prefix=recipe.adapter.prefix, base=reference, papers=write_papers(staging, folder, name),
+            prefix=recipe.adapter.prefix, base=reference,
         )  # fmt: skip
     run.finish()
 
 
 def calibrate_on(served: PeftModel, head: FusionHead, dev: Sequence[Sample]) -> None:
     """Give the head the sigmoid that fits the readings of dev whose truth is certain."""
-    truth, weight = (np.concatenate([getattr(sample, name).numpy() for sample in dev]) for name in ("truth", "weight"))
-    certain = np.isin(truth, (0.0, 1.0)) & (weight > 0)
-    adapt.calibrate(head, adapt.read(served, head, dev)[certain], truth[certain] == 1.0)
+    kept, truth = adapt.certain(dev), np.concatenate([sample.truth.numpy() for sample in dev])
+    adapt.calibrate(head, adapt.read(served, head, dev)[kept], truth[kept] == 1.0)
 
 
 def copy_base(checkpoint: Path, to: Path) -> None:

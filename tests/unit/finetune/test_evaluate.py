@@ -133,5 +133,5 @@ def test_settings_that_cannot_be_read(tmp_path: Path) -> None:
     settings = yaml.safe_load(SETTINGS.read_text())
     for wrong in ({"speed": 1}, {"false_alarms": 1}):
         (tmp_path / "evaluate.yaml").write_text(json.dumps(settings | wrong))
-        with pytest.raises(BadInput, match="evaluate.yaml: cannot be read"):
+        with pytest.raises(BadInput, match=r"evaluate\.yaml: cannot be read"):
             read_settings(tmp_path / "evaluate.yaml")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -87,23 +86,10 @@ def test_what_was_trained_is_served(tune: Callable[..., Path], data: Path, kind:
     risks = [score.risk for score in engine.score(asked)]
     assert np.ptp(risks) > 0.1
     assert risks == pytest.approx(trained.tolist(), abs=1e-5)
+    assert release.timeline == TIMELINE_VERSION
+    assert seal(folder) == verify(folder)
     kept = sorted(file.name for file in folder.with_name("release.run").iterdir())
     assert kept == ["losses.jsonl", "losses.png"]
-
-
-def test_a_release_says_where_it_is_from(tune: Callable[..., Path], data: Path, tmp_path: Path) -> None:
-    """The data set's card goes with it, its licences too, and the version of the timelines; it can be sealed."""
-    shutil.copytree(data, tmp_path / "data")
-    licences = {"calls": {"title": "Calls", "licence": "MIT", "attribution": "Jane Doe"}}
-    (tmp_path / "data" / "card.json").write_text(json.dumps({"licences": licences, "measuring_only": True}))
-    (tmp_path / "data" / "card.md").write_text("# Data card\n")
-    folder = tune(of=tmp_path / "data")
-    assert json.loads((folder / "data.json").read_text())["licences"] == licences
-    said = (folder / "LICENCE.md").read_text()
-    assert "| Calls | MIT | Jane Doe |" in said
-    assert "For measuring only" in said
-    assert open_release(folder).timeline == TIMELINE_VERSION
-    assert seal(folder) == verify(folder)
 
 
 @pytest.mark.parametrize("shape", ["r1_distill", "starter"])
