@@ -24,7 +24,7 @@ from fraudguard.errors import BadInput
 GOLDEN = Path(__file__).parent / "golden" / "report.md"
 SETTINGS = Path(evaluate.__file__).parent / "evaluate.yaml"
 SMALL = {
-    "capacity": 3, "false_alarms": 0.1, "attack_events_max": 60, "zero_shot_events_max": 100, "train_rows_max": 150,
+    "capacity": 3, "false_alarms": 0.1, "attack_events_max": 60, "zero_shot_events_max": 100, "train_events_max": 150,
     "tf_idf": {"ngrams": [1, 3], "features_max": 2000, "penalties": [1, 10]}, "boosting": {"rounds": 20, "rate": 0.1},
     "bootstrap_rounds": 50,
 }  # fmt: skip
