@@ -45,8 +45,8 @@ BATCH = 64
 def script(lives: int) -> tuple[list[Screenable | Label], set[str]]:
     """Everything that is sent, in order, and the ids of the events that belong to a fraud."""
     casts = [
-        generate(31, 2 * lives // 3, START, 7 * WEEKS, lives // 12, "train"),
-        _at_once(generate(32, lives // 3, START, 7 * WEEKS, lives // 8, "train"), START + timedelta(weeks=WAVE)),
+        generate(31, 2 * lives // 3, START, 7 * WEEKS, lives // 12, "heldout"),
+        _at_once(generate(32, lives // 3, START, 7 * WEEKS, lives // 8, "heldout"), START + timedelta(weeks=WAVE)),
     ]
     events: list[Screenable | Label] = []
     for cast in casts:
@@ -57,17 +57,15 @@ def script(lives: int) -> tuple[list[Screenable | Label], set[str]]:
 
 
 def _at_once(cast: Cast, week: datetime) -> Cast:
-    """The cast with every fraud moved into one week, at the hour of day at which it was."""
-    begins = {
-        s.story_id: next(i.event.event_time for i in cast.events if i.story_id == s.story_id) for s in cast.stories
-    }
+    """The cast with every fraud moved into one week, each at the hour of day at which it was."""
+    shifts: dict[str | None, timedelta] = {}
     frauds = {story.story_id for story in cast.stories if story.typology}
     events = []
     for item in cast.events:
         if item.story_id in frauds:
-            shift = (week.date() - begins[item.story_id].date()) + timedelta(days=len(item.story_id) % 3)
-            moved = item.event.model_copy(update={"event_time": item.event.event_time + shift})
-            item = replace(item, event=moved)
+            day = week + timedelta(days=1 + len(shifts) % 5)
+            shift = shifts.setdefault(item.story_id, day.date() - item.event.event_time.date())
+            item = replace(item, event=item.event.model_copy(update={"event_time": item.event.event_time + shift}))
         events.append(item)
     return replace(cast, events=tuple(events))
 
@@ -148,7 +146,12 @@ def main() -> None:
     options = parser.parse_args()
     with temporary_directory() as directory, EmbeddedPostgres(directory / "postgres") as database:
         upgrade(database.url)
-        settings = Settings(database_url=SecretStr(database.url), model="starter" if options.out else "off")
+        settings = Settings(
+            database_url=SecretStr(database.url),
+            model="starter" if options.out else "off",
+            engine_timeout_ms=300_000,  # a busy machine shall not make degraded decisions of an example
+            batch_timeout_ms=600_000,
+        )
         if options.out:
             asyncio.run(example(settings, options.lives, options.out))
         else:

@@ -41,7 +41,7 @@ def is_chinese(text: str) -> bool:
 
 
 def typos(text: str, rng: Random) -> str:
-    """A third of the longer English words lose, double or swap a letter; one in eight pairs of Chinese is swapped."""
+    """A third of the longer English words lose, double or swap a letter; one in five pairs of Chinese is swapped."""
 
     def misspelt(found: re.Match[str]) -> str:
         word = found[0]
@@ -52,7 +52,7 @@ def typos(text: str, rng: Random) -> str:
         return rng.choice((word[:at] + word[at + 1 :], word[:at] + word[at] + word[at:], swapped))
 
     text = _WORD.sub(misspelt, text)
-    return _PAIR.sub(lambda found: found[0][::-1] if rng.random() < 1 / 8 else found[0], text)
+    return _PAIR.sub(lambda found: found[0][::-1] if rng.random() < 1 / 5 else found[0], text)
 
 
 def homophones(text: str, rng: Random) -> str:

@@ -38,15 +38,20 @@ Kind = Literal["temperature", "platt", "isotonic"]
 Truths = npt.NDArray[np.bool_]
 
 
-class CalibrationRun(Settings):
-    """calibrate.yaml."""
+class FitRun(Settings):
+    """precisions: the first one's calibration is the general one too. kind: see calibrate.yaml. folds: of "auto"."""
+
+    precisions: Annotated[list[Precision], Field(min_length=1)]
+    kind: Kind | Literal["auto"] = "auto"
+    folds: Annotated[int, Field(ge=2)] = 5
+
+
+class CalibrationRun(FitRun):
+    """The whole of calibrate.yaml. suffix: of the new release's version."""
 
     suffix: str
-    precisions: Annotated[list[Precision], Field(min_length=1)]
-    kind: Kind | Literal["auto"]
-    folds: Annotated[int, Field(ge=2)]
     seed: int
-    threads: int
+    threads: Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +97,9 @@ def log_losses(risk: Floats, fraud: Truths) -> Floats:
     return np.asarray(-np.log(np.clip(given, 1e-12, 1.0)))
 
 
-def held_out_losses(sample: Sample, run: CalibrationRun) -> dict[Kind, Floats]:
+def held_out_losses(sample: Sample, run: FitRun, seed: int) -> dict[Kind, Floats]:
     """Of each kind, the losses on accounts that the fit has not seen: an account's events are no news to each other."""
-    places = np.random.default_rng(run.seed).permutation(sample.account.max() + 1)
+    places = np.random.default_rng(seed).permutation(sample.account.max() + 1)
     fold = places[sample.account] % run.folds
     risks = {kind: np.empty(len(fold)) for kind in FITS}
     for number in range(run.folds):
@@ -117,10 +122,10 @@ def best(losses: Mapping[Kind, Floats], account: npt.NDArray[np.int64]) -> Kind:
     raise AssertionError("the best is as good as itself")
 
 
-def fitted(sample: Sample, run: CalibrationRun) -> tuple[Kind, Calibration, dict[Kind, float]]:
+def fitted(sample: Sample, run: FitRun, seed: int) -> tuple[Kind, Calibration, dict[Kind, float]]:
     """The kind asked for, or the best, and its fit; each kind's mean loss if they were compared. Raises BadInput."""
     try:
-        losses = held_out_losses(sample, run) if run.kind == "auto" else {}
+        losses = held_out_losses(sample, run, seed) if run.kind == "auto" else {}
         kind = best(losses, sample.account) if run.kind == "auto" else run.kind
         found = FITS[kind](sample.logits, sample.fraud)
     except ValueError as error:
@@ -129,12 +134,13 @@ def fitted(sample: Sample, run: CalibrationRun) -> tuple[Kind, Calibration, dict
 
 
 def fit(
-    release: Release, dev: Sequence[LabelledTimeline], run: CalibrationRun, tenant: str | None = None
+    release: Release, dev: Sequence[LabelledTimeline], run: FitRun, seed: int, tenant: str | None = None
 ) -> dict[Precision, Calibration]:
     """What fits dev in each precision. Raises BadInput."""
     found: dict[Precision, Calibration] = {}
     for precision in run.precisions:
-        kind, found[precision], losses = fitted(Sample.of(scored.uncalibrated(release, precision), dev, tenant), run)
+        sample = Sample.of(scored.uncalibrated(release, precision), dev, tenant)
+        kind, found[precision], losses = fitted(sample, run, seed)
         compared = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
         log.info("%s: %s; log-loss on accounts not fitted to: %s", precision, kind, compared or "not compared")
     return found
@@ -192,8 +198,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         dev, test = (dataset.read(options.dataset, split) for split in ("dev", "test"))
         release = open_release(options.release)
         part = _head(release, options.tenant)
-        found = fit(release, dev, run, options.tenant)
-        with derived(options.release, options.out, run.suffix) as made:
+        found = fit(release, dev, run, run.seed, options.tenant)
+        with derived(release, options.out, run.suffix) as made:
             write(made / part.relative_to(release.folder), found)
         print(*table(release, test, load_spec(part), found, options.tenant), sep="\n")
 

@@ -1,4 +1,4 @@
-"""Text without labels for the starter's base: chunks of talk as timelines write it, each with its teacher's vector.
+"""Text without labels for the starter's base: chunks of talk as timelines write it, with their teachers' vectors.
 
     python -m finetune.corpus finetune/base.yaml --dataset DATASET --data DATA --out CORPUS
 
@@ -112,11 +112,12 @@ def make(sources: Sequence[list[Chunk]], run: CorpusRun, threads: int, out: Path
         Random(len(kept)).shuffle(kept)
         log.info("%s: %d chunks, %d characters", language, len(kept), sum(len(chunk.said) for chunk in kept))
         if kept:
-            vectors = Teacher(language, threads).embed([chunk.said for chunk in kept])
-            lines = pa.array([chunk.lines for chunk in kept], pa.list_(pa.string()))
-            flat = pa.array(vectors.astype(np.float16).ravel())
-            table = pa.table({"lines": lines, "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])})
-            pq.write_table(table, out / f"{language}.parquet")
+            columns = {"lines": pa.array([chunk.lines for chunk in kept], pa.list_(pa.string()))}
+            if run.teachers:
+                vectors = Teacher(language, threads).embed([chunk.said for chunk in kept])
+                flat = pa.array(vectors.astype(np.float16).ravel())
+                columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+            pq.write_table(pa.table(columns), out / f"{language}.parquet")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

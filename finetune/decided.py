@@ -121,8 +121,8 @@ def truth_of(one: LabelledDecision, run: DecisionsRun, ordinary_weight: float, u
     if until - one.event.event_time < timedelta(days=run.label_delay_days):
         return UNKNOWN
     # Alarms are counted on conversations, the harmless ones too.
-    story = f"{one.account_id}/{one.event.conversation_id}" if isinstance(one.event, Message) else None
-    return Truth(0.0, ordinary_weight, NONE, story=story)
+    conversation = f"{one.account_id}/{one.event.conversation_id}" if isinstance(one.event, Message) else None
+    return Truth(0.0, ordinary_weight, NONE, story=conversation)
 
 
 def truths(

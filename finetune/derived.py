@@ -1,6 +1,6 @@
 """A release made of another one: a copy to change, which appears under its own name whole or not at all.
 
-A release that exists is never changed: decisions name it.
+A release that exists is never changed: decisions name it. The copy is not sealed: measure it first.
 """
 
 import json
@@ -10,36 +10,38 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fraudguard.errors import BadModel
+from finetune.publish import staged
+from fraudguard.engine.release import SUMS, Release
+from fraudguard.errors import BadInput, BadModel
 
 MANIFEST = "release.json"
-# Of the release that it was made from, and no longer true.
-_STALE = ("metrics",)
 
 
 @contextmanager
-def derived(source: Path, out: Path, suffix: str, **changes: Any) -> Iterator[Path]:
-    """A copy of the release in `source` to work on; when the block ends without an error it is renamed to `out`.
+def derived(source: Release, out: Path, suffix: str, made: tuple[str, ...] = (), **changes: Any) -> Iterator[Path]:
+    """A copy of the release to work on; when the block ends without an error it stands under `out`.
 
-    suffix: makes its version, "1.0.0" -> "1.0.0-suffix". changes: to release.json; None takes a field out. Raises
-    BadModel where `out` exists.
+    suffix: makes its version, "1.0.0" -> "1.0.0-suffix". made: folders that are not copied, because the block makes
+    them. changes: to release.json; None takes a field out. Raises BadModel where `out` exists.
     """
     if out.exists():
         raise BadModel("there is something already", path=str(out), hint="name a folder that is not there yet")
-    staging = out.with_name(out.name + ".new")
-    shutil.rmtree(staging, ignore_errors=True)
-    shutil.copytree(source, staging)
-    try:
-        content: dict[str, Any] = json.loads((staging / MANIFEST).read_bytes())
-        for name in _STALE:
-            if name in content:
-                (staging / content.pop(name)).unlink(missing_ok=True)
-        content |= {"version": f"{content['version']}-{suffix}"} | changes
+    content: dict[str, Any] = json.loads((source.folder / MANIFEST).read_bytes())
+    stale = {SUMS, MANIFEST, content.pop("metrics", None), *made}  # its measures were of the other one
+    content |= {"version": f"{content['version']}-{suffix}"} | changes
+    with staged(out) as folder:
+        shutil.copytree(
+            source.folder, folder, dirs_exist_ok=True,
+            ignore=lambda place, names: stale & set(names) if Path(place) == source.folder else set(),
+        )  # fmt: skip
         kept = {name: value for name, value in content.items() if value is not None}
-        (staging / MANIFEST).write_text(json.dumps(kept, indent=1) + "\n")
-        yield staging
-        staging.rename(out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    for file in out.rglob("*"):
-        file.chmod(0o755 if file.is_dir() else 0o644)  # safetensors writes files that only their owner reads
+        (folder / MANIFEST).write_text(json.dumps(kept, indent=1) + "\n")
+        yield folder
+
+
+def alone(release: Release) -> Release:
+    """The release, which must have no tenants. Raises BadInput."""
+    if release.tenants:
+        hint = "their adapters are of its base: make a release of one tenant, without the others"
+        raise BadInput("the release has tenants", path=str(release.folder), hint=hint)
+    return release

@@ -27,12 +27,12 @@ FUSED: Mapping[str, str] = {
 
 
 def rounded_weight(weight: Tensor, precision: Precision) -> Tensor:
-    """The nearest that the precision holds of a layer's weight [out, in]; the weight itself where no kernel takes it."""
+    """The nearest that the precision holds of a weight [out, in]; the weight itself where no kernel takes it."""
     if precision in SCHEMES:
         step = weight.detach().abs().amax(dim=1, keepdim=True).clamp_min(TINY) / 127
         return _through(weight, torch.round(weight / step) * step)
     if precision == "int4" and not (weight.shape[1] % GROUP or weight.shape[0] % 16):
-        groups = weight.detach().unflatten(1, (-1, GROUP))
+        groups = weight.detach().view(len(weight), -1, GROUP)
         low, high = groups.amin(dim=2, keepdim=True), groups.amax(dim=2, keepdim=True)
         step = ((high - low).clamp_min(TINY) / 15).bfloat16()
         middle = (low + 8 * step).bfloat16()
@@ -44,7 +44,7 @@ def rounded_weight(weight: Tensor, precision: Precision) -> Tensor:
 
 
 def rounded_rows(x: Tensor, precision: Precision, calibrated: Range | None) -> Tensor:
-    """The nearest to x [..., in] that the precision multiplies: on each token's own levels, or on those of the range."""
+    """The nearest to x [..., in] that the precision multiplies: on each token's own levels, or on the range's."""
     if precision == "fp8":
         return _through(x, _e4m3(x.detach()))
     if precision not in SCHEMES:

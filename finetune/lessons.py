@@ -1,8 +1,7 @@
-"""What a teacher says of every event, and how far a student is from it: for distilling, and for getting back what
-rounding or pruning took.
+"""What a teacher says of every event, and how far a student is from it.
 
-Knows logits and hidden states; a lesson is worth what it says about the data, so nothing here reads labels. Readings are
-matched by their order, event by event: teacher and student may cut and tokenize the same timelines differently.
+For distilling, and for getting back what rounding or pruning took. Knows logits and hidden states, reads no label.
+Readings are matched by their order, event by event: teacher and student may cut and tokenize timelines differently.
 """
 
 from collections.abc import Sequence
@@ -10,15 +9,17 @@ from dataclasses import dataclass, fields
 from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from finetune.adapt import TYPOLOGIES, Sample, samples, states_at, verdicts
 from finetune.dataset import LabelledTimeline, passages
+from finetune.lexicon import write
 from finetune.packing import filled
+from finetune.recipe import Settings
 from fraudguard.engine.head import load_head
-from fraudguard.engine.loader import attach, load_base
+from fraudguard.engine.loader import load_merged
 from fraudguard.engine.release import Release
 from fraudguard.engine.tokenizer import open_tokenizer
 from fraudguard.errors import BadInput
@@ -26,13 +27,11 @@ from fraudguard.errors import BadInput
 ROW_TOKENS = 2048
 
 
-class LessonsRun(BaseModel):
-    """labels, logits, hidden: what each error weighs: the labels', that to the teacher's verdicts, to its hidden states.
+class LessonsRun(Settings):
+    """What errors weigh: labels, the labels'; logits, that to the teacher's verdicts; hidden, to its hidden states.
 
     temperature: by which both sides' logits are divided, so that small chances are learned too (arXiv 1503.02531).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     labels: Annotated[float, Field(ge=0)]
     logits: Annotated[float, Field(ge=0)]
@@ -42,7 +41,7 @@ class LessonsRun(BaseModel):
 
 @dataclass(slots=True)
 class TaughtSample(Sample):
-    """With the teacher's risk logit [reading], typology logits [reading, typology], and hidden states [reading, size]."""
+    """With the teacher's risk logit [reading], typology logits [reading, kind], hidden states [reading, size]."""
 
     logits: Tensor
     kinds: Tensor
@@ -57,9 +56,7 @@ def teach(
 
     Raises BadModel, and BadInput where it knows other typologies.
     """
-    head, model = load_head(release.head), load_base(release.base)
-    if release.adapter is not None:
-        model = attach(model, release.adapter).merge_and_unload()
+    head, model = load_head(release.head), load_merged(release)
     missing = sorted(set(TYPOLOGIES) - set(head.spec.typologies))
     if missing:
         raise BadInput(f"the teacher knows no {missing[0]}", path=str(release.head), hint="train it again")
@@ -68,6 +65,8 @@ def teach(
     head.to(device)
     tokenizer = open_tokenizer(release.base)
     own = samples(passages(timelines, tokenizer, head.spec.tokens_max), tokenizer, release.prefix)
+    if head.lexicon is not None:
+        write(head.lexicon, own)
     said: list[tuple[Tensor, Tensor, Tensor]] = []
     for numbers in filled(range(len(own)), [len(sample.ids) for sample in own], ROW_TOKENS):
         row = [own[number] for number in numbers]
@@ -75,7 +74,7 @@ def teach(
         logits, kinds = verdicts(head, states, row)
         said.append((logits.cpu(), kinds[:, order].cpu(), states.cpu()))
     counts = [len(sample.ends) for sample in given]
-    parts = zip(*(torch.cat(part).split(counts) for part in zip(*said, strict=True)), strict=True)
+    parts = zip(*(torch.split(torch.cat(part), counts) for part in zip(*said, strict=True)), strict=True)
     return [
         TaughtSample(*(getattr(sample, one.name) for one in fields(Sample)), *part)
         for sample, part in zip(given, parts, strict=True)
@@ -89,12 +88,17 @@ class TeachersLesson(nn.Module):
     in common, which would count for more than what tells events apart. A projection takes the student's there.
     """
 
+    mean: Tensor
+
     def __init__(
-        self, run: LessonsRun, taught: Sequence[TaughtSample], hidden_size: int, typology_share: float
+        self, run: LessonsRun, taught: Sequence[TaughtSample], hidden_size: int, typology_share: float, recipe: str
     ) -> None:
-        """hidden_size: the student's. typology_share: of the error in typologies, beside that in the risk."""
+        """hidden_size: the student's. typology_share: of the error in typologies, beside that in the risk.
+
+        recipe: the whole of it, in words.
+        """
         super().__init__()
-        self._run, self._share = run, typology_share
+        self._run, self._share, self._recipe = run, typology_share, recipe
         states = torch.cat([sample.states for sample in taught])
         self.register_buffer("mean", states.mean(0))
         self.projection: nn.Linear | None = None
@@ -103,6 +107,10 @@ class TeachersLesson(nn.Module):
             if hidden_size == states.shape[1]:  # a student made of its teacher begins where it is
                 nn.init.eye_(self.projection.weight)
                 self.projection.bias.data.copy_(-states.mean(0))
+
+    def extra_repr(self) -> str:
+        """Names the run: one that was interrupted is taken up with the same lesson only."""
+        return self._recipe
 
     def forward(
         self, loss: Tensor, row: Sequence[TaughtSample], states: Tensor, logits: Tensor, kinds: Tensor, total: float

@@ -1,11 +1,11 @@
-"""The starter's base, from nothing: a tokenizer, and a small Qwen2 that learns meaning from sentence encoders
-(finetune/teacher.py) and the next token.
+"""The starter's base, from nothing: a tokenizer, and a small Qwen2 that learns the next token and, where the corpus has
+vectors of its teachers (finetune/teacher.py), meaning.
 
     python -m finetune.pretrain finetune/base.yaml --corpus CORPUS --out BASE
 
-First the embeddings alone, as a bag of words; then the whole model, whose last hidden state and whose mean are drawn to
-the teacher's vector of the chunk. Knows chunks of lines and their vectors (finetune/corpus.py); reads no label.
-Deterministic for one machine and one version of torch.
+With teachers: first the embeddings alone, as a bag of words; then the whole model, whose last hidden state and whose
+mean are drawn to the teacher's vector of the chunk. Knows chunks of lines and their vectors (finetune/corpus.py); reads
+no label. Deterministic for one machine and one version of torch.
 """
 
 import argparse
@@ -42,10 +42,10 @@ _HAN = re.compile(r"[\u4e00-\u9fff]")
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """The chunks of one language. ids [chunk][token]; vectors: their teacher's, centred and of unit length."""
+    """The chunks of one language. ids [chunk][token]; vectors: their teacher's, centred and of unit length, or none."""
 
     ids: list[list[int]]
-    vectors: Tensor
+    vectors: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,13 @@ def read_corpus(folder: Path, tokenizer: LineTokenizer) -> dict[str, Talk]:
             [token for line in lines for token in tokenizer.encode(line)][:CHUNK_TOKENS]
             for lines in table["lines"].to_pylist()
         ]
-        flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        vectors = torch.from_numpy(flat.reshape(len(ids), -1).astype(np.float32))
-        # Around their mean: sentence vectors share most of their direction, which teaches nothing.
-        talks[file.stem] = Talk(ids, F.normalize(vectors - vectors.mean(dim=0), dim=1))
+        vectors = None
+        if "vector" in table.schema.names:
+            flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            vectors = torch.from_numpy(flat.reshape(len(ids), -1).astype(np.float32))
+            # Around their mean: sentence vectors share most of their direction, which teaches nothing.
+            vectors = F.normalize(vectors - vectors.mean(dim=0), dim=1)
+        talks[file.stem] = Talk(ids, vectors)
     if not talks:
         raise BadInput("there is no corpus", path=str(folder), hint="python -m finetune.corpus makes one")
     return talks
@@ -100,7 +103,11 @@ class Pupil(nn.Module):
         super().__init__()
         self.model, self._talks = model, talks
         self.to_teacher = nn.ModuleDict(
-            {language: nn.Linear(model.config.hidden_size, talk.vectors.shape[1]) for language, talk in talks.items()}
+            {
+                language: nn.Linear(model.config.hidden_size, talk.vectors.shape[1])
+                for language, talk in talks.items()
+                if talk.vectors is not None
+            }
         )
 
     def bag(self, batch: Batch) -> Tensor:
@@ -108,24 +115,35 @@ class Pupil(nn.Module):
         body = self.model.model
         return self._distance(batch, _mean(body.norm(body.embed_tokens(batch.ids)), batch.real))
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Hidden states, and the mean cosine distances of their mean and of the last one."""
+    def forward(self, batch: Batch) -> Tensor:
+        """Hidden states [chunk, token, hidden_size]."""
         # No mask: padding comes last, where nothing looks back at it.
-        hidden = self.model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
+        hidden: Tensor = self.model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
+        return hidden
+
+    def distances(self, batch: Batch, hidden: Tensor) -> dict[str, Tensor]:
+        """Mean cosine distances of the states' mean and of the last one; none where there is no teacher."""
+        if batch.language not in self.to_teacher:
+            return {}
         last = hidden[torch.arange(len(hidden)), batch.real.sum(dim=1) - 1]
-        return hidden, self._distance(batch, _mean(hidden, batch.real)), self._distance(batch, last)
+        return {"mean": self._distance(batch, _mean(hidden, batch.real)), "last": self._distance(batch, last)}
 
     def next_token(self, batch: Batch, hidden: Tensor, positions: int, generator: torch.Generator) -> Tensor:
         """Cross-entropy of the next token at `positions` places drawn at random; of all of them it would cost most."""
         places = batch.real[:, 1:].flatten().nonzero().flatten()
         drawn = places[torch.randint(len(places), (positions,), generator=generator)]
-        # Detached: Adam would move every word of the vocabulary at its full rate, away from what its teacher says.
-        logits = hidden[:, :-1].flatten(0, 1)[drawn] @ self.model.get_input_embeddings().weight.detach().t()
+        words = self.model.get_input_embeddings().weight
+        if batch.language in self.to_teacher:
+            # Adam would move every word of the vocabulary at its full rate, away from what its teacher says.
+            words = words.detach()
+        logits = hidden[:, :-1].flatten(0, 1)[drawn] @ words.t()
         return F.cross_entropy(logits.float(), batch.ids[:, 1:].flatten()[drawn])
 
     def _distance(self, batch: Batch, pooled: Tensor) -> Tensor:
         found = F.normalize(self.to_teacher[batch.language](pooled).float(), dim=-1)
-        return 1 - (found * self._talks[batch.language].vectors[batch.rows]).sum(dim=-1).mean()
+        vectors = self._talks[batch.language].vectors
+        assert vectors is not None  # noqa: S101  only such have a projection
+        return 1 - (found * vectors[batch.rows]).sum(dim=-1).mean()
 
 
 def _mean(states: Tensor, real: Tensor) -> Tensor:
@@ -138,28 +156,31 @@ def pretrain(
 ) -> dict[str, float]:
     """Train the base in place. Returns each loss's mean over the last tenth of the steps, by name."""
     torch.manual_seed(seed)
-    for layer in model.model.layers:  # until they learn, layers add nothing: the bag of words is where they start
-        nn.init.zeros_(layer.self_attn.o_proj.weight)
-        nn.init.zeros_(layer.mlp.down_proj.weight)
     pupil = Pupil(model, talks)
     rng, generator = Random(seed), torch.Generator().manual_seed(seed)
-    found: dict[str, list[float]] = {"bag": [], "mean": [], "last": [], "next": []}
-    batches = _until(talks, run.bag_batch_tokens, run.bag_tokens, rng)
-    bag = [*pupil.to_teacher.parameters(), *model.get_input_embeddings().parameters()]
-    for batch, step in _steps(bag, run.bag_rate, batches, "bag of words"):
-        loss = pupil.bag(batch)
-        step(loss)
-        found["bag"].append(loss.item())
+    found: dict[str, list[float]] = {}
+    if pupil.to_teacher:
+        for layer in model.model.layers:  # until they learn, layers add nothing: the bag of words is where they start
+            nn.init.zeros_(layer.self_attn.o_proj.weight)
+            nn.init.zeros_(layer.mlp.down_proj.weight)
+        batches = _until(talks, run.bag_batch_tokens, run.bag_tokens, rng)
+        bag = [*pupil.to_teacher.parameters(), *model.get_input_embeddings().parameters()]
+        for batch, step in _steps(bag, run.bag_rate, batches, "bag of words"):
+            loss = pupil.bag(batch)
+            step(loss)
+            found.setdefault("bag", []).append(loss.item())
     batches = _until(talks, run.batch_tokens, run.tokens, rng)
     for number, (batch, step) in enumerate(_steps(list(pupil.parameters()), run.rate, batches, "base"), 1):
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            hidden, mean, last = pupil(batch)
+            hidden = pupil(batch)
+            parts = pupil.distances(batch, hidden)
+            weight = run.next_weight if parts else 1.0
             after = pupil.next_token(batch, hidden, run.next_positions, generator)
-        step(mean + last + run.next_weight * after)
-        for name, part in zip(("mean", "last", "next"), (mean, last, after), strict=True):
-            found[name].append(part.item())
-        if number % 100 == 0 or number in (1, 2, 5, 10, 20, 40, 70):
-            shown = {name: round(float(np.mean(values[-10:])), 4) for name, values in found.items()}
+        step(torch.stack([*parts.values(), weight * after]).sum())
+        for name, part in (parts | {"next": after}).items():
+            found.setdefault(name, []).append(part.item())
+        if number % 100 == 0:
+            shown = {name: round(float(np.mean(values[-100:])), 4) for name, values in found.items()}
             log.info("base: step %d of %d, %s", number, len(batches), shown)
     model.eval()
     return {name: float(np.mean(values[-max(len(values) // 10, 1) :])) for name, values in found.items()}
@@ -241,8 +262,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         save_tokenizer(train_tokenizer(lines_of(options.corpus), recipe.tokenizer), staging)
         encoder = LineTokenizer(staging)
         model = new_base(recipe.shape, encoder.vocabulary)
-        start_embeddings(model, encoder.texts(), recipe.threads)
         talks = read_corpus(options.corpus, encoder)
+        if any(talk.vectors is not None for talk in talks.values()):
+            start_embeddings(model, encoder.texts(), recipe.threads)
         losses = pretrain(model, talks, recipe.pretrain, recipe.seed, bfloat16=recipe.bfloat16)
         model.to(torch.float16).save_pretrained(staging)
     shown = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())

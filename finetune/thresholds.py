@@ -16,29 +16,34 @@ from pathlib import Path
 from typing import Annotated, Final, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from finetune import dataset, scored
-from fraudguard.decisions.policy import EventType, Policy
+from finetune.command import command
+from finetune.dataset import LabelledTimeline
+from finetune.evaluate import engine_model
+from finetune.recipe import Settings, read_settings
+from finetune.rows import Mask
+from fraudguard.decisions.policy import EventType, Policy, load_policy
 from fraudguard.domain import Outcome
 from fraudguard.engine.engine import Engine
 from fraudguard.engine.precision import Precision
 from fraudguard.errors import BadInput
+from fraudguard.evaluation import Floats
 
 log = logging.getLogger(__name__)
+
+Thresholds = Mapping[EventType, Mapping[Outcome, float]]
 
 STEP: Final = 1e-4  # thresholds are multiples of it
 # Fewer harmless events than this above a threshold say little about how many there will be.
 EVENTS_LEAST: Final = 10
 
 
-class Capacity(BaseModel):
+class Capacity(Settings):
     """What is known of a kind of event, and how many alerts a day each outcome may bring."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     events_day: Annotated[float, Field(gt=0)]
     base_rate: Annotated[float, Field(gt=0, lt=1)]
@@ -54,10 +59,8 @@ class Capacity(BaseModel):
         return self
 
 
-class ThresholdsRun(BaseModel):
+class ThresholdsRun(Settings):
     """thresholds.yaml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     policy: Path
     precision: Precision
@@ -72,6 +75,28 @@ class ThresholdsRun(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    """Risks of the events of one kind whose truth is known."""
+
+    risk: Floats
+    fraud: Mask
+
+
+Samples = Mapping[EventType, Sample]
+
+
+def samples(engine: Engine, timelines: Sequence[LabelledTimeline], tenant: str | None) -> Samples:
+    """What the engine says of the timelines' events, by kind."""
+    rows = scored.rows_of(engine, timelines, tenant)
+    risk = engine_model(engine)(rows)
+    kinds: dict[EventType, Mask] = {"transaction": rows.payment, "message": ~rows.payment}
+    return {
+        event_type: Sample(risk[kind & rows.measured], rows.fraud[kind & rows.measured])
+        for event_type, kind in kinds.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
 class Expected:
     """What reaches a threshold. harmless: how many events of the sample stand behind the alerts that are none."""
 
@@ -81,7 +106,7 @@ class Expected:
     harmless: int
 
 
-def expected(risk: npt.NDArray[np.float64], fraud: npt.NDArray[np.bool_], capacity: Capacity, least: float) -> Expected:
+def expected(risk: Floats, fraud: Mask, capacity: Capacity, least: float) -> Expected:
     """At risks of `least` and more, where each event of the sample stands for its share of the day."""
     reached = risk >= least
     frauds, others = int((reached & fraud).sum()), int((reached & ~fraud).sum())
@@ -91,7 +116,7 @@ def expected(risk: npt.NDArray[np.float64], fraud: npt.NDArray[np.bool_], capaci
     return Expected(alerts, fraud_day / alerts if alerts else float("nan"), recall, others)
 
 
-def choose(risk: npt.NDArray[np.float64], fraud: npt.NDArray[np.bool_], capacity: Capacity) -> dict[Outcome, float]:
+def choose(risk: Floats, fraud: Mask, capacity: Capacity) -> dict[Outcome, float]:
     """The lowest threshold of each outcome that stays within its alerts and above the milder outcome's.
 
     An outcome without such a threshold is left out. Raises BadInput unless frauds and others occur.
@@ -111,7 +136,7 @@ def choose(risk: npt.NDArray[np.float64], fraud: npt.NDArray[np.bool_], capacity
     return chosen
 
 
-def with_thresholds(source: str, thresholds: Mapping[EventType, Mapping[Outcome, float]], note: Sequence[str]) -> str:
+def with_thresholds(source: str, thresholds: Thresholds, note: Sequence[str]) -> str:
     """The policy's text with other thresholds under `model` and all else as it is, comments too."""
     lines = source.splitlines(keepends=True)
     root = yaml.compose(source)
@@ -131,39 +156,48 @@ def with_thresholds(source: str, thresholds: Mapping[EventType, Mapping[Outcome,
     return "".join([*lines[:start], *(f"# {line}\n" for line in note), "model:\n", *rows, *lines[stop:]])
 
 
-def table(
-    samples: Mapping[str, scored.Scored], run: ThresholdsRun, thresholds: Mapping[EventType, Mapping[Outcome, float]]
-) -> list[str]:
-    """What each threshold brings, by each sample."""
+def table(splits: Mapping[str, Samples], run: ThresholdsRun, thresholds: Thresholds) -> list[str]:
+    """What each threshold brings, by each split."""
     lines = [
         "| event | outcome | risk from | split | alerts a day | precision | recall | harmless events behind it |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for event_type, of_type in thresholds.items():
         for outcome, least in of_type.items():
-            for split, sample in samples.items():
-                rows = sample.payment == (event_type == "transaction")
-                found = expected(sample.risk[rows], sample.fraud[rows], run.capacities[event_type], least)
+            for split, of_split in splits.items():
+                sample = of_split[event_type]
+                found = expected(sample.risk, sample.fraud, run.capacities[event_type], least)
                 lines.append(
                     f"| {event_type} | {outcome} | {least:.4f} | {split} | {found.alerts_day:.1f} "
                     f"| {found.precision:.3f} | {found.recall:.3f} | {found.harmless} |"
                 )
-                if split == "dev" and found.harmless < EVENTS_LEAST:
-                    log.warning(
-                        "%s, %s: %d harmless events reach it: too few to count on", event_type, outcome, found.harmless
-                    )
     return lines
 
 
-def thresholds_of(sample: scored.Scored, run: ThresholdsRun) -> dict[EventType, dict[Outcome, float]]:
+def thresholds_of(of_split: Samples, run: ThresholdsRun) -> dict[EventType, dict[Outcome, float]]:
     """For each kind of event. Raises BadInput."""
     chosen: dict[EventType, dict[Outcome, float]] = {}
     for event_type, capacity in run.capacities.items():
-        rows = sample.payment == (event_type == "transaction")
-        chosen[event_type] = choose(sample.risk[rows], sample.fraud[rows], capacity)
+        sample = of_split[event_type]
+        chosen[event_type] = choose(sample.risk, sample.fraud, capacity)
+        for outcome, least in chosen[event_type].items():
+            behind = expected(sample.risk, sample.fraud, capacity, least).harmless
+            if behind < EVENTS_LEAST:
+                log.warning("%s, %s: %d harmless events reach it: too few to count on", event_type, outcome, behind)
         for outcome in capacity.alerts_day.keys() - chosen[event_type].keys():
             log.warning("%s: no threshold for %s stays within its alerts: it is left out", event_type, outcome)
     return chosen
+
+
+def note(run: ThresholdsRun, model: str) -> list[str]:
+    """What stands above the thresholds in the policy."""
+    lines = ["The least risk at which the model alone asks for each outcome.", f"Chosen for {model}, so that a day of"]
+    for event_type, of_type in run.capacities.items():
+        most = ", ".join(f"{alerts:g} {outcome}" for outcome, alerts in of_type.alerts_day.items())
+        lines.append(
+            f"{of_type.events_day:g} {event_type}s, {of_type.base_rate:g} of them frauds, brings at most {most}."
+        )
+    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -175,29 +209,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the policy's file")
     parser.add_argument("--tenant", help="whose model it is; the release's own without it")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    run = ThresholdsRun.model_validate(yaml.safe_load(options.recipe.read_text()))
-    torch.set_num_threads(run.threads)
-    source = run.policy.read_text(encoding="utf-8")
-    Policy.from_source(source, str(run.policy))
-    engine = Engine.load(options.release, run.precision, run.threads, scored.CACHE_BYTES)
-    samples = {
-        split: scored.score(engine, dataset.read(options.dataset, split), options.tenant) for split in ("dev", "test")
-    }
-    thresholds = thresholds_of(samples["dev"], run)
-    note = [
-        "The least risk at which the model alone asks for each outcome.",
-        f"Chosen for {engine.name}, so that a day of",
-    ]
-    for event_type, of_type in run.capacities.items():
-        most = ", ".join(f"{alerts:g} {outcome}" for outcome, alerts in of_type.alerts_day.items())
-        note.append(
-            f"{of_type.events_day:g} {event_type}s, {of_type.base_rate:g} of them frauds, brings at most {most}."
-        )
-    text = with_thresholds(source, thresholds, note)
-    Policy.from_source(text, str(options.out))
-    options.out.write_text(text, encoding="utf-8")
-    print(*table(samples, run, thresholds), sep="\n")
+    with command():
+        run = read_settings(options.recipe, ThresholdsRun)
+        torch.set_num_threads(run.threads)
+        source = load_policy(run.policy).source
+        engine = Engine.load(options.release, run.precision, run.threads, scored.CACHE_BYTES)
+        splits = {
+            split: samples(engine, dataset.read(options.dataset, split), options.tenant) for split in ("dev", "test")
+        }
+        thresholds = thresholds_of(splits["dev"], run)
+        text = with_thresholds(source, thresholds, note(run, engine.name))
+        Policy.from_source(text, str(options.out))
+        options.out.write_text(text, encoding="utf-8")
+        print(*table(splits, run, thresholds), sep="\n")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Knows how to word counts and indices; counts nothing. The page is Markdown that also reads well on a terminal.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Final
@@ -16,11 +17,13 @@ from fraudguard.markdown import table
 from fraudguard.stability import LARGE, SOME, Level, bin_of
 from fraudguard.weeks import Week
 
-SAID_MAX: Final = 5  # variables in the summary
+SAID_MAX: Final = 8  # lines of what moved in the summary
+NAMED_MAX: Final = 3  # variables in one of them
 GROWING: Final = ("account_age_days", "account_events", "counterparty_payments")  # older accounts, nothing else
 ROWS_MIN: Final = 10  # variables in a table, steady ones too
 _MARKS: Final = {Level.STEADY: "", Level.NOISE: " ~", Level.SOME: " !", Level.LARGE: " !!"}
 _BOOLEANS: Final = {feature.name for feature in FEATURES if feature.type == "boolean"}
+_FAMILIES: Final = {feature.name: feature.name.removesuffix(f"_{feature.window}") for feature in FEATURES}
 _READING: Final = (
     f"The population stability index (PSI) of a week's values against the reference's: below {SOME} steady, to {LARGE} "
     f"some shift (!), above it a large one (!!). ~: {SOME} or more, but no more than so few values give by chance, or "
@@ -93,9 +96,11 @@ def _moved(drift: Drift, week: Week) -> Iterator[str]:
     if moved:
         yield f"{len(moved)} of {len(shifts)} inputs and scores moved in {_said(drift, week)}, {against}:"
         telling = [shift for shift in moved if shift.variable not in GROWING]
-        yield from (_sentence(drift, shift) for shift in telling[:SAID_MAX])
-        if len(telling) > SAID_MAX:
-            yield f"`...` and {len(telling) - SAID_MAX} more, in the page's tables."
+        together = _together(drift, telling)
+        yield from (_sentence(drift, shifts) for shifts in together[:SAID_MAX])
+        if len(together) > SAID_MAX:
+            left = sum(map(len, together[SAID_MAX:]))
+            yield f"`...` and {left} more, in the page's tables."
         if len(telling) < len(moved):
             grown = ", ".join(f"`{name}`" for name in GROWING if name in {shift.variable for shift in moved})
             yield f"{grown}: these grow while accounts grow older, whatever happens."
@@ -109,8 +114,7 @@ def _moved(drift: Drift, week: Week) -> Iterator[str]:
                 before[shift.event_type, shift.variable] = earlier.name
     if before:
         listed = [f"`{variable}` of {kind}s ({name})" for (kind, variable), name in before.items()]
-        more = f", and {len(listed) - SAID_MAX} more" if len(listed) > SAID_MAX else ""
-        yield f"Moved in an earlier week and steady in {week.name}: {', '.join(listed[:SAID_MAX])}{more}."
+        yield f"Moved in an earlier week and steady in {week.name}: {_some(listed, SAID_MAX)}."
     yield from _not_seen(drift, week)
 
 
@@ -129,30 +133,53 @@ def _not_seen(drift: Drift, week: Week) -> Iterator[str]:
         elif reference and population.total:
             missing = [name for name in VARIABLES if name not in reference.histograms[kind]]
             if missing:
-                named = ", ".join(f"`{name}`" for name in missing[:SAID_MAX])
-                more = f" and {len(missing) - SAID_MAX} more" if len(missing) > SAID_MAX else ""
-                yield f"Careful: the reference of {kind}s lacks {named}{more}: these are not compared."
-            blind = [shift for shift in drift.shifts(week) if shift.event_type == kind and shift.level is Level.NOISE]
+                named = _some([f"`{name}`" for name in missing], NAMED_MAX)
+                yield f"Careful: the reference of {kind}s lacks {named}: these are not compared."
+            blind = [
+                f"`{shift.variable}` {shift.psi:.2f}"
+                for shift in drift.shifts(week)
+                if shift.event_type == kind and shift.level is Level.NOISE and shift.variable not in GROWING
+            ]
             if blind:
-                named = ", ".join(f"`{shift.variable}` {shift.psi:.2f}" for shift in blind[:SAID_MAX])
-                more = f" and {len(blind) - SAID_MAX} more" if len(blind) > SAID_MAX else ""
                 yield (
-                    f"Cannot tell of {kind}s ({population.total:,} beside {reference.size(kind):,}): {named}{more} are "
-                    "within what chance or the reference's own weeks give."
+                    f"Cannot tell of {kind}s ({population.total:,} beside {reference.size(kind):,}): "
+                    f"{_some(blind, NAMED_MAX)}, within what chance or the reference's own weeks give."
                 )
 
 
-def _sentence(drift: Drift, shift: Shift) -> str:
-    """One variable that moved: how far, since when, and where to."""
-    since = shift.week
+def _together(drift: Drift, shifts: Sequence[Shift]) -> list[list[Shift]]:
+    """Shifts that are one to a reader: windows of one measure, and all that went missing at once. Order is kept."""
+    found: dict[tuple[str, ...], list[Shift]] = {}
+    for shift in shifts:
+        before, after = _missing_shares(drift, shift)
+        largest = changes(drift, shift, 1)
+        gone = bool(largest) and largest[0].startswith("missing")
+        key = (f"{before:.0%}", f"{after:.0%}") if gone else (_FAMILIES[shift.variable],)
+        found.setdefault((shift.event_type, *key), []).append(shift)
+    return list(found.values())
+
+
+def _missing_shares(drift: Drift, shift: Shift) -> tuple[float, float]:
+    """Of the reference and of the week."""
+    counts = drift.of(shift.week, shift.event_type).counts[shift.variable]
+    if drift.reference is None:
+        return 0.0, counts[-1] / sum(counts)
+    histogram = drift.reference.histograms[shift.event_type][shift.variable]
+    return histogram.counts[-1] / histogram.total, counts[-1] / sum(counts)
+
+
+def _sentence(drift: Drift, shifts: Sequence[Shift]) -> str:
+    """Variables that moved together: how far the first did, since when, and where to."""
+    shift = since = shifts[0]
     for week in reversed([week for week in drift.compared if week < shift.week]):
         earlier = drift.shift(week, shift.event_type, shift.variable)
         if earlier is None or not earlier.level.moved:
             break
-        since = week
-    when = f", since {since.name}" if since != shift.week else ""
-    change = "; ".join(changes(drift, shift))
-    return f"`{shift.variable}` of {shift.event_type}s: {shift.level}, PSI {shift.psi:.2f}{when}. {change}"
+        since = earlier
+    when = f", since {since.week.name}" if since is not shift else ""
+    names = _some([f"`{one.variable}`" for one in shifts], NAMED_MAX)
+    where = "; ".join(changes(drift, shift))
+    return f"{names} of {shift.event_type}s: {shift.level}, PSI {shift.psi:.2f}{when}. {where}"
 
 
 def changes(drift: Drift, shift: Shift, most: int = 2) -> list[str]:
@@ -186,10 +213,10 @@ def _between(cuts: Sequence[float], place: int) -> str:
     if upper is None:
         return "any value" if lower is None else f"over {_number(lower)}"
     # A value of its own has its cuts right below it and at it.
-    if lower is not None and _number(lower) == _number(upper):
+    if lower == math.nextafter(upper, -math.inf):
         return _number(upper)
-    alone = place + 1 < len(cuts) and _number(cuts[place + 1]) == _number(upper)
-    end = f"below {_number(upper)}" if alone else f"to {_number(upper)}"
+    above = math.nextafter(upper, math.inf)
+    end = f"below {_number(above)}" if above in cuts[place + 1 : place + 2] else f"to {_number(upper)}"
     return end if lower is None else f"over {_number(lower)} {end}"
 
 
@@ -312,7 +339,7 @@ def _stability(drift: Drift, kind: EventType) -> list[str]:
         where = "; ".join(changes(drift, most))
         rows.append((variable, *cells, f"{most.week.name}: {where}" if where else "-"))
     rest = ranked[max(moved, ROWS_MIN) :]
-    below = f"The other {len(rest)} stayed at {-rest[0][1]:.3f} or below, or within noise." if rest else ""
+    below = f"The other {len(rest)} stayed below {SOME} or within noise (~)." if rest else ""
     return [f"### What moved most among {kind}s", table(rows), below]
 
 
@@ -354,6 +381,11 @@ def _from_to(weeks: Sequence[Week]) -> str:
     last = weeks[-1].monday + timedelta(days=6)
     names = weeks[0].name if len(weeks) == 1 else f"{weeks[0].name} to {weeks[-1].name}"
     return f"{names}, {weeks[0].monday} to {last}"
+
+
+def _some(names: Sequence[str], most: int) -> str:
+    """The first of them, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _share(part: int, whole: int) -> str:

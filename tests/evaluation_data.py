@@ -111,7 +111,9 @@ def life(split: str, number: int, fraud: bool) -> Life:
     for turn, text in enumerate(_TALK[language, fraud]):
         at += timedelta(minutes=1)
         sender = "customer" if turn in (1, 3) and number % 4 == 0 else "counterparty"
-        events.append(_message(account, at, turn, language, channel, sender, f"{text} {_WORDS[number * 7 % 11]}{number}"))
+        events.append(
+            _message(account, at, turn, language, channel, sender, f"{text} {_WORDS[number * 7 % 11]}{number}")
+        )
     events.append(_payment(account, at + timedelta(minutes=5), 1, "30000" if fraud else str(20 + number)))
     if number % 10 == 8:
         events = events[: len(RAMP)]

@@ -68,9 +68,8 @@ def load(release: Release, precision: Precision, device: str = "cpu") -> Loaded:
     if release.tenants:
         folders = [release.adapter, *(tenant.adapter for tenant in release.tenants.values())]
         beside = [{} if folder is None else low_rank(model, folder) for folder in folders]
-    elif release.adapter is not None:
-        with _quiet():
-            model = attach(model, release.adapter).merge_and_unload()
+    else:
+        model = _merged(model, release)
     kept = torch.float32 if precision == "fp32" or precision in SCHEMES else torch.bfloat16
     backbone = Qwen2.of(model.model.to(kept)).to(device)
     ranges = _ranges(release, backbone) if precision in SCHEMES and SCHEMES[precision].calibrated else None
@@ -143,6 +142,18 @@ def load_base(folder: Path, dtype: torch.dtype = torch.float32) -> Qwen2ForCausa
     if missing:
         raise BadModel(f"the base lacks {len(missing)} weights, such as {missing[0]}", path=str(folder))
     return model
+
+
+def load_merged(release: Release) -> Qwen2ForCausalLM:
+    """The release's base in float32, its own adapter merged. Raises BadModel."""
+    return _merged(load_base(release.base), release)
+
+
+def _merged(base: Qwen2ForCausalLM, release: Release) -> Qwen2ForCausalLM:
+    if release.adapter is None:
+        return base
+    with _quiet():
+        return attach(base, release.adapter).merge_and_unload()
 
 
 def attach(model: nn.Module, folder: Path) -> PeftModel:

@@ -4,13 +4,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import bootstrap
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from fraudguard.evaluation import (
+    alarm_shares,
+    alarm_threshold,
     average_precision,
     calibration_error,
     card_precision_at_k,
+    difference_interval,
     recall_at_fpr,
+    reliability,
     roc_auc,
     threshold_at_fpr,
 )
@@ -83,3 +89,79 @@ def test_bad_input_is_refused() -> None:
             roc_auc(labels, scores)
         with pytest.raises(ValueError):  # noqa: PT011 - several messages
             average_precision(labels, scores)
+
+
+def test_reliability_as_scikit_learn() -> None:
+    """Equally filled bins without ties are its quantile bins; the calibration error is their weighted distance."""
+    rng = np.random.default_rng(1)
+    risks = rng.permutation(np.linspace(0.01, 0.99, 300))
+    labels = rng.random(300) < risks**2
+    found = reliability(labels, risks, bins=10)
+    shares, means = calibration_curve(labels, risks, n_bins=10, strategy="quantile")
+    assert found.events.tolist() == [30] * 10
+    np.testing.assert_allclose(found.share, shares)
+    np.testing.assert_allclose(found.risk, means)
+    assert calibration_error(labels, risks, bins=10) == pytest.approx(np.mean(np.abs(shares - means)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(peaks=st.lists(st.integers(0, 9), min_size=1, max_size=40), rate=st.floats(0, 0.99))
+def test_the_alarm_threshold_keeps_its_rate(peaks: list[int], rate: float) -> None:
+    """At most the rate of the harmless reach it, and it is the lowest such threshold: at the peak below more would."""
+    threshold = alarm_threshold(peaks, rate)
+    assert np.mean(np.array(peaks) >= threshold) <= rate + 1e-9
+    below = [peak for peak in peaks if peak < threshold]
+    assert threshold == np.nextafter(max(below), np.inf)
+    assert np.mean(np.array(peaks) >= max(below)) > rate - 1e-9
+
+
+def test_one_percent_of_a_hundred_is_one() -> None:
+    """Of 100 harmless conversations one may alarm, of 99 none; 0.29 * 100 is 28.999999999999996 and means 29."""
+    assert np.sum(np.arange(100) >= alarm_threshold(range(100), 0.01)) == 1
+    assert np.sum(np.arange(99) >= alarm_threshold(range(99), 0.01)) == 0
+    assert np.sum(np.arange(100) >= alarm_threshold(range(100), 0.29)) == 29
+
+
+def test_alarm_shares_by_hand() -> None:
+    """The second of four turns, the last of one, never, and the first of two that reach it."""
+    found = alarm_shares([[0.1, 0.5, 0.2, 0.9], [0.5], [0.4, 0.49], [0.6, 0.7, 0.1]], 0.5)
+    assert found.tolist() == [0.5, 1.0, np.inf, pytest.approx(1 / 3)]
+
+
+def test_the_interval_is_scipys() -> None:
+    """A paired percentile bootstrap of the difference of two areas, about as scipy draws it."""
+    rng = np.random.default_rng(3)
+    labels = rng.random(150) < 0.4
+    ours, theirs = labels + rng.normal(0, 1, 150), labels + rng.normal(0, 2, 150)
+    low, high = difference_interval(roc_auc, labels, ours, theirs, rounds=1_500)
+    found = bootstrap(
+        (labels, ours, theirs), lambda y, a, b: roc_auc(y, a) - roc_auc(y, b), n_resamples=1_500, paired=True,
+        vectorized=False, method="percentile", rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    assert (low, high) == (pytest.approx(found.low, abs=0.02), pytest.approx(found.high, abs=0.02))
+    assert low < roc_auc(labels, ours) - roc_auc(labels, theirs) < high
+
+
+def test_rows_of_one_case_are_drawn_together() -> None:
+    """Ten copies of each row say no more than one: by cases the interval stays, row by row it would shrink."""
+    rng = np.random.default_rng(4)
+    labels = rng.random(60) < 0.5
+    ours, theirs = labels + rng.normal(0, 1, 60), labels + rng.normal(0, 1, 60)
+    once = difference_interval(roc_auc, labels, ours, theirs, rounds=400)
+    copied = [np.repeat(column, 10) for column in (labels, ours, theirs)]
+    cases = difference_interval(roc_auc, *copied, groups=np.repeat(np.arange(60), 10), rounds=400)
+    alone = difference_interval(roc_auc, *copied, rounds=400)
+    assert cases == pytest.approx(once)
+    assert alone[1] - alone[0] < 0.6 * (once[1] - once[0])
+
+
+def test_bad_input_of_alarms_and_intervals() -> None:
+    """No harmless conversation, a rate of one, one kind or one case alone."""
+    for peaks, rate in (([], 0.01), ([0.5], 1.0), ([np.nan], 0.1)):
+        with pytest.raises(ValueError, match="alarm threshold"):
+            alarm_threshold(peaks, rate)
+    for labels, groups in (([1, 1], None), ([0, 1], ["a", "a"])):
+        with pytest.raises(ValueError, match="two groups"):
+            difference_interval(roc_auc, labels, [0.1, 0.2], [0.1, 0.2], groups=groups)
+    with pytest.raises(ValueError, match="reliability"):
+        reliability([], [])

@@ -39,7 +39,7 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ).to_parquet(folder / "en_bothbosu_calls" / "dialogues.parquet")
     for name, speakers in (("kdconv_zh", ("A", "B")), ("multidogo_en", ("customer", "agent"))):
         rows = [
-            {"dialogue_id": f"d-{n}", "speaker": speakers[turn % 2], "text": f"{name} {n} {turn}", "lang": name[-2:]}
+            {"dialogue_id": f"d-{n}", "speaker": speakers[turn % 2], "text": f"{name} {n} {turn}", "kind": "dialogue"}
             for n in range(60)
             for turn in range(4)
         ]

@@ -24,7 +24,7 @@ from fraudguard.errors import BadInput
 GOLDEN = Path(__file__).parent / "golden" / "report.md"
 SETTINGS = Path(evaluate.__file__).parent / "evaluate.yaml"
 SMALL = {
-    "capacity": 3, "false_alarms": 0.1, "attack_events_max": 60, "zero_shot_events_max": 100, "train_rows_max": 150,
+    "capacity": 3, "false_alarms": 0.1, "attack_events_max": 60, "zero_shot_events_max": 100, "train_events_max": 150,
     "tf_idf": {"ngrams": [1, 3], "features_max": 2000, "penalties": [1, 10]}, "boosting": {"rounds": 20, "rate": 0.1},
     "bootstrap_rounds": 50,
 }  # fmt: skip
@@ -133,5 +133,5 @@ def test_settings_that_cannot_be_read(tmp_path: Path) -> None:
     settings = yaml.safe_load(SETTINGS.read_text())
     for wrong in ({"speed": 1}, {"false_alarms": 1}):
         (tmp_path / "evaluate.yaml").write_text(json.dumps(settings | wrong))
-        with pytest.raises(BadInput, match="evaluate.yaml: cannot be read"):
+        with pytest.raises(BadInput, match=r"evaluate\.yaml: cannot be read"):
             read_settings(tmp_path / "evaluate.yaml")
