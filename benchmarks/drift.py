@@ -146,7 +146,12 @@ def main() -> None:
     options = parser.parse_args()
     with temporary_directory() as directory, EmbeddedPostgres(directory / "postgres") as database:
         upgrade(database.url)
-        settings = Settings(database_url=SecretStr(database.url), model="starter" if options.out else "off")
+        settings = Settings(
+            database_url=SecretStr(database.url),
+            model="starter" if options.out else "off",
+            engine_timeout_ms=300_000,  # a busy machine shall not make degraded decisions of an example
+            batch_timeout_ms=600_000,
+        )
         if options.out:
             asyncio.run(example(settings, options.lives, options.out))
         else:

@@ -64,9 +64,9 @@ class _Reader:
 
 
 def calibrate(folder: Path) -> None:
-    """Take the ranges of the release in `folder`, write them, name them in its release.json; a sealed one is sealed anew.
+    """Take the ranges of the release in `folder`, write them, name them in its release.json.
 
-    Raises BadModel.
+    One that was sealed is sealed anew. Raises BadModel.
     """
     loaded = load(open_release(folder), "fp32")
     reader = _Reader(loaded.backbone)

@@ -170,7 +170,7 @@ def iterate(folder: Path, split: Split) -> Iterator[LabelledTimeline]:
 def truths(folder: Path, split: Split) -> npt.NDArray[np.float64]:
     """The truth of every event of a split, in the file's order, and nothing else. Raises BadInput."""
     with _opened(folder, split) as parquet:
-        return np.asarray(parquet.read(["truth"]).column("truth"), dtype=np.float64)
+        return np.asarray(parquet.read(["truth"]).column("truth").to_numpy(), dtype=np.float64)
 
 
 def _opened(folder: Path, split: Split) -> pq.ParquetFile:

@@ -6,7 +6,6 @@ The student is any Qwen2 checkpoint with its own tokenizer, with a new head. It 
 event, and by a projection what the teacher's last hidden state is there; the labels too, as far as the recipe wants.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -21,11 +20,21 @@ from finetune.lexicon import give_lexicon
 from finetune.lora import copy_base, hardware
 from finetune.publish import staged, write_manifest
 from finetune.recipe import HeadRun, LexiconRun, read_settings
-from finetune.recovery import RecoveryRecipe, all_weights, finish, material, recover, save_adapter, save_base
+from finetune.recovery import (
+    RecoveryRecipe,
+    all_weights,
+    finish,
+    material,
+    parser,
+    recover,
+    run_of,
+    save_adapter,
+    save_base,
+)
+from finetune.run_folder import RunFolder
 from fraudguard.engine.loader import check_fit, load_base
 from fraudguard.engine.release import Release, open_release
 from fraudguard.engine.tokenizer import LineTokenizer
-from fraudguard.errors import BadModel
 
 
 class DistilRecipe(RecoveryRecipe):
@@ -39,10 +48,10 @@ class DistilRecipe(RecoveryRecipe):
     lexicon: LexiconRun | None
 
 
-def distil(teacher: Release, checkpoint: Path, dataset: Path, recipe: DistilRecipe, out: Path) -> None:
+def distil(
+    teacher: Release, checkpoint: Path, dataset: Path, recipe: DistilRecipe, out: Path, folder: RunFolder
+) -> None:
     """A teacher, BASE and DATASET to OUT. Raises BadInput, BadModel."""
-    if out.exists():
-        raise BadModel("there is something already", path=str(out), hint="name a folder that is not there yet")
     base, tokenizer = load_base(checkpoint), LineTokenizer(checkpoint)
     prefix = recipe.prefix
     check_fit(base.config, tokenizer, len(tokenizer.encode_prefix(prefix)), recipe.tokens_max, checkpoint)
@@ -55,7 +64,7 @@ def distil(teacher: Release, checkpoint: Path, dataset: Path, recipe: DistilReci
     lexicon = None if recipe.lexicon is None else give_lexicon(data.taught, data.dev, recipe.lexicon, recipe.seed)
     head = adapt.new_head(data.taught, base.config.hidden_size, recipe.head, recipe.tokens_max)
     head.lexicon = lexicon
-    recover(model, head, data, recipe, recipe.head)
+    recover(model, head, data, recipe, recipe.head, folder)
     with staged(out) as made:
         if with_adapter:
             copy_base(checkpoint, made / "base")
@@ -72,17 +81,15 @@ def distil(teacher: Release, checkpoint: Path, dataset: Path, recipe: DistilReci
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--dataset", type=Path, required=True)
-    parser.add_argument("--teacher", required=True, help="a release")
-    parser.add_argument("--base", type=Path, required=True, help="the student: a Qwen2 checkpoint with its tokenizer")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the new release")
-    options = parser.parse_args(arguments)
+    asked = parser(__doc__)
+    asked.add_argument("--teacher", required=True, help="a release")
+    asked.add_argument("--base", type=Path, required=True, help="the student: a Qwen2 checkpoint with its tokenizer")
+    options = asked.parse_args(arguments)
     with command():
         recipe = read_settings(options.recipe, DistilRecipe)
         torch.set_num_threads(recipe.threads)
-        distil(open_release(options.teacher), options.base, options.dataset, recipe, options.out)
+        with run_of(options.out, recipe, options.resume) as folder:
+            distil(open_release(options.teacher), options.base, options.dataset, recipe, options.out, folder)
 
 
 if __name__ == "__main__":

@@ -91,11 +91,14 @@ class TeachersLesson(nn.Module):
     mean: Tensor
 
     def __init__(
-        self, run: LessonsRun, taught: Sequence[TaughtSample], hidden_size: int, typology_share: float
+        self, run: LessonsRun, taught: Sequence[TaughtSample], hidden_size: int, typology_share: float, recipe: str
     ) -> None:
-        """hidden_size: the student's. typology_share: of the error in typologies, beside that in the risk."""
+        """hidden_size: the student's. typology_share: of the error in typologies, beside that in the risk.
+
+        recipe: the whole of it, in words.
+        """
         super().__init__()
-        self._run, self._share = run, typology_share
+        self._run, self._share, self._recipe = run, typology_share, recipe
         states = torch.cat([sample.states for sample in taught])
         self.register_buffer("mean", states.mean(0))
         self.projection: nn.Linear | None = None
@@ -104,6 +107,10 @@ class TeachersLesson(nn.Module):
             if hidden_size == states.shape[1]:  # a student made of its teacher begins where it is
                 nn.init.eye_(self.projection.weight)
                 self.projection.bias.data.copy_(-states.mean(0))
+
+    def extra_repr(self) -> str:
+        """Names the run: one that was interrupted is taken up with the same lesson only."""
+        return self._recipe
 
     def forward(
         self, loss: Tensor, row: Sequence[TaughtSample], states: Tensor, logits: Tensor, kinds: Tensor, total: float

@@ -116,11 +116,13 @@ def _on_gpu(query: Tensor, key: Tensor, value: Tensor, scaling: float, packed: R
     """The same as one kernel, which takes 16 bits only: [1, token, head, dim]."""
     from torch.nn.attention.varlen import varlen_attn
 
-    groups, longest = query.shape[1] // key.shape[1], max(packed.lengths)
-    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    q, k, v = (part[0].transpose(0, 1).contiguous() for part in (query, key, value))  # [token, head, dim]
+    longest = max(packed.lengths)
+    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))  # [token, head, dim]
     left = -1 if window is None else window - 1
-    mixed = varlen_attn(q, k, v, packed.starts, packed.starts, longest, longest, scale=scaling, window_size=(left, 0))
+    mixed = varlen_attn(
+        q, k, v, packed.starts, packed.starts, longest, longest,
+        scale=scaling, window_size=(left, 0), enable_gqa=True,
+    )  # fmt: skip
     return cast(Tensor, mixed)[None]
 
 

@@ -6,7 +6,6 @@ The release's adapter is merged; what did least on passages of train goes (finet
 left, and the head, learn to say what RELEASE says. OUT's base is a plain Qwen2 checkpoint in float16.
 """
 
-import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,11 +30,14 @@ from finetune.recovery import (
     all_weights,
     finish,
     material,
+    parser,
     recover,
+    run_of,
     save_adapter,
     save_base,
     with_words,
 )
+from finetune.run_folder import RunFolder
 from fraudguard.engine.head import FusionHead, load_head
 from fraudguard.engine.loader import load_base, load_merged
 from fraudguard.engine.release import Release, open_release
@@ -67,7 +69,7 @@ def smaller(
     return made, pruned_head(head, kept.hidden)
 
 
-def prune(release: Release, dataset: Path, recipe: PruneRecipe, out: Path) -> None:
+def prune(release: Release, dataset: Path, recipe: PruneRecipe, out: Path, folder: RunFolder) -> None:
     """RELEASE and DATASET to OUT. Raises BadInput, BadModel."""
     head, tokenizer = load_head(alone(release).head), LineTokenizer(release.base)
     device, _ = hardware(recipe)
@@ -87,7 +89,7 @@ def prune(release: Release, dataset: Path, recipe: PruneRecipe, out: Path) -> No
         left.name_or_path = ""  # or peft writes this machine's path into the adapter
         run = recipe.recovery.adapter_run(head.spec.tokens_max)
         model: PeftModel = adapt.new_adapter(left, run) if with_adapter else all_weights(left)
-        recover(model, head, data, recipe, recipe.head_run(head))
+        recover(model, head, data, recipe, recipe.head_run(head), folder)
         if with_adapter:
             save_adapter(model, made / "adapter")
         else:
@@ -98,16 +100,14 @@ def prune(release: Release, dataset: Path, recipe: PruneRecipe, out: Path) -> No
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--dataset", type=Path, required=True)
-    parser.add_argument("--release", required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the new release")
-    options = parser.parse_args(arguments)
+    asked = parser(__doc__)
+    asked.add_argument("--release", required=True)
+    options = asked.parse_args(arguments)
     with command():
         recipe = read_settings(options.recipe, PruneRecipe)
         torch.set_num_threads(recipe.threads)
-        prune(open_release(options.release), options.dataset, recipe, options.out)
+        with run_of(options.out, recipe, options.resume) as folder:
+            prune(open_release(options.release), options.dataset, recipe, options.out, folder)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ the engine merges before it rounds, or all its weights. OUT is a release like an
 loaded, to what was trained.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,7 +19,19 @@ from finetune.derived import alone, derived
 from finetune.fake_quantization import fake_quantized
 from finetune.lora import hardware
 from finetune.recipe import read_settings
-from finetune.recovery import ChangedRecipe, finish, material, recover, save_adapter, save_base, trainable, with_words
+from finetune.recovery import (
+    ChangedRecipe,
+    finish,
+    material,
+    parser,
+    recover,
+    run_of,
+    save_adapter,
+    save_base,
+    trainable,
+    with_words,
+)
+from finetune.run_folder import RunFolder
 from fraudguard.engine.head import load_head
 from fraudguard.engine.precision import Precision
 from fraudguard.engine.quantization import SCHEMES, Range
@@ -47,7 +58,7 @@ def ranges_for(release: Release, precision: Precision) -> Mapping[str, Range] | 
     return _RANGES.validate_json(release.activations.read_bytes())
 
 
-def quantize(release: Release, dataset: Path, recipe: QuantizeRecipe, out: Path) -> None:
+def quantize(release: Release, dataset: Path, recipe: QuantizeRecipe, out: Path, folder: RunFolder) -> None:
     """RELEASE and DATASET to OUT. Raises BadInput, BadModel."""
     ranges = ranges_for(alone(release), recipe.precision)
     head, tokenizer = load_head(release.head), LineTokenizer(release.base)
@@ -55,7 +66,7 @@ def quantize(release: Release, dataset: Path, recipe: QuantizeRecipe, out: Path)
     with_words(head, data)
     model = trainable(release, recipe.recovery, head.spec.tokens_max)
     with fake_quantized(model, recipe.precision, ranges):
-        recover(model, head, data, recipe, recipe.head_run(head))
+        recover(model, head, data, recipe, recipe.head_run(head), folder)
     changes = {"description": f"Made by finetune/quantize.py from {release.name}@{release.version}."}
     if isinstance(model, PeftModel):
         with derived(
@@ -74,16 +85,14 @@ def quantize(release: Release, dataset: Path, recipe: QuantizeRecipe, out: Path)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--dataset", type=Path, required=True)
-    parser.add_argument("--release", required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the new release")
-    options = parser.parse_args(arguments)
+    asked = parser(__doc__)
+    asked.add_argument("--release", required=True)
+    options = asked.parse_args(arguments)
     with command():
         recipe = read_settings(options.recipe, QuantizeRecipe)
         torch.set_num_threads(recipe.threads)
-        quantize(open_release(options.release), options.dataset, recipe, options.out)
+        with run_of(options.out, recipe, options.resume) as folder:
+            quantize(open_release(options.release), options.dataset, recipe, options.out, folder)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 Knows a model, its head, a teacher and a dataset; what was changed is the recipes' business.
 """
 
+import argparse
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,6 +24,7 @@ from finetune.dataset import LabelledTimeline
 from finetune.lessons import LessonsRun, TaughtSample, TeachersLesson, teach
 from finetune.lora import hardware
 from finetune.recipe import AdapterRun, HeadRun, Machine, Settings
+from finetune.run_folder import RunFolder
 from fraudguard.engine.head import FusionHead
 from fraudguard.engine.loader import attach, load_base, load_merged
 from fraudguard.engine.release import Release, open_release
@@ -60,8 +63,12 @@ class Recovery(Settings):
 
 
 class RecoveryRecipe(Machine):
-    """What quantize.yaml, prune_*.yaml and distil.yaml have in common. calibrate: what is made is, at its end."""
+    """What quantize.yaml, prune_*.yaml and distil.yaml have in common. calibrate: what is made is, at its end.
 
+    save_every: steps.
+    """
+
+    save_every: Annotated[int, Field(ge=1)]
     seed: Annotated[int, Field(ge=0)]
     calibrate: FitRun
     recovery: Recovery
@@ -107,19 +114,19 @@ def with_words(head: FusionHead, data: Material) -> None:
         lexicon.write(head.lexicon, [*data.taught, *data.dev])
 
 
-def recover(model: PeftModel, head: FusionHead, data: Material, recipe: RecoveryRecipe, head_run: HeadRun) -> None:
-    """Train model and head in place to the lessons. Raises BadInput.
-
-    What of the model requires a gradient is trained.
-    """
+def recover(
+    model: PeftModel, head: FusionHead, data: Material, recipe: RecoveryRecipe, head_run: HeadRun, folder: RunFolder
+) -> None:
+    """Train model and head in place to the lessons; what of the model requires a gradient. Raises BadInput."""
     run = recipe.recovery
     device, bfloat16 = hardware(recipe)
     model.to(device)
     head.to(device)
     torch.manual_seed(recipe.seed)
-    lesson = TeachersLesson(run.lessons, data.taught, head.spec.hidden_size, run.typology_share).to(device)
+    taught, size = data.taught, head.spec.hidden_size
+    lesson = TeachersLesson(run.lessons, taught, size, run.typology_share, recipe.model_dump_json()).to(device)
     of_adapter = run.adapter_run(head.spec.tokens_max)
-    best = adapt.train(model, head, data.taught, data.dev, of_adapter, head_run, recipe.seed, bfloat16, lesson=lesson)
+    best = adapt.train(model, head, taught, data.dev, of_adapter, head_run, recipe.seed, bfloat16, folder, lesson)
     log.info("mean average precision on dev %.4f", best)
     model.to("cpu")
     head.to("cpu")
@@ -165,3 +172,23 @@ def finish(folder: Path, dev: Sequence[LabelledTimeline], recipe: RecoveryRecipe
     if release.activations is not None:
         calibrate_activations.calibrate(folder)
     write(release.head, fit(release, dev, recipe.calibrate, recipe.seed))
+
+
+@contextmanager
+def run_of(out: Path, recipe: RecoveryRecipe, resume: bool) -> Iterator[RunFolder]:
+    """OUT.run/, where the training is stored, and taken up again with `resume`, until OUT is made. Raises BadInput."""
+    if out.exists():
+        raise BadInput("there is something already", path=str(out), hint="name a folder that is not there yet")
+    folder = RunFolder(out.with_name(out.name + ".run"), recipe.save_every, resume=resume)
+    yield folder
+    folder.finish()
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """What the recipes' command lines have in common."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("recipe", type=Path)
+    made.add_argument("--dataset", type=Path, required=True)
+    made.add_argument("--out", type=Path, required=True, help="folder of the new release")
+    made.add_argument("--resume", action="store_true", help="go on where an earlier run was ended")
+    return made

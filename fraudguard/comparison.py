@@ -21,7 +21,7 @@ from fraudguard.evaluation import average_precision
 class Side:
     """One model's risks and alerts (outcomes review and block), where the truth is known."""
 
-    risks: array[float] = field(default_factory=lambda: array("d"))
+    risks: "array[float]" = field(default_factory=lambda: array("d"))
     alerts: int = 0
     frauds_alerted: int = 0
 
@@ -47,7 +47,7 @@ class Comparison:
     first: datetime | None = None
     last: datetime | None = None
     moved: float = 0.0
-    truth: array[int] = field(default_factory=lambda: array("b"))
+    truth: "array[int]" = field(default_factory=lambda: array("b"))
     champion: Side = field(default_factory=Side)
     challenger: Side = field(default_factory=Side)
 

@@ -3,6 +3,7 @@
 Knows how to word counts and indices; counts nothing. The page is Markdown that also reads well on a terminal.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Final
@@ -212,10 +213,10 @@ def _between(cuts: Sequence[float], place: int) -> str:
     if upper is None:
         return "any value" if lower is None else f"over {_number(lower)}"
     # A value of its own has its cuts right below it and at it.
-    if lower is not None and _number(lower) == _number(upper):
+    if lower == math.nextafter(upper, -math.inf):
         return _number(upper)
-    alone = place + 1 < len(cuts) and _number(cuts[place + 1]) == _number(upper)
-    end = f"below {_number(upper)}" if alone else f"to {_number(upper)}"
+    above = math.nextafter(upper, math.inf)
+    end = f"below {_number(above)}" if above in cuts[place + 1 : place + 2] else f"to {_number(upper)}"
     return end if lower is None else f"over {_number(lower)} {end}"
 
 

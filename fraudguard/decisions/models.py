@@ -4,7 +4,7 @@ The steps are append-only and the newest one is the head; taking a promotion bac
 and order; what is in a release, and which one is good enough, is fraudguard/models.py's.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -276,7 +276,7 @@ class ModelBook:
             for row in rows
         ]
 
-    async def shadowed(self, digest: str) -> AsyncIterator[Shadowed]:
+    async def shadowed(self, digest: str) -> AsyncGenerator[Shadowed, None]:
         """The decisions that this model scored in shadow, streamed, in no order.
 
         Holds one connection meanwhile; close it (contextlib.aclosing) when you stop early.

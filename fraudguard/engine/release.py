@@ -240,7 +240,7 @@ def _part(folder: Path, role: str, reference: str) -> Path:
     try:
         return fetch(reference)
     except BadModel as error:
-        reason = f"{role}: there is no folder {local}, and {error.reason}"
+        reason = f"{role}: neither a folder {local} nor a repository to be had: {error.reason}"
         raise BadModel(reason, path=str(folder / "release.json"), hint=error.hint) from error
 
 
@@ -258,5 +258,5 @@ def fetch(reference: str) -> Path:
         )
     except Exception as error:  # the hub client raises many kinds, from OSError to HTTP errors
         raise BadModel(
-            f"{reference} cannot be had: {error}", hint="without a network, fetch it beforehand or give its folder"
+            f"{reference}: {error}", hint="without a network, fetch it beforehand or give its folder"
         ) from error

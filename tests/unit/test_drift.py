@@ -118,6 +118,25 @@ def test_a_steady_week_says_so_and_what_moved_before() -> None:
     assert "Moved in an earlier week and steady in 2026-W43: `amount_base` of transactions (2026-W42)." in text
 
 
+def test_what_is_one_to_a_reader_is_one_line() -> None:
+    """What went missing together, windows of one measure; what only grows stands apart, below."""
+    drift = example()
+    steady, more, gone = [500, 400, 100, 0], [100, 400, 500, 0], [250, 200, 50, 500]
+    rows = {"is_new_device": gone, "device_transactions_7d": gone, "out_sum_1d": more, "out_sum_7d": more}
+    rows |= {"account_events": more, "risk": steady}
+    week = replace(drift.of(WEEKS[3], "transaction"), counts=rows)
+    histograms = {name: Histogram((1.0, 2.0), tuple(10 * count for count in steady)) for name in rows}
+    changed = replace(
+        drift,
+        reference=Reference("then", (), {"transaction": histograms}),
+        populations={(WEEKS[3], "transaction"): week},
+    )
+    lines = [line.removeprefix("  - ") for line in summary(changed).splitlines() if line.startswith("  - ")]
+    together = [set(line.split(" of transactions")[0].split(", ")) for line in lines[:2]]
+    assert together == [{"`is_new_device`", "`device_transactions_7d`"}, {"`out_sum_1d`", "`out_sum_7d`"}]
+    assert lines[2:] == ["`account_events`: these grow while accounts grow older, whatever happens."]
+
+
 def test_labels_that_may_still_come_are_not_called_none() -> None:
     """A number once they are due; before, what there is so far, or that they are not due."""
     rows = [line.split("|")[-3].strip() for line in render(example()).splitlines() if line.startswith("| 2026-W")]
@@ -132,6 +151,7 @@ def test_labels_that_may_still_come_are_not_called_none() -> None:
         ("transfers_1h", ALONE, ["below 0", "0", "over 0 to 3", "over 3"]),
         ("transfers_1h", (2.0, math.nextafter(5, 0), 5.0), ["to 2", "over 2 below 5", "5", "over 5"]),
         ("transfers_1h", (), ["any value"]),
+        ("amount_base", (1_250.1, 1_250.4), ["to 1,250", "over 1,250 to 1,250", "over 1,250"]),
         ("is_new_device", cuts_of([0.0] * 50), ["below 0", "no", "yes"]),
         ("is_new_device", cuts_of([0.0] * 40 + [1.0] * 10), ["below 0", "no", "over 0 below 1", "yes", "over 1"]),
         ("is_new_device", (), ["any value"]),

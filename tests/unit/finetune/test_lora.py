@@ -15,10 +15,11 @@ import torch
 from finetune_support import make_base, make_dataset, write_recipe
 
 from finetune import adapt, dataset, lora
+from fraudguard.domain import TIMELINE_VERSION
 from fraudguard.engine.engine import Engine
 from fraudguard.engine.head import load_head
 from fraudguard.engine.loader import attach, load_base
-from fraudguard.engine.release import open_release
+from fraudguard.engine.release import open_release, seal, verify
 from fraudguard.engine.tokenizer import LineTokenizer
 from fraudguard.errors import BadModel
 
@@ -85,6 +86,8 @@ def test_what_was_trained_is_served(tune: Callable[..., Path], data: Path, kind:
     risks = [score.risk for score in engine.score(asked)]
     assert np.ptp(risks) > 0.1
     assert risks == pytest.approx(trained.tolist(), abs=1e-5)
+    assert release.timeline == TIMELINE_VERSION
+    assert seal(folder) == verify(folder)
     kept = sorted(file.name for file in folder.with_name("release.run").iterdir())
     assert kept == ["losses.jsonl", "losses.png"]
 

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from finetune.packing import ROW_STEP, Row, hidden_states, plan
+from finetune.packing import ATTENTION, ROW_STEP, Row, hidden_states, plan
 
 LENGTHS = [7, 50, 1, 33, 64, 12]
 SHAPES: dict[str, dict[str, Any]] = {
@@ -77,3 +79,13 @@ def test_an_epoch_has_every_passage_once() -> None:
         assert sum(lengths[number] for number in in_step) <= 256 or in_step == [200]
     whole = plan(lengths, 256, 256, Random(0))
     assert [[[number for row in step for number in row]] for step in steps] == list(whole)
+
+
+def test_the_gpu_gets_one_call() -> None:
+    """Its kernel takes these arguments and gives this shape; what it computes is tests/gpu's to say."""
+    with FakeTensorMode():
+        query, key, value = (torch.empty(1, heads, 96, 64, device="cuda", dtype=torch.bfloat16) for heads in (14, 2, 2))
+        starts = torch.zeros(3, dtype=torch.int32, device="cuda")
+        row = Row(torch.empty(1, 96, device="cuda"), torch.empty(1, 96, device="cuda"), starts, (50, 46))
+        mixed, _ = ALL_ATTENTION_FUNCTIONS[ATTENTION](None, query, key, value, None, scaling=0.1, packed=row)
+        assert (mixed.shape, mixed.device.type) == ((1, 96, 14, 64), "cuda")

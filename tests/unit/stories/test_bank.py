@@ -33,16 +33,15 @@ def test_no_long_phrase_stands_in_two_lists() -> None:
 
 
 def test_the_bank_is_broad() -> None:
-    """Several hundred phrases a language, and plots of every kind in both."""
+    """Thousands of phrases a language, plots of every kind in both, and no fewer hard harmless plots than scams."""
     said = [text for document in bank._documents().values() for text in _said(document)]
     chinese = sum(any("一" <= c <= "鿿" for c in text) for text in said)
-    assert chinese >= 900
-    assert len(said) - chinese >= 700
+    assert chinese >= 4500
+    assert len(said) - chinese >= 2200
     plots = bank.load("train").plots
     for language in bank.LANGUAGES:
-        assert len(plots["harmless", language]) >= 20
-        assert len(plots["scam", language]) >= 12
-        assert all(len(plots[kind.value, language]) >= 2 for kind in Typology)
+        assert len(plots["harmless", language]) >= len(plots["scam", language]) >= 35
+        assert all(len(plots[kind.value, language]) >= 4 for kind in Typology)
 
 
 def test_slot_values_are_disjoint() -> None:

@@ -11,9 +11,10 @@ from pydantic import TypeAdapter
 from fraudguard import stories
 from fraudguard.domain import Message, Screenable, Transaction, Typology
 from fraudguard.errors import BadSettings
-from fraudguard.stories.bank import Split, load
+from fraudguard.stories.bank import Plot, Say, Split, load
 from fraudguard.stories.people import make_person
-from fraudguard.stories.teller import Teller
+from fraudguard.stories.phrase import parse
+from fraudguard.stories.teller import Draft, Teller
 
 START = datetime(2026, 11, 16, 16, tzinfo=UTC)
 GOLDEN = Path(__file__).parent / "golden"
@@ -103,6 +104,24 @@ def test_the_splits_share_no_text(train: stories.Cast, held_out: stories.Cast) -
     """No message of twelve characters or more is met in both."""
     shared = {text for text in _texts(train) & _texts(held_out) if len(text) >= 12}
     assert shared == set()
+
+
+def test_a_speaker_may_say_several_variants_or_go_on_in_one_breath() -> None:
+    """`them+` gives one to three different variants; on a call two turns of one speaker may be one line."""
+    bank = load("train")
+    person = next(p for n in range(100) if (p := make_person(Random(n), bank, "s", n)).language == "zh")
+    phrases = tuple(parse(text) for text in ("甲甲", "乙乙", "丙丙", "丁丁"))
+    turn = Say("counterparty", None, several=True, optional=False, phrases=phrases)
+    plot = Plot("several", "everyday", "zh", "t", "call", {}, (turn,))
+    told = [Teller(Random(n), bank, person, plot, "s-0", ()).tell() for n in range(200)]
+    said = [sum(text.count(word) for word in ("甲甲", "乙乙", "丙丙", "丁丁")) for text in map(_joined, told)]
+    assert set(said) == {1, 2, 3}
+    assert {len(drafts) for drafts in told} == {1, 2, 3}
+    assert any(len(drafts) < count for drafts, count in zip(told, said, strict=True))
+
+
+def _joined(drafts: list[Draft]) -> str:
+    return "".join(draft.text for draft in drafts)
 
 
 def test_too_few_accounts_are_refused() -> None:

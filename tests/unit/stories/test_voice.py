@@ -45,3 +45,30 @@ def test_noise_keeps_links_and_notices_intact(language: str) -> None:
     plain = "我的账户在哪里登录的，你知道吗" if language == "zh" else "please don't tell anyone because I'm late"
     assert all(voice.roughen(rng, language, "chat", link, 1.0) == link for _ in range(50))
     assert len({voice.roughen(rng, language, "chat", plain, 1.0) for _ in range(50)}) > 5
+
+
+def test_a_careless_chinese_typist_sends_a_clause_at_a_time() -> None:
+    """Nothing is lost but the commas; a careful one, a caller and a link are left whole."""
+    rng = Random(0)
+    text = "我在开会，不方便接电话，打字说。"
+    split = [pieces for _ in range(60) if len(pieces := voice.clauses(rng, "chat", text, 1.0)) > 1]
+    assert split
+    assert all(pieces == ["我在开会", "不方便接电话", "打字说。"] for pieces in split)
+    for channel, said, sloppiness in (
+        ("chat", text, 0.0),
+        ("call", text, 1.0),
+        ("chat", f"点 https://a.example，{text}", 1.0),
+    ):
+        assert all(voice.clauses(rng, channel, said, sloppiness) == [said] for _ in range(60))
+
+
+def test_a_transcript_reads_long_numbers_out_but_never_amounts() -> None:
+    """A code is said digit by digit at times; a sum of money keeps its figures."""
+    rng = Random(0)
+    heard = {voice.roughen(rng, "zh", "call", "验证码是112233，转300000元", 0.0) for _ in range(200)}
+    assert any("幺幺二二三三" in text for text in heard)
+    assert any("一一二二三三" in text for text in heard)
+    assert all("300000元" in text for text in heard)
+    assert any(
+        "one one two two three three" in voice.roughen(rng, "en", "call", "it is 112233", 0.0) for _ in range(60)
+    )
