@@ -39,7 +39,7 @@ def table() -> Table:
             "terminal": terminal,
             "amount": amount,
             "fraud": fraud,
-        }  # fmt: skip
+        }
     )
     played = np.array(list(play(stream, [Labelling(fraud, 7)])), dtype=np.float32)
     day = times.to_numpy().astype("datetime64[D]").astype(np.int64)
