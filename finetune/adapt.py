@@ -211,7 +211,9 @@ def train(
                 raise BadInput(f"the loss of step {state.step + 1} is {loss}", hint="lower adapter.rate or head.rate")
             state.learned(loss, optimizer.param_groups[0]["lr"])
             if last_of_part:
-                state.judged(precision_by_source(dev, read(model, head, dev)))
+                precision = precision_by_source(dev, read(model, head, dev))
+                state.judged(precision)
+                log.info("step %d of %d, average precision on dev %s", state.step, len(steps), precision)
             if folder:
                 folder.keep(state)
             advance(loss)

@@ -1,6 +1,7 @@
 """A training run, made tiny: its losses, its rows, its end, and how it goes on after it was killed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,6 +14,7 @@ from peft import PeftModel
 from finetune import adapt
 from finetune.adapt import Learner, Sample, new_adapter, new_head, samples, train
 from finetune.dataset import passages
+from finetune.lora import calibrate_on
 from finetune.objective import Objective
 from finetune.packing import plan
 from finetune.recipe import LoraRecipe
@@ -193,6 +195,13 @@ def test_a_loss_that_is_no_number_ends_it(base: Path, data: Data, tmp_path: Path
     """With what to change."""
     with pytest.raises(BadInput, match=r"the loss of step \d+ is .*rate"):
         run(base, data, RunFolder(tmp_path, 100), rate=1e30)
+
+
+def test_a_calibration_needs_both_kinds(base: Path, data: Data) -> None:
+    """dev whose every certain reading is a fraud says so."""
+    frauds = [replace(sample, truth=torch.ones_like(sample.truth)) for sample in data[1]]
+    with pytest.raises(BadInput, match="cannot be calibrated on dev: .* both frauds and others"):
+        calibrate_on(*made(base, data[0], recipe()), frauds)
 
 
 def test_dev_needs_frauds(base: Path, data: Data, tmp_path: Path) -> None:
