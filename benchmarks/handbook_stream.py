@@ -155,9 +155,12 @@ class Table:
     fraud: Flags
     columns: Mapping[str, Numbers]
 
-    def between(self, first: date, last: date) -> "Table":
-        """The rows of those days and the days between."""
-        rows = (self.day >= day_number(first)) & (self.day <= day_number(last))
+    def between(self, first: date, last: date) -> npt.NDArray[np.intp]:
+        """The numbers of the rows of those days and the days between."""
+        return np.flatnonzero((self.day >= day_number(first)) & (self.day <= day_number(last)))
+
+    def at(self, rows: npt.NDArray[np.intp]) -> "Table":
+        """These rows alone."""
         columns = {name: values[rows] for name, values in self.columns.items()}
         return Table(self.day[rows], self.customer[rows], self.fraud[rows], columns)
 

@@ -84,7 +84,7 @@ class Bench:
     """The parts of a dataset, cut to the settings' sizes, as a release reads them. timelines: of test."""
 
     def __init__(self, settings: Settings, folder: Path, engine: Engine) -> None:
-        """Raises BadInput where there is nothing to measure or to choose a threshold on."""
+        """Raises BadInput where there is nothing to measure."""
         self.settings, self.folder, self.engine = settings, folder, engine
         self.timelines = self._drawn("test", settings.test_events_max)
         self.test = self._checked("test", self.timelines)

@@ -262,5 +262,6 @@ def _figure(x: str, y: str):  # type: ignore[no-untyped-def]  # matplotlib has n
 
 
 def _save(figure: Figure, axes, file: Path) -> None:  # type: ignore[no-untyped-def]  # likewise
-    axes.legend(fontsize="small")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize="small")
     figure.savefig(file, dpi=110)

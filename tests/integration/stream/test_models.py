@@ -79,7 +79,7 @@ async def test_all_workers_take_a_promoted_model_over_and_give_it_back(
     one_log, two_log, third_log = (tmp_path / f"{name}.log" for name in ("one", "two", "third"))
 
     with Worker(settings, one_log) as one, Worker(settings, two_log) as two:
-        assert models(ask(one)) == {"starter@0.2.0+fp32"}
+        assert models(ask(one)) == {"starter@0.3.0+fp32"}
         await releasing(settings, lambda r: r.shadow(folder, "ana", "a test", now))
         await releasing(settings, lambda r: r.promote("starter@9.0.0", "ana", "no measures", now, force=True))
         said("loaded as champion from the next batch on: starter@9.0.0", one_log, two_log)
@@ -88,8 +88,8 @@ async def test_all_workers_take_a_promoted_model_over_and_give_it_back(
         with Worker(settings, third_log) as third:  # FRAUDGUARD_MODEL names the starter; the registry wins
             said("worker ready: model starter@9.0.0", third_log)
             assert await releasing(settings, lambda r: r.rollback(None, "ben", "a test", now)) is None
-            said("loaded as champion from the next batch on: starter@0.2.0", two_log, third_log)
-            assert models(ask(third)) == {"starter@0.2.0+fp32"}
+            said("loaded as champion from the next batch on: starter@0.3.0", two_log, third_log)
+            assert models(ask(third)) == {"starter@0.3.0+fp32"}
             assert (two.stop(), third.stop()) == (0, 0)
 
 
@@ -109,7 +109,7 @@ async def test_a_killed_worker_leaves_shadow_scores_whole(
             produce(settings, [payment(100, account) for account in range(24)])
             read_decisions(settings, {"e-100-0"}, alive=worker)
             worker.kill()
-    assert models([*rounds[0], *rounds[1]]) == {"starter@0.2.0+fp32"}
+    assert models([*rounds[0], *rounds[1]]) == {"starter@0.3.0+fp32"}
     async with connect(settings.database_url.get_secret_value()) as repository:
         (entry,) = await repository.models.entries()
         shadowed = [row async for row in repository.models.shadowed(entry.model.digest)]

@@ -1,35 +1,14 @@
-"""The handbook's protocol on made data: what is known when, which cards are left out, and that nothing looks ahead."""
+"""The handbook's protocol and rules on made data: what is known when, which cards are left out, what labels tell."""
 
 from datetime import date
 
 import numpy as np
 import pandas as pd
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from benchmarks.handbook import (
-    DELAY_DAYS,
-    FEEDBACK,
-    LATENESS_S,
-    NUMBERS,
-    PACK,
-    SHARES,
-    TOKENS_MAX,
-    ZONE,
-    Table,
-    by_hits,
-    counts,
-    day_number,
-    fold,
-    hits,
-    payment,
-    play,
-)
-from fraudguard.features.feedback import FeedbackView
-from fraudguard.features.money import load_rates
+from benchmarks.handbook import PACK, by_hits, hits
+from benchmarks.handbook_protocol import fold, foreseeable, render
+from benchmarks.handbook_stream import FEEDBACK, NUMBERS, Table, day_number
 from fraudguard.features.registry import FEATURES
-from fraudguard.features.shared import SharedWindows
-from fraudguard.features.state import AccountState
 from fraudguard.rules.registry import load_rules
 
 START = date(2018, 7, 25)
@@ -50,6 +29,14 @@ def test_a_fold_is_a_week_a_delay_and_a_week() -> None:
     assert rows.day[test].tolist() == list(range(FIRST + 14, FIRST + 21))
 
 
+def test_a_longer_fold_ends_with_the_same_week() -> None:
+    """28 days of labels: days -21 to 6; the test week stays."""
+    rows = table([(day, day, False) for day in range(-30, 25)])
+    train, test = fold(rows, START, days=28)
+    assert rows.day[train].tolist() == list(range(FIRST - 21, FIRST + 7))
+    assert rows.day[test].tolist() == rows.day[fold(rows, START)[1]].tolist()
+
+
 def test_cards_known_to_be_compromised_are_not_tested() -> None:
     """Known: a fraud in the training week, or up to eight days before the test day; seven days before is not yet."""
     rows = table(
@@ -61,65 +48,6 @@ def test_cards_known_to_be_compromised_are_not_tested() -> None:
     assert [(day - FIRST, card) for day, card in zip(rows.day[test], rows.customer[test], strict=True)] == [
         (15, 4), (15, 5), (16, 5),
     ]  # fmt: skip
-
-
-class _Characters:
-    id = "characters"
-
-    def count(self, line: str) -> int:
-        return len(line)
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 60 * 24 * 45), st.integers(0, 2), st.integers(0, 2), st.integers(1, 9), st.booleans()),
-        min_size=1,
-        max_size=80,
-        unique_by=lambda row: row[0],
-    )
-)
-def test_playing_accounts_apart_is_the_stream_in_event_time(rows: list[tuple[int, int, int, int, bool]]) -> None:
-    """Complete counters and accounts apart give what one pass gives that learns of each fraud seven days after it."""
-    minutes, customer, terminal, amount, fraud = (list(column) for column in zip(*sorted(rows), strict=True))
-    times = pd.Timestamp("2018-04-01") + pd.to_timedelta(minutes, unit="min")
-    stream = pd.DataFrame(
-        {
-            "time": times, "customer": customer, "terminal": terminal, "amount": amount, "fraud": fraud,
-            "day": times.to_numpy().astype("datetime64[D]").astype(np.int64),
-        }
-    )  # fmt: skip
-    complete = [FeedbackView(counts(stream, stream["fraud"].to_numpy()), DELAY_DAYS) for _ in range(2)]
-    played = {}
-    for one in range(3):
-        played |= dict(play(stream[stream["customer"] == one], complete, first_day=0))
-
-    view, states, rates = FeedbackView((), DELAY_DAYS), {}, load_rates("USD")
-    unlabelled = []
-    for row in stream.itertuples():
-        event = payment(row.Index, row.time, row.customer, row.terminal, row.amount)
-        while unlabelled and unlabelled[0][0] + pd.Timedelta(days=DELAY_DAYS) <= row.time:
-            view.mark(unlabelled.pop(0)[1], +1)
-        state = states.setdefault(
-            row.customer,
-            AccountState(
-                event.account_id,
-                _Characters(),
-                rates=rates,
-                tokens_max=TOKENS_MAX,
-                lateness_s=LATENESS_S,
-                zone=ZONE,
-                windows=(),
-            ),
-        )
-        features = state.take(event, view, SharedWindows((), ())).features
-        view.count(event)
-        if row.fraud:
-            unlabelled.append((row.time, event))
-        wanted = [np.nan if features[name] is None else float(features[name]) for name in NUMBERS]
-        np.testing.assert_array_equal(played[row.Index][: len(NUMBERS)], wanted)
-        shares = [np.nan if features[name] is None else float(features[name]) for name in SHARES]
-        np.testing.assert_array_equal(played[row.Index][len(NUMBERS) :], shares)
 
 
 def test_a_rule_weighs_what_the_training_week_taught() -> None:
@@ -146,3 +74,32 @@ def test_the_pack_hits_what_it_says() -> None:
     assert names[1] == {"amount-over-100", "terminal-fraud-7d"}
     assert names[2] == set()
     rules.close()
+
+
+def test_labels_tell_of_a_terminal_once_one_has_come() -> None:
+    """Of scenario 2 what lies seven days after another of the same 28 days; the others always; harmless never."""
+    days, hours = [0, 7, 7, 8, 35, 36, 0, 0, 0], [12, 11, 12, 0, 0, 12, 1, 1, 1]
+    stream = pd.DataFrame(
+        {
+            "time": pd.Timestamp("2018-07-01") + pd.to_timedelta(np.array(days) * 24 + hours, unit="h"),
+            "day": days,
+            "terminal": [1] * 6 + [2, 3, 4],
+            "scenario": [2, 2, 2, 2, 2, 2, 1, 3, 0],
+        }
+    )
+    by_second, by_day = (foreseeable(stream, whole_days=whole_days) for whole_days in (False, True))
+    assert by_second.tolist() == [False, False, True, True, True, False, True, True, False]
+    assert by_day.tolist() == [False, False, False, True, True, False, True, True, False]
+
+
+def test_a_table_has_means_over_folds_and_deviations_between_seeds() -> None:
+    """Chapter 3 takes the first fold alone; one seed has no deviation."""
+    text = render(
+        {
+            "two seeds": [[(0.8, 0.4, 0.2), (0.6, 0.2, 0.1)], [(0.9, 0.6, 0.2), (0.7, 0.4, 0.1)]],
+            "one": [[(1, 1, 1)] * 2],
+        }
+    )
+    assert "| two seeds | 0.850 ± 0.050 | 0.500 ± 0.100 | 0.200 ± 0.000 |" in text
+    assert "| two seeds | 0.750 ± 0.050 | 0.400 ± 0.100 | 0.150 ± 0.000 |" in text
+    assert text.count("| one | 1.000 | 1.000 | 1.000 |") == 2

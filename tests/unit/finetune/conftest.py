@@ -1,9 +1,13 @@
-"""A --data folder of a few rows in the public sets' own columns."""
+"""A --data folder of a few rows in the public sets' own columns, a small DATASET, and a release made of it."""
 
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from finetune_support import make_base, make_timelines, write_recipe
+
+from finetune import dataset, lora
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +62,24 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "zh_antifraud_sft" / "windows.parquet"
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small DATASET with all three parts."""
+    folder = tmp_path_factory.mktemp("labelled")
+    for split, count, seed in (("train", 30, 1), ("dev", 30, 2), ("test", 20, 3)):
+        dataset.write(folder, split, make_timelines(count, seed))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tuned(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release that finetune.lora made of it, with a prefix."""
+    folder = tmp_path_factory.mktemp("tuned")
+    recipe = write_recipe(folder / "tiny.yaml", rate=0.02)
+    threads = torch.get_num_threads()
+    base = make_base(folder / "base")
+    lora.main([str(recipe), "--dataset", str(labelled), "--base", str(base), "--out", str(folder / "release")])
+    torch.set_num_threads(threads)
+    return folder / "release"
