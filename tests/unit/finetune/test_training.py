@@ -200,7 +200,7 @@ def test_a_loss_that_is_no_number_ends_it(base: Path, data: Data, tmp_path: Path
 def test_a_calibration_needs_both_kinds(base: Path, data: Data) -> None:
     """dev whose every certain reading is a fraud says so."""
     frauds = [replace(sample, truth=torch.ones_like(sample.truth)) for sample in data[1]]
-    with pytest.raises(BadInput, match="cannot be calibrated on dev: .* both frauds and others"):
+    with pytest.raises(BadInput, match=r"cannot be calibrated on dev: .* both frauds and others"):
         calibrate_on(*made(base, data[0], recipe()), frauds)
 
 
