@@ -125,7 +125,10 @@ def fine_tune(recipe: LoraRecipe, folder: Path, base: str, out: Path, run: RunFo
 def calibrate_on(served: PeftModel, head: FusionHead, dev: Sequence[Sample]) -> None:
     """Give the head the sigmoid that fits the readings of dev whose truth is certain. Raises BadInput."""
     kept, truth = adapt.certain(dev), np.concatenate([sample.truth.numpy() for sample in dev])
-    adapt.calibrate(head, adapt.read(served, head, dev)[kept], truth[kept] == 1.0)
+    try:
+        adapt.calibrate(head, adapt.read(served, head, dev)[kept], truth[kept] == 1.0)
+    except ValueError as error:
+        raise BadInput(f"cannot be calibrated on dev: {error}", hint="more of dev, or longer training") from error
 
 
 def copy_base(checkpoint: Path, to: Path) -> None:
