@@ -96,13 +96,14 @@ def test_a_scam_is_learned_slowly_from_its_first_turns() -> None:
 
 def test_texts_are_masked_as_in_the_service() -> None:
     """What screening masks, training never sees."""
-    turns = (("customer", "my card is 4111 1111 1111 1111, call 13812345678"),)
+    turns = (("customer", "my card is 4111 1111 1111 1111\x00, call 13812345678"),)
     dialogue = data.Dialogue("x", "g", "test", "en", "chat", turns, fraud=False)
     (life,) = data.dialogue_lives([dialogue], "test", 0, ordinary_events_max=0)
     (told,) = life.events
     assert isinstance(told.event, Message)
     assert "4111" not in told.event.text
     assert "13812345678" not in told.event.text
+    assert "\x00" not in told.event.text
 
 
 def test_stories_carry_their_truth() -> None:

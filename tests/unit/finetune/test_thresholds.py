@@ -103,8 +103,7 @@ def test_one_kind_of_truth_alone_is_refused() -> None:
     "model",
     [
         "model:\n  transaction: {step_up: 0.1, review: 0.5}\n  message: {block: 0.9}\n",
-        "# old\nmodel:\n  transaction:\n    step_up: 0.1\n\n    by_typology:\n      mule: {step_up: 0.2}\n"
-        "  message: {}\n",
+        "# old\nmodel:\n  transaction:\n    step_up: 0.1\n\n    by_typology:\n      mule: {}\n  message: {}\n",
         "model: {transaction: {}, message: {}}\n",
     ],
 )
