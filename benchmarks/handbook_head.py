@@ -173,7 +173,7 @@ def scored(
     yield f"heads, {of}, with rules in the policy's order", [by_policy(load_policy(POLICY), rules, risks, found[test])]
     odds = by_regression(np.column_stack([feedback_inputs(table), found]), table.fraud, train, test)
     yield f"rules + label feedback, logistic regression, {of}", [odds]
-    yield f"heads, {of}, with rules: mean of both log odds", [together + np.log(odds) - np.log1p(-odds)]
+    yield f"heads, {of}, with rules: mean of both log odds", [together + odds]
 
 
 def reported(
