@@ -104,11 +104,11 @@ def trained(numbers: Numbers, fraud: Flags, run: Run, seed: int) -> tuple[Fusion
     mean = 0.0
     for _ in range(run.epochs):
         losses = []
-        for batch in torch.randperm(len(read)).split(run.batch):  # type: ignore[no-untyped-call]  # torch
+        for batch in torch.randperm(len(read)).split(run.batch):
             logit = head.mlp(torch.cat([torch.zeros(len(batch), 1), encoded[batch]], dim=1))[:, 0]
             loss = F.binary_cross_entropy_with_logits(logit, truth[batch], weight[batch])
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch
+            loss.backward()
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
@@ -123,7 +123,7 @@ def _chosen(head: FusionHead, numbers: Numbers) -> Tensor:
 @torch.inference_mode()
 def logits(head: FusionHead, numbers: Numbers) -> Floats:
     """The risk logit of each row [row, COLUMNS]."""
-    parts = _chosen(head, numbers).split(SCORED_ROWS)  # type: ignore[no-untyped-call]  # torch
+    parts = _chosen(head, numbers).split(SCORED_ROWS)
     return np.concatenate([head(torch.zeros(len(part), 1), part)[0].numpy() for part in parts]).astype(np.float64)
 
 
@@ -173,8 +173,7 @@ def scored(
     yield f"heads, {of}, with rules in the policy's order", [by_policy(load_policy(POLICY), rules, risks, found[test])]
     odds = by_regression(np.column_stack([feedback_inputs(table), found]), table.fraud, train, test)
     yield f"rules + label feedback, logistic regression, {of}", [odds]
-    odds = np.clip(odds, 1e-9, 1 - 1e-9)  # a regression may be certain, whose log odds have no sum
-    yield f"heads, {of}, with rules: mean of both log odds", [together + np.log(odds) - np.log1p(-odds)]
+    yield f"heads, {of}, with rules: mean of both log odds", [together + odds]
 
 
 def reported(
