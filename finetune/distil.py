@@ -57,7 +57,6 @@ def distil(
     check_fit(base.config, tokenizer, len(tokenizer.encode_prefix(prefix)), recipe.tokens_max, checkpoint)
     data = material(dataset, teacher, tokenizer, recipe.tokens_max, prefix, hardware(recipe)[0])
     base.name_or_path = ""  # or peft writes this machine's path into the adapter
-    torch.manual_seed(recipe.seed)
     with_adapter = recipe.recovery.trained == "adapter"
     run = recipe.recovery.adapter_run(recipe.tokens_max)
     model: PeftModel = adapt.new_adapter(base, run) if with_adapter else all_weights(base)

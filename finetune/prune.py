@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
-from finetune import adapt
+from finetune import adapt, calibrate_activations
 from finetune.command import command
 from finetune.derived import alone, derived
 from finetune.lora import hardware
@@ -95,6 +95,8 @@ def prune(release: Release, dataset: Path, recipe: PruneRecipe, out: Path, folde
         else:
             save_base(model, release.base, made / "base")
         head.save(made / "head")
+        if release.activations is not None:
+            calibrate_activations.calibrate(made)
         finish(made, data.timelines, recipe)
 
 

@@ -4,7 +4,7 @@
 
 Every product rounds as the engine's will, while the release learns to say what it says in float32: its adapter, which
 the engine merges before it rounds, or all its weights. OUT is a release like any other: the engine rounds it when it is
-loaded, to what was trained.
+loaded, to what was trained; ranges of activations are those that it was trained with.
 """
 
 from collections.abc import Mapping, Sequence

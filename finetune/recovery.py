@@ -18,7 +18,7 @@ from peft import PeftModel
 from pydantic import Field
 from transformers import Qwen2ForCausalLM
 
-from finetune import adapt, calibrate_activations, dataset, lexicon
+from finetune import adapt, dataset, lexicon
 from finetune.adapt import Sample
 from finetune.calibrate import FitRun, fit, write
 from finetune.dataset import LabelledTimeline
@@ -123,7 +123,6 @@ def recover(
     device, bfloat16 = hardware(recipe)
     model.to(device)
     head.to(device)
-    torch.manual_seed(recipe.seed)
     taught, size = data.taught, head.spec.hidden_size
     lesson = TeachersLesson(run.lessons, taught, size, run.typology_share, recipe.model_dump_json()).to(device)
     of_adapter = run.adapter_run(head.spec.tokens_max)
@@ -168,10 +167,8 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
 
 
 def finish(folder: Path, dev: Sequence[LabelledTimeline], recipe: RecoveryRecipe) -> None:
-    """Calibrate the new release, and take the ranges of its activations if the old one had them."""
+    """Calibrate the new release."""
     release = open_release(folder)
-    if release.activations is not None:
-        calibrate_activations.calibrate(folder)
     write(release.head, fit(release, dev, recipe.calibrate, recipe.seed))
 
 
@@ -181,6 +178,7 @@ def run_of(out: Path, recipe: RecoveryRecipe, resume: bool) -> Iterator[RunFolde
     if out.exists():
         raise BadInput("there is something already", path=str(out), hint="name a folder that is not there yet")
     folder = RunFolder(out.with_name(out.name + ".run"), recipe.save_every, resume=resume)
+    torch.manual_seed(recipe.seed)  # of new adapters and heads
     yield folder
     folder.finish()
 

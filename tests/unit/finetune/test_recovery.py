@@ -16,6 +16,7 @@ from finetune_support import make_base
 
 from finetune import dataset, distil, prune, quantize, scored
 from finetune.calibrate_activations import calibrate as take_ranges
+from fraudguard.engine.engine import Engine
 from fraudguard.engine.head_spec import load_spec
 from fraudguard.engine.loader import load_base
 from fraudguard.engine.precision import Precision
@@ -26,7 +27,12 @@ MAINS: dict[str, Main] = {
     "quantize": quantize.main, "prune_width": prune.main, "prune_depth": prune.main, "distil": distil.main
 }  # fmt: skip
 # Of the first five steps: what a change of the mathematics would move.
-LOSSES: dict[str, list[float]] = {}
+LOSSES = {
+    "quantize": [0.29721, 0.29185, 0.39881, 0.27109, 0.32793],
+    "prune_width": [0.64648, 0.75355, 0.75643, 0.50519, 0.77635],
+    "prune_depth": [0.62602, 0.57097, 0.63447, 0.51328, 0.60076],
+    "distil": [2.67495, 2.54481, 2.64192, 2.4696, 2.55566],
+}
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +88,9 @@ def history(folder: Path) -> list[dict[str, Any]]:
 
 
 def logits(release: Path, precision: Precision, data: Path) -> npt.NDArray[np.float64]:
-    """The head's own at every event of test."""
+    """The head's own at every event of train."""
     engine = scored.uncalibrated(open_release(release), precision)
-    return scored.logits(engine, scored.rows_of(engine, dataset.read(data, "test")))
+    return scored.logits(engine, scored.rows_of(engine, dataset.read(data, "train")))
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -124,11 +130,12 @@ def test_the_first_losses(make: Callable[..., Path], name: str) -> None:
 def test_rounding_costs_less(
     make: Callable[..., Path], sources: dict[str, Path], labelled: Path, precision: Precision, of: str
 ) -> None:
-    """In the precision that it was trained for it says more nearly what the release says in float32."""
+    """In the precision that it was trained for, it says more nearly what the release says in float32."""
     wanted = logits(sources[of], "fp32", labelled)
     before = np.abs(logits(sources[of], precision, labelled) - wanted).mean()
-    folder = make("quantize", of=of, precision=precision, trained="weights", epochs=12, rate=0.001)
-    assert (folder / "activations.json").exists() == (of == "ranged")
+    folder = make("quantize", of=of, precision=precision, trained="weights", epochs=6, rate=5e-5)
+    if of == "ranged":
+        assert (folder / "activations.json").read_bytes() == (sources[of] / "activations.json").read_bytes()
     assert np.abs(logits(folder, precision, labelled) - wanted).mean() < 0.8 * before
 
 
@@ -173,6 +180,20 @@ def test_what_cannot_be_done_is_refused(
         MAINS[name]([*arguments, *(source if name == "distil" else ["--release", str(sources[of])])])
     assert message in capsys.readouterr().err
     assert not (tmp_path / "made").exists()
+
+
+def test_what_is_left_has_ranges_of_its_own(make: Callable[..., Path], sources: dict[str, Path]) -> None:
+    """Of a release that had them: layers are called otherwise now, and read something else."""
+    folder = make("prune_depth", of="ranged", epochs=1)
+    before, after = (json.loads((one / "activations.json").read_bytes()) for one in (sources["ranged"], folder))
+    assert len(after) == 4 * open_config(folder)["num_hidden_layers"] < len(before)
+    assert Engine.load(folder, "int8-tensor", 1).name == "tiny@0.0.1-shallow+int8-tensor"
+
+
+def open_config(folder: Path) -> dict[str, Any]:
+    """Of its base."""
+    content: dict[str, Any] = json.loads((folder / "base" / "config.json").read_bytes())
+    return content
 
 
 def test_nothing_is_overwritten(make: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
