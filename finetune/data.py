@@ -6,7 +6,7 @@ each is held out; does not know features, tokens or models. What MEASURING_ONLY 
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -296,21 +296,6 @@ def sentences(data: Path, source: str) -> list[Dialogue]:
         for row in _records(frame)
         if row.text.strip() and part_of(str(row.dialogue_id)) == "train"
     ]
-
-
-def texts(data: Path, hold_out: Collection[str] = ()) -> Iterator[str]:
-    """Every harmless line of the training part, for the tokenizer and the language model.
-
-    Counselling talk is thinned out. hold_out: sets of which nothing is read.
-    """
-    for file in sorted((data / "harmless").glob("*.parquet")):
-        if file.stem in hold_out:
-            continue
-        keep = 0.25 if file.stem in ("cpsycoun_zh", "emollm_zh", "d365_finance_docs_zh") else 1.0
-        rng = Random(file.stem)
-        for row in _records(pd.read_parquet(file, columns=["dialogue_id", "text"])):
-            if rng.random() < keep and part_of(str(row.dialogue_id)) == "train":
-                yield " ".join(row.text.split())[:400]
 
 
 def _turns(text: str, senders: dict[str, str]) -> tuple[tuple[str, str], ...]:

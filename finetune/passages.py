@@ -52,19 +52,13 @@ def snapshots(lives: Sequence[Life], counter: TokenCounter, tokens_max: int) -> 
 
 
 class _Characters:
-    """Counts characters: for lines that are needed before there is a tokenizer."""
+    """Counts characters: the lines are not kept here, so no tokenizer is asked."""
 
     id = "characters"
 
     def count(self, line: str) -> int:
         """Characters of the line."""
         return len(line)
-
-
-def rough_lines(lives: Sequence[Life]) -> Iterator[str]:
-    """Every event's line, for training a tokenizer."""
-    for _, _, snapshot in snapshots(lives, _Characters(), TOKENS_MAX):
-        yield snapshot.timeline.lines[-1].text
 
 
 def labelled(lives: Iterable[Life], ordinary_weight: float) -> list[LabelledTimeline]:
