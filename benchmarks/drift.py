@@ -1,8 +1,8 @@
 """`python -m benchmarks.drift`: the worked example of docs/drift.md, and how many decisions a second drift counts.
 
 The example: thirteen weeks of generated lives through the pipeline with the starter model, on an embedded PostgreSQL.
-From the eleventh week on the app of half of the customers sends no device; in the twelfth a wave of frauds meets a
-sixth of them. Each Monday analysts dispose of the open cases (as the script of the stories has it), customers report
+From the eleventh week on the app of half of the customers sends no device; in the twelfth a wave of frauds meets one
+account in eight. Each Monday analysts dispose of the open cases (as the script of the stories has it), customers report
 fraudulent payments six days later, and so labels come. Writes FOLDER/drift.md, .json and .png.
 
 The speed: of `drift.run` alone, over --decisions that benchmarks/backtest.py makes, by the clock and by this process's

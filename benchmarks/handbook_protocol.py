@@ -69,7 +69,7 @@ def foreseeable(stream: pd.DataFrame, *, whole_days: bool) -> Flags:
         for number, row in enumerate(rows.index):
             come = days < days[number] - DELAY_DAYS if whole_days else times <= times[number] - LABELS_AFTER
             found[row] = (come & (days > days[number] - 28)).any()
-    return found
+    return np.asarray(found, dtype=np.bool_)
 
 
 Report = Mapping[str, Sequence[Sequence[Measured]]]  # by name: [seed][fold]

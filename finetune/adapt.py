@@ -211,7 +211,9 @@ def train(
                 raise BadInput(f"the loss of step {state.step + 1} is {loss}", hint="lower adapter.rate or head.rate")
             state.learned(loss, optimizer.param_groups[0]["lr"])
             if last_of_part:
-                state.judged(precision_by_source(dev, read(model, head, dev)))
+                precision = precision_by_source(dev, read(model, head, dev))
+                state.judged(precision)
+                log.info("step %d of %d, average precision on dev %s", state.step, len(steps), precision)
             if folder:
                 folder.keep(state)
             advance(loss)
@@ -345,10 +347,21 @@ def read(model: PeftModel, head: FusionHead, data: Sequence[Sample], row_tokens:
     return torch.cat(logits).cpu().numpy().astype(np.float64)
 
 
+def certain(data: Sequence[Sample]) -> npt.NDArray[np.bool_]:
+    """Of every reading, sample after sample: whether its truth is known for sure."""
+    truth, weight = (np.concatenate([getattr(sample, name).numpy() for sample in data]) for name in ("truth", "weight"))
+    return np.isin(truth, (0.0, 1.0)) & (weight > 0)
+
+
 def precision_by_source(dev: Sequence[Sample], logits: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Average precision of each source that has frauds, its readings among those of all sources that have none."""
-    truth = np.concatenate([sample.truth.numpy() for sample in dev]) == 1.0
-    source = np.concatenate([np.full(len(sample.ends), sample.source) for sample in dev])
+    """Average precision of each source that has frauds, its readings among those of all sources that have none.
+
+    Readings of an uncertain truth, or of none, are left out.
+    """
+    kept = certain(dev)
+    truth = np.concatenate([sample.truth.numpy() for sample in dev])[kept] == 1.0
+    source = np.concatenate([np.full(len(sample.ends), sample.source) for sample in dev])[kept]
+    logits = logits[kept]
     with_fraud = sorted(set(source[truth].tolist()))
     harmless = ~np.isin(source, with_fraud)
     return {

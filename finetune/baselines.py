@@ -5,18 +5,20 @@ Knows rows and how to learn from them; knows no measure. None of them is shipped
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from finetune.rows import Rows
+from finetune import dataset, measures
+from finetune.rows import Asked, Rows
 from fraudguard.domain import Outcome, Scalar
 from fraudguard.engine.loader import load_base
 from fraudguard.engine.release import Release
@@ -26,8 +28,8 @@ from fraudguard.features.event import event_features
 from fraudguard.features.facts import facts_of
 from fraudguard.features.money import load_rates
 from fraudguard.features.registry import features_in
-from fraudguard.features.timeline import chat
-from fraudguard.rules.expression import Field, walk
+from fraudguard.features.timeline import TokenCounter, chat
+from fraudguard.rules import expression
 from fraudguard.rules.registry import RuleSet, load_rules
 
 log = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ class TfIdfRun(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     ngrams: tuple[int, int]
     features_max: int
-    penalties: tuple[float, ...]
+    penalties: tuple[float, ...] = Field(min_length=1)
 
 
 class BoostingRun(BaseModel):
@@ -70,38 +72,62 @@ class ZeroShotRun(BaseModel):
     batch: int
 
 
-def drawn(rows: Rows, rows_max: int, seed: int) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Rows to learn from, and their weights: at most rows_max with a truth of 0 or 1, at least half of them fraud.
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """Events to learn from and how much each counts; of: how many they were drawn from."""
 
-    Weights make up for what was left out of each kind, so that a learner's P(fraud) is that of all the rows.
+    rows: Rows
+    weights: Floats
+    of: int
+
+
+def lesson(folder: Path, counter: TokenCounter, tokens_max: int, rows_max: int, seed: int) -> Lesson:
+    """Events of the train part with a truth of 0 or 1, drawn over all of it. Raises BadInput."""
+    truth = dataset.truths(folder, "train")
+    chosen, factors = drawn(truth, rows_max, seed)
+    wanted, first = set(chosen.tolist()), 0
+    asked: list[Asked] = []
+    for timeline in dataset.iterate(folder, "train"):
+        places = range(first, first + len(timeline.events))
+        first = places.stop
+        if not wanted.isdisjoint(places):
+            whole = dataset.requests([timeline], counter, tokens_max)
+            asked += [one for place, one in zip(places, whole, strict=True) if place in wanted]
+    rows = Rows(asked)
+    measures.check(rows, str(folder / "train.parquet"))
+    return Lesson(rows, rows.weight * factors, len(truth))
+
+
+def drawn(truth: Floats, rows_max: int, seed: int) -> tuple[npt.NDArray[np.int64], Floats]:
+    """At most rows_max events with a truth of 0 or 1, in order, at least half of them fraud if there are so many.
+
+    The factors make up for what was left out of each kind, so that a learner's P(fraud) is that of all events.
     """
     rng = np.random.default_rng(seed)
-    frauds, others = np.flatnonzero(rows.fraud), np.flatnonzero(rows.truth == 0.0)
-    room = max(rows_max - min(len(frauds), rows_max // 2), 0)
-    kept, weights = [], []
-    for part, most in ((frauds, max(rows_max - len(others), rows_max // 2)), (others, room)):
-        chosen = np.sort(rng.choice(part, min(len(part), most), replace=False))
-        kept.append(chosen)
-        weights.append(rows.weight[chosen] * (len(part) / max(len(chosen), 1)))
-    return np.concatenate(kept), np.concatenate(weights)
+    frauds, others = np.flatnonzero(truth == 1.0), np.flatnonzero(truth == 0.0)
+    most = max(rows_max - len(others), rows_max // 2)
+    chosen, factors = [], []
+    for part, room in ((frauds, most), (others, rows_max - min(len(frauds), most))):
+        kept = rng.choice(part, min(len(part), room), replace=False)
+        chosen.append(kept)
+        factors.append(np.full(len(kept), len(part) / max(len(kept), 1)))
+    order = np.argsort(places := np.concatenate(chosen))
+    return places[order], np.concatenate(factors)[order]
 
 
-def tf_idf(train: Rows, dev: Rows, run: TfIdfRun, rows_max: int, seed: int) -> Model:
+def tf_idf(taught: Lesson, dev: Rows, run: TfIdfRun) -> Model:
     """Logistic regression on character n-grams of the timeline up to the event: alike for Chinese and English."""
-    chosen, weights = drawn(train, rows_max, seed)
     vectorizer = TfidfVectorizer(
         analyzer="char", ngram_range=run.ngrams, max_features=run.features_max, min_df=2, sublinear_tf=True,
         dtype=np.float32,
     )  # fmt: skip
-    table = vectorizer.fit_transform([train.texts[row] for row in chosen])
-    judged = dev.measured.nonzero()[0]
-    judged = judged[:: max(len(judged) // rows_max, 1)]
-    trial = vectorizer.transform([dev.texts[row] for row in judged])
+    table = vectorizer.fit_transform(taught.rows.texts)
+    trial = vectorizer.transform(dev.texts)[dev.measured]
     best: tuple[float, LogisticRegression] | None = None
     for penalty in run.penalties:
         learner = LogisticRegression(C=penalty, max_iter=300)
-        learner.fit(table, train.fraud[chosen], weights)
-        found = average_precision(dev.fraud[judged], learner.predict_proba(trial)[:, 1])
+        learner.fit(table, taught.rows.fraud, taught.weights)
+        found = average_precision(dev.fraud[dev.measured], learner.predict_proba(trial)[:, 1])
         log.info("TF-IDF, C %g: average precision on dev %.3f", penalty, found)
         if best is None or found > best[0]:
             best = found, learner
@@ -110,14 +136,13 @@ def tf_idf(train: Rows, dev: Rows, run: TfIdfRun, rows_max: int, seed: int) -> M
     return lambda rows: _floats(learner.predict_proba(vectorizer.transform(rows.texts))[:, 1])
 
 
-def boosting(train: Rows, run: BoostingRun, rows_max: int, seed: int) -> Model:
+def boosting(taught: Lesson, run: BoostingRun, seed: int) -> Model:
     """Gradient boosting on the numeric features alone."""
-    chosen, weights = drawn(train, rows_max, seed)
-    known = ~np.isnan(train.numbers[chosen]).all(axis=0)  # sklearn cannot bin what is always missing
+    known = ~np.isnan(taught.rows.numbers).all(axis=0)  # sklearn cannot bin what is always missing
     learner = HistGradientBoostingClassifier(
         max_iter=run.rounds, learning_rate=run.rate, early_stopping=True, random_state=seed
     )
-    learner.fit(train.numbers[chosen][:, known], train.fraud[chosen], weights)
+    learner.fit(taught.rows.numbers[:, known], taught.rows.fraud, taught.weights)
     return lambda rows: _floats(learner.predict_proba(rows.numbers[:, known])[:, 1])
 
 
@@ -212,7 +237,7 @@ def text_rules(rules: RuleSet) -> RuleSet:
     model = {feature.name for feature in features_in(BASE_CURRENCY) if feature.group == "score"}
     other = []
     for rule in rules.active:
-        read = {node.name for node in walk(rule.condition) if isinstance(node, Field)}
+        read = {node.name for node in expression.walk(rule.condition) if isinstance(node, expression.Field)}
         if not read & READS_TEXT or read & model:
             other.append(rule.id)
     return rules.without(other)

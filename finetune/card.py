@@ -140,7 +140,11 @@ def _leakage(found: Mapping[str, Any]) -> list[str]:
         for split, of in found["twins"]["removed"].items()
         if of
     )
+    talks = "; ".join(
+        f"{split} {of['frauds']} of {of['frauds'] + of['harmless']}" for split, of in found["talks"].items()
+    )
     lines = [
+        f"Frauds among the plots, dialogues and cases: {talks}.", "",
         "Shared between splits: " + ", ".join(f"{kind} {count}" for kind, count in found["shared"].items()) + ".",
         f"Near-duplicate pairs of conversations across splits, before their removal: {pairs}. Timelines removed: "
         f"{removed or 'none'}.", "",

@@ -246,7 +246,7 @@ def antifraud_windows(data: Path) -> Iterator[tuple[Dialogue, str, bool]]:
 
 
 def _cases(windows: Sequence[Sequence[str]]) -> list[int]:
-    """For each window, given as what is said in it, the first that it shares a line with, if through others."""
+    """For each window, as the lines said in it, the first that it shares one with, directly or through others."""
     first = list(range(len(windows)))
 
     def root(window: int) -> int:

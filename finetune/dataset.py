@@ -162,16 +162,28 @@ def read(folder: Path, split: Split) -> list[LabelledTimeline]:
 
 def iterate(folder: Path, split: Split) -> Iterator[LabelledTimeline]:
     """The same, one after the other, with ROWS_AT_ONCE events in memory. Raises BadInput."""
+    with _opened(folder, split) as parquet:
+        for (account_id, source), rows in groupby(_rows(parquet), key=lambda row: (row["account_id"], row["source"])):
+            yield LabelledTimeline(source, account_id, tuple(map(_labelled, rows)))
+
+
+def truths(folder: Path, split: Split) -> npt.NDArray[np.float64]:
+    """The truth of every event of a split, in the file's order, and nothing else. Raises BadInput."""
+    with _opened(folder, split) as parquet:
+        return np.asarray(parquet.read(["truth"]).column("truth").to_numpy(), dtype=np.float64)
+
+
+def _opened(folder: Path, split: Split) -> pq.ParquetFile:
     file = _file(folder, split)
     if not file.is_file():
         raise BadInput("there is no such file", path=str(file), hint="python -m finetune.prepare makes one")
-    with pq.ParquetFile(file) as parquet:
-        schema = parquet.schema_arrow
-        made_for = json.loads((schema.metadata or {}).get(b"features", b"null"))
-        if made_for != list(MODEL_FEATURES) or schema.names != COLUMNS.names:
-            raise BadInput("was made for another version of the features", path=str(file), hint="prepare it again")
-        for (account_id, source), rows in groupby(_rows(parquet), key=lambda row: (row["account_id"], row["source"])):
-            yield LabelledTimeline(source, account_id, tuple(map(_labelled, rows)))
+    parquet = pq.ParquetFile(file)
+    schema = parquet.schema_arrow
+    made_for = json.loads((schema.metadata or {}).get(b"features", b"null"))
+    if made_for != list(MODEL_FEATURES) or schema.names != COLUMNS.names:
+        parquet.close()
+        raise BadInput("was made for another version of the features", path=str(file), hint="prepare it again")
+    return parquet
 
 
 def _rows(parquet: pq.ParquetFile) -> Iterator[dict[str, Any]]:

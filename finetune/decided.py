@@ -6,7 +6,7 @@ through fraudguard.decisions and knows no SQL.
 An event's truth is the newest label of the event itself, else its case's disposition, else harmless, once the label
 delay is over. Where nobody can know yet it is not asked (weight 0): too young, in an open case, or unlabelled beside
 fraud (in the same conversation, or between two frauds of one case). Time parts train, dev and test; an account is in
-one of them alone, a defrauded one where its newest fraud is.
+one of them alone: where its newest fraud is, or else its newest harmless verdict; a silent one anywhere (data.part_of).
 """
 
 import hashlib
@@ -107,8 +107,8 @@ def truth_of(one: LabelledDecision, run: DecisionsRun, ordinary_weight: float, u
         fraud = newest.verdict == "fraud"
         typology = newest.typology or (case.typology if case else None)
         talk = one.event.conversation_id if isinstance(one.event, Message) else one.event.event_id
-        story = case.case_id if case else f"{one.account_id}/{talk}"
-        return Truth(float(fraud), 1.0, newest.source, typology if fraud else None, story, newest.event_time)
+        of = case.case_id if case else f"{one.account_id}/{talk}"
+        return Truth(float(fraud), 1.0, newest.source, typology if fraud else None, of, newest.event_time)
     if case is not None:
         match case.disposition:
             case Disposition.CONFIRMED_FRAUD:
@@ -153,12 +153,16 @@ def timeline(
     """An account's events, given in sequence, as far as its split may see them. None where it teaches nothing."""
     account_id = events[0].account_id
     known = truths(events, run, ordinary_weight, until)
-    if all(truth.source in (NONE, NOT_ASKED) for truth in known) and not _taken(account_id, run.unlabelled_share):
-        return None
     test_from = until - timedelta(days=run.test_days)
     periods = Periods(test_from - timedelta(days=run.dev_days), test_from)
-    frauds = [one.event.event_time for one, truth in zip(events, known, strict=True) if truth.truth == 1.0]
-    split = periods.of(max(frauds)) if frauds else part_of(account_id)
+    judged = [
+        (truth.truth == 1.0, one.event.event_time)
+        for one, truth in zip(events, known, strict=True)
+        if truth.source not in (NONE, NOT_ASKED)
+    ]
+    if not judged and not _taken(account_id, run.unlabelled_share):
+        return None
+    split = periods.of(max(judged)[1]) if judged else part_of(account_id)
     order: tuple[Split, ...] = ("train", "dev", "test")
     kept: list[LabelledEvent] = []
     for one, truth in zip(events, known, strict=True):

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finetune import baselines, dataset, measures, report
 from finetune.attacks import ATTACKS, attacked, speaks
-from finetune.baselines import BOOSTING, RULES, TF_IDF, ZERO_SHOT, BoostingRun, Model, TfIdfRun, ZeroShotRun
+from finetune.baselines import BOOSTING, RULES, TF_IDF, ZERO_SHOT, BoostingRun, Lesson, Model, TfIdfRun, ZeroShotRun
 from finetune.dataset import LabelledTimeline, Split
 from finetune.measures import Attacked, Measured
 from finetune.measuring import transfer, unseen
@@ -48,7 +48,6 @@ class Settings(BaseModel):
     test_events_max: int
     dev_events_max: int
     train_events_max: int
-    train_rows_max: int
     attack_events_max: int
     zero_shot_events_max: int
     tf_idf: TfIdfRun
@@ -85,7 +84,7 @@ class Bench:
     """The parts of a dataset, cut to the settings' sizes, as a release reads them. timelines: of test."""
 
     def __init__(self, settings: Settings, folder: Path, engine: Engine) -> None:
-        """Raises BadInput where there is nothing to measure or to choose a threshold on."""
+        """Raises BadInput where there is nothing to measure."""
         self.settings, self.folder, self.engine = settings, folder, engine
         self.timelines = self._drawn("test", settings.test_events_max)
         self.test = self._checked("test", self.timelines)
@@ -95,15 +94,19 @@ class Bench:
         """What the release is asked at every event of the timelines."""
         return Rows.of(timelines, self.engine.tokenizer, self.engine.tokens_max)
 
-    def rivals(self) -> dict[str, Model]:
-        """The baselines that read every row, taught on the train part."""
+    def lesson(self) -> Lesson:
+        """What the baselines learn from."""
+        settings, engine = self.settings, self.engine
+        return baselines.lesson(
+            self.folder, engine.tokenizer, engine.tokens_max, settings.train_events_max, settings.seed
+        )
+
+    def rivals(self, taught: Lesson) -> dict[str, Model]:
+        """The baselines that read every row."""
         settings = self.settings
-        train = self._checked("train", self._drawn("train", settings.train_events_max))
-        log.info("baselines learn from %d events", len(train))
-        rows_max, seed = settings.train_rows_max, settings.seed
         return {
-            TF_IDF: baselines.tf_idf(train, self.dev, settings.tf_idf, rows_max, seed),
-            BOOSTING: baselines.boosting(train, settings.boosting, rows_max, seed),
+            TF_IDF: baselines.tf_idf(taught, self.dev, settings.tf_idf),
+            BOOSTING: baselines.boosting(taught, settings.boosting, settings.seed),
             RULES: baselines.keyword_rules(settings.rules),
         }
 
@@ -191,7 +194,9 @@ def evaluate(
     engine = Engine.load(source, precision, settings.threads)
     bench = Bench(settings, folder, engine)
     others = [one for sets in data for one in unseen(sets)]
-    models = {engine.name: engine_model(engine)} | bench.rivals()
+    taught = bench.lesson()
+    log.info("baselines learn from %d events of %d", len(taught.rows), taught.of)
+    models = {engine.name: engine_model(engine)} | bench.rivals(taught)
     log.info("scoring %d events of test, %d of dev", len(bench.test), len(bench.dev))
     risks = {name: model(bench.test) for name, model in models.items()}
     table = [bench.measured(name, model, risks[name]) for name, model in models.items()]
@@ -207,6 +212,7 @@ def evaluate(
     ]
     found = report.Findings(
         model=engine.name, dataset=bench.named(), capacity=settings.capacity, false_alarms=settings.false_alarms,
+        taught=(len(taught.rows), taught.of),
         test=bench.test, dev=bench.dev, risks=risks, table=table, attacks=attacks, reach=settings.reach,
         reach_sources=settings.reach_sources, uncalibrated=(ZERO_SHOT, RULES), beside=TF_IDF, beyond=beyond,
     )  # fmt: skip

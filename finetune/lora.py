@@ -10,7 +10,6 @@ point, --resume goes on from there. Deterministic for one machine's CPU and one 
 import argparse
 import logging
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -22,6 +21,7 @@ from peft import PeftModel
 
 from finetune import adapt, dataset
 from finetune.adapt import Sample
+from finetune.command import command
 from finetune.dataset import Passage
 from finetune.four_bit import in_four_bits
 from finetune.lexicon import give_lexicon
@@ -33,7 +33,7 @@ from fraudguard.engine.loader import attach, check_fit, load_base
 from fraudguard.engine.precision import Hardware
 from fraudguard.engine.release import fetch
 from fraudguard.engine.tokenizer import LineTokenizer
-from fraudguard.errors import BadInput, BadSettings, FraudguardError
+from fraudguard.errors import BadInput, BadSettings
 
 log = logging.getLogger(__name__)
 
@@ -123,10 +123,12 @@ def fine_tune(recipe: LoraRecipe, folder: Path, base: str, out: Path, run: RunFo
 
 
 def calibrate_on(served: PeftModel, head: FusionHead, dev: Sequence[Sample]) -> None:
-    """Give the head the sigmoid that fits the readings of dev whose truth is certain."""
-    truth, weight = (np.concatenate([getattr(sample, name).numpy() for sample in dev]) for name in ("truth", "weight"))
-    certain = np.isin(truth, (0.0, 1.0)) & (weight > 0)
-    adapt.calibrate(head, adapt.read(served, head, dev)[certain], truth[certain] == 1.0)
+    """Give the head the sigmoid that fits the readings of dev whose truth is certain. Raises BadInput."""
+    kept, truth = adapt.certain(dev), np.concatenate([sample.truth.numpy() for sample in dev])
+    try:
+        adapt.calibrate(head, adapt.read(served, head, dev)[kept], truth[kept] == 1.0)
+    except ValueError as error:
+        raise BadInput(f"cannot be calibrated on dev: {error}", hint="more of dev, or longer training") from error
 
 
 def copy_base(checkpoint: Path, to: Path) -> None:
@@ -138,7 +140,7 @@ def copy_base(checkpoint: Path, to: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line; what a person can mend is printed without a traceback and exits with 1."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--dataset", type=Path, required=True, help="folder of finetune.prepare")
@@ -146,15 +148,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the release; what it holds is replaced")
     parser.add_argument("--resume", action="store_true", help="go on where an earlier run was ended")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
+    with command():
         recipe = read_settings(options.recipe, LoraRecipe)
         torch.set_num_threads(recipe.threads)
         run = RunFolder(options.out.with_name(options.out.name + ".run"), recipe.save_every, resume=options.resume)
         fine_tune(recipe, options.dataset, options.base, options.out, run)
-    except FraudguardError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(1) from error
 
 
 if __name__ == "__main__":

@@ -150,14 +150,13 @@ def metrics(rows: Rows, risk: Floats, found: Measured, dataset: dict[str, str]) 
 
 
 def check(rows: Rows, path: str) -> None:
-    """Raises BadInput where there is nothing to measure or to choose a threshold on."""
+    """Raises BadInput where there is nothing to measure."""
     if not rows.fraud.any() or not (rows.truth == 0.0).any():
         missing = "fraud" if not rows.fraud.any() else "harmless event"
         raise BadInput(f"there is no {missing} among {len(rows)} events", path=path, hint="prepare a larger dataset")
-    if all(one.fraud for one in rows.conversations):
-        raise BadInput("there is no harmless conversation", path=path, hint="alarms are counted on them")
 
 
 def threshold(rows: Rows, risk: Floats, rate: float) -> float:
-    """The alarm threshold on these rows' harmless conversations."""
-    return alarm_threshold([risk[one.rows].max() for one in rows.conversations if not one.fraud], rate)
+    """The alarm threshold on these rows' harmless conversations; infinite, so that nothing alarms, without any."""
+    peaks = [risk[one.rows].max() for one in rows.conversations if not one.fraud]
+    return alarm_threshold(peaks, rate) if peaks else float("inf")

@@ -63,7 +63,8 @@ class Objective:
         logits, kinds = logits.float(), kinds.float()
         risk_weight, kind_weight = self.weights(labels)
         truth = labels.truth * (1 - self.smoothing) + self.smoothing / 2
-        loss = (F.binary_cross_entropy_with_logits(logits, truth, reduction="none") * risk_weight).sum() / risk_total
+        error = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+        loss = (error * risk_weight).sum() / (risk_total or 1.0)  # a step may hold context alone, which weighs nothing
         if kind_total:
             error = F.cross_entropy(
                 kinds, labels.typology.clamp(min=0), reduction="none", label_smoothing=self.smoothing

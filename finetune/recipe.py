@@ -145,7 +145,7 @@ class LoraRecipe(Machine):
 
     name: str
     version: str
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
     four_bit: bool = False
     save_every: Annotated[int, Field(ge=1)]
     ordinary_share: Annotated[float, Field(ge=0, le=1)] = 1.0

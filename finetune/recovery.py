@@ -4,6 +4,7 @@ Knows a model, its head, a teacher and a dataset; what was changed is the recipe
 """
 
 import argparse
+import copy
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
@@ -155,7 +156,7 @@ def all_weights(model: Qwen2ForCausalLM) -> Qwen2ForCausalLM:
 
 def save_base(model: Qwen2ForCausalLM, tokenizer: Path, folder: Path) -> None:
     """A plain Qwen2 checkpoint in float16, as transformers and the engine load it, with the tokenizer's files."""
-    model.to(torch.float16).save_pretrained(folder)
+    copy.deepcopy(model).to(torch.float16).save_pretrained(folder)  # in place it would round the rotations too
     for file in tokenizer.glob("tokenizer*"):
         shutil.copyfile(file, folder / file.name)
 

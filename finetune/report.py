@@ -26,6 +26,7 @@ MEASURES = {
 class Findings:
     """All that a report shows. risks: of each model on the test rows, the release's first.
 
+    taught: how many events of train the baselines learned from, and how many there are.
     uncalibrated: models whose scores promise no probability. beside: the model that groups are shown beside.
     beyond: sets that nobody trained on.
     """
@@ -34,6 +35,7 @@ class Findings:
     dataset: dict[str, str]
     capacity: int
     false_alarms: float
+    taught: tuple[int, int]
     test: Rows
     dev: Rows
     risks: dict[str, Floats]
@@ -101,7 +103,8 @@ def _models(found: Findings) -> list[str]:
         f"precision@{found.capacity}: of the {found.capacity} accounts with a day's highest scores, the share with "
         f"fraud that day, mean over days, accounts once found left out; a perfect scorer gets {perfect:.3f} here. "
         "Recall at a false-positive rate is a point of the test's own ROC curve. Calibration error: 15 equally filled "
-        "bins. The baselines learned from the same dataset's train part; the zero-shot base learned from no label.",
+        f"bins. The baselines learned from {found.taught[0]} of the {found.taught[1]} events of the dataset's train "
+        "part, the zero-shot base from no label.",
     ]
 
 
@@ -259,5 +262,6 @@ def _figure(x: str, y: str):  # type: ignore[no-untyped-def]  # matplotlib has n
 
 
 def _save(figure: Figure, axes, file: Path) -> None:  # type: ignore[no-untyped-def]  # likewise
-    axes.legend(fontsize="small")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize="small")
     figure.savefig(file, dpi=110)

@@ -9,13 +9,13 @@ alerts of their own, which are not counted here. Prints what is expected, by dev
 
 import argparse
 import logging
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Final, Self
 
-import numpy as np
 import torch
 import yaml
 from pydantic import Field, model_validator
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 Thresholds = Mapping[EventType, Mapping[Outcome, float]]
 
-STEP: Final = 1e-4  # thresholds are multiples of it
+LEVELS: Final = 10_000  # thresholds are multiples of its inverse
 # Fewer harmless events than this above a threshold say little about how many there will be.
 EVENTS_LEAST: Final = 10
 
@@ -123,16 +123,16 @@ def choose(risk: Floats, fraud: Mask, capacity: Capacity) -> dict[Outcome, float
     """
     if fraud.all() or not fraud.any():
         raise BadInput("thresholds need frauds and others of each kind of event", hint="take a larger dataset")
-    # Upward: a threshold between two risks must not let the lower one in.
-    candidates = np.unique(np.ceil(np.unique(risk) / STEP).astype(int))
     chosen: dict[Outcome, float] = {}
     above = 0
     for outcome, most in sorted(capacity.alerts_day.items(), key=lambda item: item[0].severity):
-        for candidate in candidates[candidates > above]:
-            least = round(candidate * STEP, 4)
-            if least <= 1 and expected(risk, fraud, capacity, least).alerts_day <= most:
-                chosen[outcome], above = least, candidate
-                break
+        candidates = range(above + 1, LEVELS + 1)
+        few = bisect_left(
+            candidates, True, key=lambda level: expected(risk, fraud, capacity, level / LEVELS).alerts_day <= most
+        )
+        if few < len(candidates):
+            above = candidates[few]
+            chosen[outcome] = above / LEVELS
     return chosen
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fraudguard.drift import EVENT_TYPES, Drift, Shift
-from fraudguard.drift_report import bin_names
+from fraudguard.drift_report import GROWING, bin_names
 from fraudguard.stability import LARGE, SOME
 from fraudguard.weeks import Week
 
@@ -31,7 +31,7 @@ def draw(drift: Drift, path: Path) -> None:
     from matplotlib.figure import Figure
 
     most = _most_moved(drift)
-    bars = [shift for shift in most if shift.level.moved][:BARS_MAX]
+    bars = [shift for shift in most if shift.level.moved and shift.variable not in GROWING][:BARS_MAX]
     figure = Figure(figsize=(11, 4 + 0.3 * len(most) + 2.2 * len(bars)), layout="constrained")
     rows = [0.3 * len(most) + 0.8] if most else []
     grid = figure.add_gridspec(len(rows) + 1 + len(bars), 1, height_ratios=[*rows, 2.4, *[1.8] * len(bars)])

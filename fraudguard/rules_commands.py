@@ -61,7 +61,11 @@ def _counted(count: int, word: str) -> str:
 
 @rules_app.command("check")
 def check(directory: Annotated[Path | None, typer.Argument()] = None) -> None:
-    """Read, type-check, test and compile every rule file; prints each problem with its place."""
+    """Read, type-check, test and compile every rule file; prints each problem with its place.
+
+    Without a directory of its own it also reads the policy.
+    """
+    from fraudguard.decisions.policy import load_policy
     from fraudguard.features.registry import features_in
     from fraudguard.rules.registry import load_rules
 
@@ -74,6 +78,8 @@ def check(directory: Annotated[Path | None, typer.Argument()] = None) -> None:
     parts = (_counted(len(rules.windows), "window"), _counted(len(rules.lists), "list"), f"version {rules.version}")
     print(f"{_counted(len(rules.rules), 'rule')} ({', '.join(states)}), {', '.join(parts)}")
     rules.close()
+    if directory is None:
+        print(f"policy {load_policy(settings.policy_path).version}")
 
 
 @rules_app.command("test")

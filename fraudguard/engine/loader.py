@@ -5,6 +5,7 @@ anything is quantized: merging into a quantized base loses precision. Adapters o
 """
 
 import json
+import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ from fraudguard.engine.qwen2 import Qwen2
 from fraudguard.engine.release import Release
 from fraudguard.engine.tokenizer import LineTokenizer, open_tokenizer
 from fraudguard.errors import BadModel
+
+# Where it is installed (for QLoRA), peft imports it, and it says that it has no kernel that nobody here uses.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 _RANGES = TypeAdapter(dict[str, Range])
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 from fraudguard import metrics, models_commands
 from fraudguard.__main__ import app
-from fraudguard.assembly import Parts, load_parts, open_scorer_of, registered_champion
+from fraudguard.assembly import Parts, load_engine, load_parts, open_scorer_of, registered_champion
 from fraudguard.config import Settings
 from fraudguard.decisions.connection import open_engine
 from fraudguard.decisions.repository import Repository, connect
@@ -37,12 +38,21 @@ def settings_of(url: str, **others: object) -> Settings:
     return settings_for("unused:1", url, **{"precision": "fp32", **others})
 
 
-@pytest.fixture
-def parts() -> Iterator[Parts]:
-    """The configured model, the starter."""
-    parts = load_parts(settings_of("postgresql://unused"))
+@pytest.fixture(scope="module")
+def rules() -> Iterator[Parts]:
+    """Rules and policy, no model."""
+    parts = load_parts(settings_of("postgresql://unused", model="off"))
     yield parts
     parts.close()
+
+
+@pytest.fixture
+def parts(rules: Parts) -> Iterator[Parts]:
+    """With the configured model, the starter; a test may put another one in its place."""
+    scorer = load_engine(settings_of("postgresql://unused"))
+    assert scorer is not None
+    yield replace(rules, scorer=scorer)
+    scorer.close()
 
 
 class Terminal:
@@ -86,7 +96,7 @@ async def audited(url: str) -> list[tuple[str, str, dict[str, object]]]:
 
 
 def test_a_model_goes_from_a_folder_to_champion_and_back(database_url: str, shell: Terminal, tmp_path: Path) -> None:
-    """Sealed, in shadow, refused while nothing can be compared, forced with a reason, promoted by the gate, rolled back."""
+    """In shadow, refused where nothing can be compared, forced with a reason, promoted by the gate, rolled back."""
     first, second = (
         release(tmp_path, version, average_precision=0.6 + n / 10) for n, version in enumerate(("1.0", "2.0"))
     )
@@ -97,11 +107,11 @@ def test_a_model_goes_from_a_folder_to_champion_and_back(database_url: str, shel
     assert f"starter@1.0 is in shadow: digest {digest[:12]}, a sample payment's risk 0." in said
     assert "restart" not in said
     refused = shell("promote", "starter@1.0")
-    assert refused.startswith("refused: the gate refuses it:\nthe champion starter@0.2.0 brings no metrics.json")
+    assert refused.startswith("refused: the gate refuses it:\nthey were measured on different events: starter@0.3.0+")
     assert "--force --reason TEXT" in refused
     assert shell("promote", "starter@1.0", "--force") == "refused: --reason: must say why the gate does not count"
-    forced = shell("promote", digest[:12], "--force", "--reason", "the starter was never measured")
-    assert "forced over: the champion starter@0.2.0 brings no metrics.json" in forced
+    forced = shell("promote", digest[:12], "--force", "--reason", "the starter was measured on other talk")
+    assert "forced over: they were measured on different events" in forced
     assert "starter@1.0 is champion; workers score with it once they have loaded it" in forced
     shell("shadow", second)
     assert "starter@2.0 is champion" in shell("promote", "starter@2.0", user="ben")
@@ -119,8 +129,8 @@ def test_a_model_goes_from_a_folder_to_champion_and_back(database_url: str, shel
         ("models.add", "cli:ana"), ("models.shadow", "cli:ana"), ("models.promote", "cli:ben"),
         ("models.rollback", "cli:ana"), ("models.rollback", "cli:ana"),
     ]  # fmt: skip
-    assert "brings no metrics.json" in str(done[2][2]["forced_over"])
-    assert done[2][2]["note"] == "the starter was never measured"
+    assert "measured on different events" in str(done[2][2]["forced_over"])
+    assert done[2][2]["note"] == "the starter was measured on other talk"
     assert "forced_over" not in done[5][2]
 
 
@@ -147,7 +157,7 @@ def test_the_gate_names_what_is_worse(
 
 
 def test_what_cannot_score_cannot_be_registered(shell: Terminal, tmp_path: Path) -> None:
-    """Not sealed, changed since, torn weights under a good seal, other timelines, changed between shadow and promotion."""
+    """Not sealed, changed since, torn weights under a good seal, other timelines; changed before it is promoted."""
     folder = Path(release(tmp_path, "1.0"))
     (folder / "SHA256SUMS").unlink()
     assert "no readable SHA256SUMS (fraudguard model seal FOLDER" in shell("shadow", str(folder))
@@ -231,8 +241,9 @@ async def test_a_pipeline_takes_a_champion_over_between_batches(
         await in_role(database_url, sealed(tmp_path / "2.0", "2.0", offset=1.0), champion=True)
         await loaded(pipeline)
         (after,) = records(await pipeline.screen(received(payment("t-2", "a-2"))))
-    assert (before.decision.model, after.decision.model) == ("starter@0.2.0+fp32", "starter@2.0+fp32")
-    assert before.score and after.score
+    assert (before.decision.model, after.decision.model) == ("starter@0.3.0+fp32", "starter@2.0+fp32")
+    assert before.score is not None
+    assert after.score is not None
     assert after.score.risk > before.score.risk + 10 * RISK_TOLERANCE  # the same payment, another calibration
     champion = await registered_champion(settings_of(database_url))
     assert champion is not None
@@ -256,9 +267,9 @@ async def test_a_champion_that_cannot_be_loaded_changes_nothing(
         weights.write_bytes(content[:-1])
         await loaded(pipeline)
         (record,) = records(await pipeline.screen(received(payment("t-1"))))
-        assert record.decision.model == "starter@0.2.0+fp32"
+        assert record.decision.model == "starter@0.3.0+fp32"
         assert refusals.get() == before + 1
-        assert "still scoring with starter@0.2.0+fp32: cannot load starter@2.0" in caplog.text
+        assert "still scoring with starter@0.3.0+fp32: cannot load starter@2.0" in caplog.text
         assert "is not the file that SHA256SUMS names" in caplog.text
         weights.write_bytes(content)
         assert pipeline._serving is not None
@@ -268,17 +279,17 @@ async def test_a_champion_that_cannot_be_loaded_changes_nothing(
         assert record.decision.model == "starter@2.0+fp32"
 
 
-async def test_off_is_off_whatever_the_registry_says(database_url: str, tmp_path: Path) -> None:
+async def test_off_is_off_whatever_the_registry_says(database_url: str, rules: Parts, tmp_path: Path) -> None:
     """No champion, no challenger, no score: rules alone, and every decision says so."""
     await in_role(database_url, sealed(tmp_path / "2.0", "2.0"), champion=True)
     await in_role(database_url, sealed(tmp_path / "3.0", "3.0"))
     off = settings_of(database_url, model="off")
-    parts = load_parts(off, await registered_champion(off))
-    async with opened(database_url, parts, model="off") as pipeline:
+    assert await registered_champion(off) is None
+    assert load_engine(off) is None
+    async with opened(database_url, rules, model="off") as pipeline:
         await pipeline.look_for_models()
         pipeline.reload_model()
         made = [records(await pipeline.screen(received(payment(f"t-{n}", minute=n))))[0] for n in range(2)]
-    parts.close()
     assert {record.decision.model for record in made} == {"off"}
     assert {record.decision.reasons for record in made} == {("ENGINE_OFF",)}
     assert await shadow_rows(database_url) == {}
@@ -395,7 +406,7 @@ async def test_labels_say_who_was_right(
         await pipeline.screen(received(label("l-1", "t-1", "a-1"), label("l-2", "t-2", "a-2", "legitimate")))
         await pipeline.screen(received(payment("t-late", "a-late", 60 * 24 * 8)))
     said = await asyncio.to_thread(Terminal(database_url, monkeypatch), "compare")
-    assert "starter@2.0 beside starter@0.2.0+fp32 (7)" in said
+    assert "starter@2.0 beside starter@0.3.0+fp32 (7)" in said
     assert "approve -> block: 7" in said
     assert "6 are older than the label delay, 1 of them fraud" in said
     alerts, frauds = (line.split()[-2:] for line in said.splitlines() if line.startswith(("alerts", "frauds among")))

@@ -86,7 +86,7 @@ FEATURES_STORED = {
     "amount_usual": 1_500.0, "transfers_1d": 14, "out_count_1d": 14, "is_new_counterparty": True, "late": False,
     "attributes.own_account": True,
 }  # fmt: skip
-SCORE = Score(0.55, Typology.SCAM, "starter@0.2.0+int8")
+SCORE = Score(0.55, Typology.SCAM, "starter@0.3.0+int8")
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def stored(rules: RuleSet, score: Score | None, reason: str | None = None, **fea
     decision = Decision(
         decision_id="d-1", event_id="t-1", event_type="transaction", account_id="a-1", sequence=8,
         outcome=verdict.outcome, risk=score.risk if score else None, typology=score.typology if score else None,
-        reasons=verdict.reasons, hits=wire_hits(hits), degraded=score is None, model="starter@0.2.0+int8",
+        reasons=verdict.reasons, hits=wire_hits(hits), degraded=score is None, model="starter@0.3.0+int8",
         rules_version=rules.version, decided_at=NOON, latency_ms=1.0, severity=verdict.severity,
     )  # fmt: skip
     return DecisionRecord(

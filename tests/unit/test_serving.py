@@ -269,7 +269,7 @@ async def test_no_time_left_asks_nobody(served: Serving, shelf: Shelf) -> None:
     assert not engine.started.is_set()
 
     clock = asyncio.get_running_loop()
-    ends = clock.time() + 3
+    ends = clock.time() + 4
 
     def slowly(request: ScoreRequest, record: DecisionRecord, score: Score) -> Outcome:
         while clock.time() <= ends:  # blocks as rules do

@@ -178,7 +178,7 @@ def test_the_starter_brings_ranges() -> None:
             for layer in load(open_release("starter"), precision).backbone.modules()
             if isinstance(layer, Int8Linear)
         ]
-        assert len(layers) == 12
+        assert len(layers) == 16
         assert all(layer.step is not None for layer in layers)
 
 

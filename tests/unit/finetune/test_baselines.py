@@ -5,16 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from evaluation_data import RULE, lives
+from evaluation_data import RULE, life, lives, write
 from releases import make_release
 from transformers import AutoModelForCausalLM
 
-from finetune import baselines
-from finetune.baselines import BoostingRun, TfIdfRun, ZeroShotRun
+from finetune import baselines, dataset
+from finetune.baselines import BoostingRun, Lesson, TfIdfRun, ZeroShotRun
 from finetune.passages import labelled
 from finetune.rows import Rows
 from fraudguard.engine.release import STARTER, open_release
 from fraudguard.engine.tokenizer import LineTokenizer
+from fraudguard.errors import BadInput
 from fraudguard.evaluation import roc_auc
 
 TOKENIZER = LineTokenizer(STARTER / "base")
@@ -26,41 +27,54 @@ def rows_of(split: str, count: int) -> Rows:
 
 
 @pytest.fixture(scope="module")
-def train() -> Rows:
-    """What they learn from."""
-    return rows_of("train", 40)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset with a train part."""
+    return write(tmp_path_factory.mktemp("baselines"), [("train", 40)])
 
 
-def test_what_is_drawn(train: Rows) -> None:
-    """At most so many, never doubtful ones, half of them fraud; weights add up to those of all."""
-    chosen, weights = baselines.drawn(train, 60, 0)
-    assert len(chosen) == 60
-    assert len(set(chosen.tolist())) == 60
-    assert train.fraud[chosen].sum() == 30
-    assert train.measured[chosen].all()
+def lesson(folder: Path, rows_max: int = 400) -> Lesson:
+    """What is drawn of it."""
+    return baselines.lesson(folder, TOKENIZER, 256, rows_max, 0)
+
+
+def test_what_is_drawn(folder: Path) -> None:
+    """At most so many of all the timelines, never doubtful ones, half of them fraud; weights add up to those of all."""
+    every = lesson(folder, 10_000)
+    whole = Rows.of(dataset.read(folder, "train"), TOKENIZER, 256)
+    assert every.of == len(whole)
+    kept = np.flatnonzero(whole.measured)
+    assert [one[2] for one in every.rows.asked] == [whole.asked[row][2] for row in kept]
+    np.testing.assert_array_equal(every.weights, whole.weight[kept])
+    some = lesson(folder, 60)
+    assert (len(some.rows), some.rows.fraud.sum(), some.of) == (60, 30, len(whole))
+    assert some.rows.measured.all()
+    assert len(set(some.rows.accounts.tolist())) > 20
     for kind in (True, False):
-        part = (train.fraud == kind) & train.measured
-        kept = train.fraud[chosen] == kind
-        assert weights[kept].sum() == pytest.approx(train.weight[part].sum(), rel=0.15)
-    everything, weights = baselines.drawn(train, 10_000, 0)
-    assert sorted(everything) == np.flatnonzero(train.measured).tolist()
-    np.testing.assert_array_equal(weights, train.weight[everything])
+        expected = every.weights[every.rows.fraud == kind].sum()
+        assert some.weights[some.rows.fraud == kind].sum() == pytest.approx(expected, rel=0.2)
 
 
-def test_tf_idf_tells_written_scams_apart(train: Rows) -> None:
+def test_nothing_to_learn(tmp_path: Path) -> None:
+    """A train part without fraud is refused with its file."""
+    dataset.write(tmp_path, "train", labelled([life("train", 1, False)], 1.0))
+    with pytest.raises(BadInput, match=r"train\.parquet: there is no fraud"):
+        lesson(tmp_path)
+
+
+def test_tf_idf_tells_written_scams_apart(folder: Path) -> None:
     """The words suffice here; a score depends on its own row alone."""
     dev, test = rows_of("dev", 20), rows_of("test", 20)
-    model = baselines.tf_idf(train, dev, TfIdfRun(ngrams=(1, 2), features_max=500, penalties=(1.0,)), 400, 0)
+    model = baselines.tf_idf(lesson(folder), dev, TfIdfRun(ngrams=(1, 2), features_max=500, penalties=(1.0,)))
     scores = model(test)
     assert roc_auc(test.fraud[test.measured], scores[test.measured]) > 0.95
     np.testing.assert_allclose(model(Rows(test.asked[3:9])), scores[3:9])
     assert ((scores >= 0) & (scores <= 1)).all()
 
 
-def test_boosting_reads_numbers_alone(train: Rows) -> None:
+def test_boosting_reads_numbers_alone(folder: Path) -> None:
     """Better than chance on payments that differ, and blind to words."""
     test = rows_of("test", 20)
-    model = baselines.boosting(train, BoostingRun(rounds=30, rate=0.1), 400, 0)
+    model = baselines.boosting(lesson(folder), BoostingRun(rounds=30, rate=0.1), 0)
     kept = test.measured & test.payment
     assert roc_auc(test.fraud[kept], model(test)[kept]) > 0.8
     same = [(timeline, labelled, test.asked[0][2]) for timeline, labelled, _ in test.asked]

@@ -9,18 +9,39 @@ SOURCES = ("teleantifraud", "bothbosu", "kdconv_zh", "multidogo_en")
 
 
 def test_parts_do_not_overlap(data_folder: Path) -> None:
-    """Every dialogue of every set is in exactly one part; BothBosu's own test split is never trained on."""
-    for source in SOURCES:
+    """Every dialogue is in exactly one part, and so is every speaker that a set names."""
+    for source in (*SOURCES, "antifraud_sft"):
         found = data.dialogues(data_folder, source)
-        assert len({one.group for one in found}) == len(found) == 60
+        assert len({one.group for one in found}) == len(found) > 30
         assert {one.part for one in found} == {"train", "dev", "test"}
-    numbers = {int(one.group.split("-")[1]) for one in data.dialogues(data_folder, "bothbosu") if one.part == "test"}
-    assert numbers == set(range(2, 60, 3))
+        parts = {(one.speaker, one.part) for one in found if one.speaker is not None}
+        assert len(parts) == len({speaker for speaker, _ in parts})
+    assert len({one.speaker for one in data.dialogues(data_folder, "teleantifraud")}) == 30
+
+
+def test_the_official_test_calls_are_never_trained_on(data_folder: Path) -> None:
+    """BothBosu's: those that name no personality are in test, those of a training personality nowhere."""
+    found = {int(one.group.split("-")[1]): one for one in data.dialogues(data_folder, "bothbosu")}
+    official = {number for number in range(60) if number % 3 == 2}
+    assert {found[number].part for number in official & found.keys()} == {"test"}
+    assert official - found.keys() == {number for number in official if number >= 30}  # trusting and polite ones train
+    assert {found[number].speaker for number in found if found[number].part == "test" and number >= 30} == {"greedy"}
 
 
 def test_the_gpl_set_is_no_training_material(data_folder: Path) -> None:
     """zh_antifraud_sft is not among the texts."""
     assert not any("会议" in text for text in data.texts(data_folder))
+
+
+def test_texts_are_of_the_training_part(data_folder: Path) -> None:
+    """Nothing that dev or test asks is read beforehand, nor anything of a set that is held out."""
+    read = set(data.texts(data_folder))
+    for source in ("kdconv_zh", "multidogo_en"):
+        for one in data.dialogues(data_folder, source):
+            assert (
+                {text for _, text in one.turns} <= read if one.part == "train" else not {t for _, t in one.turns} & read
+            )
+    assert not any("kdconv" in text for text in data.texts(data_folder, hold_out=["kdconv_zh"]))
 
 
 def test_turns_are_read_with_their_speakers(data_folder: Path) -> None:
@@ -35,12 +56,26 @@ def test_turns_are_read_with_their_speakers(data_folder: Path) -> None:
 
 def test_windows_for_measuring(data_folder: Path) -> None:
     """Windows without a speaker are left out; easy negatives are marked."""
-    windows = list(data.antifraud_windows(data_folder))
-    assert [(split, easy) for _, split, easy in windows] == [
-        ("eval0819", False),
-        ("eval0819", False),
-        ("eval0819", True),
-    ]
+    windows = [(version, easy) for _, version, easy in data.antifraud_windows(data_folder)]
+    assert windows == [*[("eval0819", easy) for easy in (False, False, True, False)], *[("eval0902", False)] * 42]
+
+
+def test_cases_that_both_versions_have_are_left_out_of_test(data_folder: Path) -> None:
+    """A window that shares a line with one of the other version, directly or not, is in that one's part or nowhere."""
+    found = {one.group: one for one in data.dialogues(data_folder, "antifraud_sft")}
+    assert "w-4" not in found
+    assert found["w-5"].speaker == found["w-6"].speaker
+    assert found["w-5"].part == found["w-6"].part
+    assert {group for group, one in found.items() if one.part == "test"} == {"w-0", "w-1", "w-3"}
+    assert found["w-3"].source == "antifraud_meetings"
+
+
+def test_of_a_fraudulent_window_the_last_turn_alone_is_known(data_folder: Path) -> None:
+    """It was labelled as a whole: what was known before its end nobody says; a harmless one is harmless all along."""
+    found = {one.group: one for one in data.dialogues(data_folder, "antifraud_sft")}
+    for group, truths in (("w-5", [(0.5, 0.0), (0.5, 0.0), (1.0, 1.0)]), ("w-0", [(0.0, 1.0), (0.0, 1.0)])):
+        (life,) = data.dialogue_lives([found[group]], "train", 0, ordinary_events_max=0)
+        assert [(told.truth, told.weight) for told in life.events] == truths
 
 
 def test_a_scam_is_learned_slowly_from_its_first_turns() -> None:
@@ -61,13 +96,14 @@ def test_a_scam_is_learned_slowly_from_its_first_turns() -> None:
 
 def test_texts_are_masked_as_in_the_service() -> None:
     """What screening masks, training never sees."""
-    turns = (("customer", "my card is 4111 1111 1111 1111, call 13812345678"),)
+    turns = (("customer", "my card is 4111 1111 1111 1111\x00, call 13812345678"),)
     dialogue = data.Dialogue("x", "g", "test", "en", "chat", turns, fraud=False)
     (life,) = data.dialogue_lives([dialogue], "test", 0, ordinary_events_max=0)
     (told,) = life.events
     assert isinstance(told.event, Message)
     assert "4111" not in told.event.text
     assert "13812345678" not in told.event.text
+    assert "\x00" not in told.event.text
 
 
 def test_stories_carry_their_truth() -> None:

@@ -6,6 +6,7 @@ FRAUDGUARD_RECORD=1 writes golden/report.md anew; review the difference.
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from fraudguard.errors import BadInput
 GOLDEN = Path(__file__).parent / "golden" / "report.md"
 SETTINGS = Path(evaluate.__file__).parent / "evaluate.yaml"
 SMALL = {
-    "capacity": 3, "false_alarms": 0.1, "attack_events_max": 60, "zero_shot_events_max": 100, "train_rows_max": 150,
+    "capacity": 3, "false_alarms": 0.1, "attack_events_max": 60, "zero_shot_events_max": 100, "train_events_max": 150,
     "tf_idf": {"ngrams": [1, 3], "features_max": 2000, "penalties": [1, 10]}, "boosting": {"rounds": 20, "rate": 0.1},
     "bootstrap_rounds": 50,
 }  # fmt: skip
@@ -115,6 +116,22 @@ def test_there_is_no_fraud_in_the_test_part(folder: Path, tmp_path: Path, capsys
     assert stopped.value.code == 1
     assert re.search(r"test\.parquet: there is no fraud among \d+ events \(prepare a larger dataset\)", said)
     assert not (tmp_path / "report").exists()
+
+
+def test_a_dataset_without_conversations(folder: Path, tmp_path: Path) -> None:
+    """Payments and messages that belong to no story: events are measured, and how early is left open."""
+    for split in dataset.SPLITS:
+        timelines = [
+            replace(one, events=tuple(replace(event, story=None) for event in one.events))
+            for one in dataset.read(folder / "dataset", split)
+        ]
+        dataset.write(tmp_path, split, timelines)
+    run(folder, tmp_path, tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "0 scam conversations and 0 harmless ones" in text
+    assert "| starter@0.0.1+fp32 | - | - | - |" in text
+    assert "early_share" not in (tmp_path / "report" / "metrics.json").read_text()
+    parse_metrics((tmp_path / "report" / "metrics.json").read_text(), tmp_path)
 
 
 def test_a_dataset_of_another_version(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,10 +15,12 @@ import torch
 from finetune_support import make_base, make_dataset, write_recipe
 
 from finetune import adapt, dataset, lora
+from fraudguard.domain import TIMELINE_VERSION
+from fraudguard.engine.calibration import Platt
 from fraudguard.engine.engine import Engine
 from fraudguard.engine.head import load_head
 from fraudguard.engine.loader import attach, load_base
-from fraudguard.engine.release import open_release
+from fraudguard.engine.release import open_release, seal, verify
 from fraudguard.engine.tokenizer import LineTokenizer
 from fraudguard.errors import BadModel
 
@@ -75,16 +77,18 @@ def test_what_was_trained_is_served(tune: Callable[..., Path], data: Path, kind:
     release = open_release(folder)
     assert release.adapter is not None
     encoder, head = LineTokenizer(release.base), load_head(release.head)
-    assert head.spec.calibration.slope != 1.0
+    assert head.spec.calibration != Platt(slope=1.0, offset=0.0)
     timelines = dataset.read(data, "dev")
     dev = adapt.samples(dataset.passages(timelines, encoder, head.spec.tokens_max), encoder, release.prefix)
-    trained = head.calibration.risk(adapt.read(attach(load_base(release.base), release.adapter), head, dev))
+    trained = head.spec.calibration.risk(adapt.read(attach(load_base(release.base), release.adapter), head, dev))
     asked = [request for _, _, request in dataset.requests(timelines, encoder, head.spec.tokens_max)]
     engine = Engine.load(folder, "fp32")
     assert engine.name == "tiny@0.0.1+fp32"
     risks = [score.risk for score in engine.score(asked)]
     assert np.ptp(risks) > 0.1
     assert risks == pytest.approx(trained.tolist(), abs=1e-5)
+    assert release.timeline == TIMELINE_VERSION
+    assert seal(folder) == verify(folder)
     kept = sorted(file.name for file in folder.with_name("release.run").iterdir())
     assert kept == ["losses.jsonl", "losses.png"]
 

