@@ -104,11 +104,11 @@ def trained(numbers: Numbers, fraud: Flags, run: Run, seed: int) -> tuple[Fusion
     mean = 0.0
     for _ in range(run.epochs):
         losses = []
-        for batch in torch.randperm(len(read)).split(run.batch):
+        for batch in torch.randperm(len(read)).split(run.batch):  # type: ignore[no-untyped-call]  # torch
             logit = head.mlp(torch.cat([torch.zeros(len(batch), 1), encoded[batch]], dim=1))[:, 0]
             loss = F.binary_cross_entropy_with_logits(logit, truth[batch], weight[batch])
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
@@ -123,7 +123,7 @@ def _chosen(head: FusionHead, numbers: Numbers) -> Tensor:
 @torch.inference_mode()
 def logits(head: FusionHead, numbers: Numbers) -> Floats:
     """The risk logit of each row [row, COLUMNS]."""
-    parts = _chosen(head, numbers).split(SCORED_ROWS)
+    parts = _chosen(head, numbers).split(SCORED_ROWS)  # type: ignore[no-untyped-call]  # torch
     return np.concatenate([head(torch.zeros(len(part), 1), part)[0].numpy() for part in parts]).astype(np.float64)
 
 

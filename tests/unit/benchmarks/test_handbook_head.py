@@ -34,10 +34,13 @@ def table() -> Table:
     times = pd.Timestamp(FIRST) + pd.to_timedelta(minutes, unit="min")
     stream = pd.DataFrame(
         {
-            "time": times, "customer": rng.integers(400, size=rows), "terminal": terminal, "amount": amount,
+            "time": times,
+            "customer": rng.integers(400, size=rows),
+            "terminal": terminal,
+            "amount": amount,
             "fraud": fraud,
         }
-    )  # fmt: skip
+    )
     played = np.array(list(play(stream, [Labelling(fraud, 7)])), dtype=np.float32)
     day = times.to_numpy().astype("datetime64[D]").astype(np.int64)
     return Table(day, stream["customer"].to_numpy(), fraud, dict(zip(NUMBERS, played.T, strict=True)))
