@@ -186,7 +186,6 @@ def test_a_new_scam_is_learned_and_the_old_is_kept(
     old = Metrics.model_validate_json((champion / "metrics.json").read_text())
     assert fixed.dataset == old.dataset
     assert fixed.measures.average_precision > old.measures.average_precision - 0.01
-    assert fixed.measures.recall_at_1_fpr > old.measures.recall_at_1_fpr - 0.01
     written = (out / "cycle.md").read_text()
     assert "## Newest decisions" in written
     assert (
