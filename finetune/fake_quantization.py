@@ -31,15 +31,17 @@ def rounded_weight(weight: Tensor, precision: Precision) -> Tensor:
     if precision in SCHEMES:
         step = weight.detach().abs().amax(dim=1, keepdim=True).clamp_min(TINY) / 127
         return _through(weight, torch.round(weight / step) * step)
+    # Both are made of weights in bf16: of the others many would be a level off.
+    kept = weight.detach().bfloat16().float()
     if precision == "int4" and not (weight.shape[1] % GROUP or weight.shape[0] % 16):
-        groups = weight.detach().view(len(weight), -1, GROUP)
+        groups = kept.view(len(weight), -1, GROUP)
         low, high = groups.amin(dim=2, keepdim=True), groups.amax(dim=2, keepdim=True)
         step = ((high - low).clamp_min(TINY) / 15).bfloat16()
         middle = (low + 8 * step).bfloat16()
         level = ((groups - middle) / step.float()).round().clamp(-8, 7)
         return _through(weight, (level * step + middle).flatten(1))
     if precision == "fp8" and not (weight.shape[1] % 16 or weight.shape[0] % 16):
-        return _through(weight, _e4m3(weight.detach()))
+        return _through(weight, _e4m3(kept))
     return weight
 
 

@@ -129,13 +129,10 @@ def test_drift_is_printed_written_and_exposed(database_url: str, tmp_path: Path)
     assert (folder / "drift.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert "fraudguard_drift_decisions{" in gauges.read_text(encoding="utf-8")
 
-    page = fraudguard("drift", "--format", "markdown", settings=settings).stdout
-    assert page.strip() == (folder / "drift.md").read_text(encoding="utf-8").replace(
-        "![stability, alerts and what moved most](drift.png)\n\n", ""
-    ).strip()  # fmt: skip
-    summary = fraudguard("drift", settings=settings).stdout
-    assert summary.startswith(f"Drift: {len(told):,} decisions")
-    assert summary.strip().splitlines()[2:] == page.splitlines()[2 : len(summary.strip().splitlines())]
+    page = (folder / "drift.md").read_text(encoding="utf-8")
+    summary = fraudguard("drift", settings=settings).stdout.strip().splitlines()
+    assert summary[0].startswith(f"Drift: {len(told):,} decisions")
+    assert summary[2:] == page.splitlines()[2 : len(summary)]
 
     refused = fraudguard("drift", "--reference-from", "2026-10-01", settings=settings)
     assert refused.returncode == 1

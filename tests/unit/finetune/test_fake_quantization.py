@@ -1,5 +1,7 @@
 """Fake-quantized layers against the engine's quantized ones: the same products, and gradients that go through."""
 
+import copy
+import json
 from typing import get_args
 
 import numpy as np
@@ -24,7 +26,7 @@ IDS = torch.randint(200, (1, 40), generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("precision", QUANTIZED)
-@pytest.mark.parametrize(("inputs", "outputs"), [(64, 32), (320, 512), (192, 96)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 32), (320, 512), (192, 96), (704, 256)])
 @pytest.mark.parametrize("bias", [True, False])
 @torch.no_grad()
 def test_the_product_is_the_engines(precision: Precision, inputs: int, outputs: int, bias: bool) -> None:
@@ -34,7 +36,7 @@ def test_the_product_is_the_engines(precision: Precision, inputs: int, outputs: 
     x = torch.randn(50, inputs) * torch.rand(50, 1) * 5 + 0.3
     x[7] = 0
     limits = (-2.0, 3.0)
-    engine = nn.Sequential(linear)
+    engine = nn.Sequential(copy.deepcopy(linear).to(torch.float32 if precision in SCHEMES else torch.bfloat16))
     quantize(engine, precision, {"0": limits})
     wanted = engine(x if precision in SCHEMES else x.bfloat16()).float()
     calibrated = limits if precision in SCHEMES and SCHEMES[precision].calibrated else None
@@ -66,11 +68,7 @@ def test_gradients_pass_but_for_what_is_cut() -> None:
     assert cut.grad.tolist() == [[0.0, 1.0, 0.0]]
 
 
-# A gap: with int4 the two are further apart than the rounding itself moves the starter (layers of 256 inputs).
-UNLIKE = pytest.mark.xfail(strict=True, reason="int4 in training is not yet the engine's int4")
-
-
-@pytest.mark.parametrize("precision", ["int8", "int8-asymmetric", pytest.param("int4", marks=UNLIKE)])
+@pytest.mark.parametrize("precision", ["int8", "int8-asymmetric", "int8-tensor", "int8-tensor-asymmetric", "int4"])
 @torch.no_grad()
 def test_the_model_reads_as_the_engine(precision: Precision) -> None:
     """Adapter beside the weights here, merged and then quantized there: nearly the same hidden states."""
@@ -79,16 +77,18 @@ def test_the_model_reads_as_the_engine(precision: Precision) -> None:
     model = attach(load_base(release.base), release.adapter).eval()
     body = model.get_base_model().model
     plain = body(input_ids=IDS, use_cache=False).last_hidden_state[0]
-    with fake_quantized(model, precision):
+    assert release.activations is not None
+    ranges = json.loads(release.activations.read_bytes()) if precision.startswith("int8-tensor") else None
+    with fake_quantized(model, precision, ranges):
         found = body(input_ids=IDS, use_cache=False).last_hidden_state[0]
     assert torch.equal(body(input_ids=IDS, use_cache=False).last_hidden_state[0], plain)
     backbone = load(release, precision).backbone
     span = Span(0, np.arange(IDS.shape[1]), range(IDS.shape[1]))
     wanted = backbone(IDS[0], [span], backbone.new_pool(IDS.shape[1])).float()
-    # A difference in the last digit can push an activation over the edge between two levels.
+    # A difference in the last digit can push an activation over the edge between two levels; int4 has bf16's beside.
     rounding, apart = (wanted - plain).abs().mean(), (wanted - found).abs().mean()
     assert rounding > 1e-3
-    assert apart < 0.2 * rounding if precision in SCHEMES else apart < rounding
+    assert apart < (0.1 if precision in SCHEMES else 0.5) * rounding
 
 
 def test_more_than_a_sum_is_refused() -> None:
