@@ -8,6 +8,7 @@
     |   |-- BadModel          a checkpoint, adapter or head does not fit together
     |   |-- BadSettings       a setting is missing or contradicts another
     |   `-- Conflict          what is asked contradicts what has been done: a closed case is not disposed of again
+    |       `-- Overtaken     somebody changed it since it was read; read it again, then decide
     |-- NotFound              an id that names nothing
     |-- Transient             may work if tried again; retried with a bound, then the worker stops unacked
     |   |-- StateConflict     another worker wrote this account's state first: reload and try again
@@ -62,6 +63,10 @@ class BadSettings(BadInput):
 
 class Conflict(BadInput):
     """What is asked contradicts what has been done already; asking again cannot help."""
+
+
+class Overtaken(Conflict):
+    """Somebody else changed it since the version that was read; says who."""
 
 
 class NotFound(FraudguardError):
