@@ -12,7 +12,20 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from fraudguard.api import cases, decisions, events, health, lists, models, openapi, problems, rules
+from fraudguard.api import (
+    case_actions,
+    case_files,
+    cases,
+    decisions,
+    events,
+    health,
+    lists,
+    live,
+    models,
+    openapi,
+    problems,
+    rules,
+)
 from fraudguard.api.middleware import BodyLimit, Meter
 from fraudguard.api.services import open_services
 from fraudguard.clock import Clock, SystemClock
@@ -39,7 +52,9 @@ def create_app(settings: Settings, clock: Clock) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    routers = [resource.router for resource in (health, events, decisions, cases, rules, lists, models)]
+    # live before cases: its path would be read as a case's id.
+    resources = (health, events, decisions, live, cases, case_actions, case_files, rules, lists, models)
+    routers = [resource.router for resource in resources]
     for router in routers:
         app.include_router(router)
     problems.install(app)
