@@ -1,4 +1,4 @@
-"""The live queue: which cases change, as server-sent events. Ids, versions and states alone; the client reads the rest."""
+"""The live queue: which cases change, as server-sent events. Ids, versions and states; the client reads the rest."""
 
 from collections.abc import AsyncIterator
 from typing import Any

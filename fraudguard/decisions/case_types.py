@@ -1,6 +1,5 @@
 """What a case is: its fields, its alerts, what it may be found to be, made of rows. Opens no connection."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -129,9 +128,8 @@ def case_of(row: Row[Any]) -> Case:
 
 def alert_of(row: Row[Any]) -> Alert:
     """A row of the table `alerts` with `disposition`."""
-    values: Mapping[str, Any] = row._mapping
     return Alert(
-        **dict(values)
+        **dict(row._mapping)
         | {
             "outcome": Outcome(row.outcome),
             "typology": row.typology and Typology(row.typology),
