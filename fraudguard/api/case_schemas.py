@@ -30,8 +30,7 @@ class CaseQuery(_PageQuery):
     inbox: str | None = Field(
         default=None,
         max_length=NAME_CHARACTERS_MAX,
-        description="A team, a typology, or `unscored`",
-        examples=["scam"],
+        description="A team, a typology like `scam`, or `unscored`",
     )
     mine: bool = Field(default=False, description="Only those that you have claimed, or that are assigned to you")
     snoozed: bool | None = Field(default=None, description="Only those asleep, or only those awake")
@@ -144,7 +143,7 @@ class Escalation(_Body):
 class Snooze(_Body):
     """Until when it sleeps; null wakes it."""
 
-    until: Time | None
+    until: Time | None = None
 
 
 class NewNote(_Body):

