@@ -132,7 +132,8 @@ class World:
         roots = [case for case in self.known.values() if case.merged_into is None]
         async with transaction(self.engine) as connection:
             query = text("SELECT case_id, count(*) FROM outbox WHERE case_id = ANY (:cases) GROUP BY case_id")
-            waiting = dict((await connection.execute(query, {"cases": list(self.known)})).tuples().all())
+            rows = await connection.execute(query, {"cases": list(self.known)})
+            waiting = {row.case_id: row.count for row in rows}
         for case in roots:
             first_and_second = 2 if case.review == "disagreed" else 1
             assert waiting.pop(case.case_id, 0) <= case.alerts * first_and_second * (case.state == "closed")
