@@ -34,7 +34,7 @@ TURNS_MAX = 30  # of a harmless dialogue
 _CUSTOMERS = ("customer", "user", "client", "B", "User 2")
 TRAINING_VERSION = "eval0902"  # of zh_antifraud_sft; the other is eval0819
 SHARED_CHARS_MIN = 12  # of a line that makes two windows one case; shorter ones are said by anybody
-# A scam dialogue's first turns, at which nobody can know, are learned as nearly its outcome: so the model learns how often
+# A scam dialogue's first turns, at which nobody can know, are learned as nearly its outcome: the model learns how often
 # such a beginning turns out a scam. Below 1, so that measures leave them out.
 FIRST_TURNS = 4
 FIRST_TRUTH = 0.9

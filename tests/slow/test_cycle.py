@@ -24,6 +24,8 @@ from fraudguard.engine.release import STARTER, seal, verify
 from fraudguard.engine.release_metrics import Metrics
 from fraudguard.events.masking import mask_event
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
+
 START = datetime(2026, 10, 1, 9, tzinfo=UTC)
 DAYS = 30
 ACCOUNTS = 150
