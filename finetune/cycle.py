@@ -162,7 +162,7 @@ def measured(recipe: CycleRecipe, release: Path, folder: Path) -> Metrics:
     bench = evaluate.Bench(settings, folder, engine)
     model = evaluate.engine_model(engine)
     risk = model(bench.test)
-    return metrics(bench.test, risk, bench.measured(engine.name, model, risk), bench.named())
+    return metrics(bench.test, risk, bench.measured(engine.name, risk, model(bench.dev)), bench.named())
 
 
 def report(sets: dict[str, tuple[Metrics, Metrics]]) -> str:

@@ -34,10 +34,8 @@ TURNS_MAX = 30  # of a harmless dialogue
 _CUSTOMERS = ("customer", "user", "client", "B", "User 2")
 TRAINING_VERSION = "eval0902"  # of zh_antifraud_sft; the other is eval0819
 SHARED_CHARS_MIN = 12  # of a line that makes two windows one case; shorter ones are said by anybody
-# A scam dialogue's first turns, at which nobody can know, are learned as nearly its outcome: the model learns how often
-# such a beginning turns out a scam. Below 1, so that measures leave them out.
-FIRST_TURNS = 4
-FIRST_TRUTH = 0.9
+# P(fraud) to learn at the first turns of a scam dialogue: nobody can know it from a greeting.
+RAMP = (0.1, 0.35, 0.65, 0.9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +165,7 @@ def _truth(dialogue: Dialogue, turn: int) -> tuple[float, float]:
         return 0.0, 1.0
     if dialogue.window:
         return (1.0, 1.0) if turn == len(dialogue.turns) - 1 else (0.5, 0.0)
-    return (FIRST_TRUTH if turn < FIRST_TURNS else 1.0), 1.0
+    return (RAMP[turn] if turn < len(RAMP) else 1.0), 1.0
 
 
 def _moved(event: Screenable, account_id: str) -> Screenable:

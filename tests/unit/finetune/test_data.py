@@ -77,7 +77,7 @@ def test_the_first_turns_of_a_scam_are_learned_and_not_measured() -> None:
     harmless = data.Dialogue("kdconv_zh", "g", "train", "zh", "chat", turns, fraud=False)
     for life, fraud in zip(data.dialogue_lives([scam, harmless], "train", 0), (True, False), strict=True):
         own = [told for told in life.events if told.story]
-        assert [told.truth for told in own] == ([0.9] * 4 + [1.0, 1.0] if fraud else [0.0] * 6)
+        assert [told.truth for told in own] == ([*data.RAMP, 1.0, 1.0] if fraud else [0.0] * 6)
         assert {told.typology for told in own} == {Typology.SCAM if fraud else None}
         assert all(told.truth == 0 for told in life.events if not told.story)
         times = [told.event.event_time for told in life.events]
