@@ -13,6 +13,7 @@ from fraudguard.errors import BadInput
 REASON_CHARACTERS_MAX = 2_000
 
 CaseState = Literal["open", "investigating", "closed"]
+CaseStates = Literal[CaseState, "unclosed"]
 Review = Literal["waiting", "agreed", "disagreed"]
 
 
@@ -95,12 +96,12 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class CaseFilter:
-    """What a listed case must be; None asks nothing.
+    """What a listed case must be; None asks nothing. state `unclosed`: open or investigating.
 
     mine: whom it is claimed by or assigned to. snoozed: whether it sleeps. Both ask for `at`, the moment they mean.
     """
 
-    state: CaseState | None = None
+    state: CaseStates | None = None
     account_id: str | None = None
     typology: Typology | None = None
     outcome: Outcome | None = None

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from fraudguard.decisions import case_files
 from fraudguard.decisions.case_bulk import each
-from fraudguard.decisions.casebook import Case, CaseFilter
+from fraudguard.decisions.casebook import Case, CaseFilter, listing
 from fraudguard.decisions.casework import CLAIM, SNOOZE_MAX
 from fraudguard.decisions.repository import Changes, Repository
 from fraudguard.domain import DecisionRecord, Outcome, Typology
@@ -57,6 +59,34 @@ async def test_the_queue_weighs_loss_against_the_time_left(repository: Repositor
         await repository.commit(Changes(records=[record], alerts=[record], due=due))
     queue = (await repository.cases.list_cases(CaseFilter(state="open"))).items
     assert [case.account_id for case in queue] == ["a-2", "a-4", "a-1", "a-3"]
+
+
+async def test_an_index_gives_every_queue_in_its_order(engine: AsyncEngine) -> None:
+    """Among many cases, open and closed, no list that people work from is sorted, or read beyond its page."""
+    many = """
+    INSERT INTO cases (case_id, account_id, state, opened_at, updated_at, expected_loss, top_risk, typology, outcome,
+                       alerts, due_at, disposition, reason, closed_at, closed_by, review)
+    SELECT n, n, CASE WHEN n % 3 = 0 THEN 'open' ELSE 'closed' END, at, at, n * 7919 % 10000, 0.9,
+           CASE WHEN n % 300 = 0 THEN 'mule' ELSE 'scam' END, 'block', 1, at, CASE WHEN n % 3 > 0 THEN 'suspicious' END,
+           CASE WHEN n % 3 > 0 THEN 'told' END, CASE WHEN n % 3 > 0 THEN at END, CASE WHEN n % 3 > 0 THEN 'ana' END,
+           CASE WHEN n % 30 = 1 THEN 'waiting' END
+    FROM (SELECT n, timestamptz '2026-11-01Z' + n * interval '1 minute' AS at FROM generate_series(1, 30000) n)
+    """
+    async with engine.begin() as connection:
+        await connection.execute(text(many))
+    async with engine.connect() as connection:
+        await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(text("ANALYZE cases"))
+        for wanted, index in (
+            (CaseFilter(state="unclosed"), "ix_cases_queue"),
+            (CaseFilter(state="open", snoozed=False, at=NOW), "ix_cases_queue"),
+            (CaseFilter(state="unclosed", inbox="mule"), "ix_cases_inbox"),
+            (CaseFilter(state="closed"), "ix_cases_closed"),
+            (CaseFilter(review="waiting"), "ix_cases_review"),
+        ):
+            query = listing(wanted, 51, None).compile(engine, compile_kwargs={"literal_binds": True})
+            plan = "\n".join(await connection.scalars(text(f"EXPLAIN {query}")))
+            assert f"Index Scan using {index}" in plan, plan
+            assert "Sort" not in plan, plan
 
 
 async def test_a_claim_holds_until_it_runs_out(repository: Repository, make: Make) -> None:

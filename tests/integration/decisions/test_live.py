@@ -10,11 +10,10 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
-import uvicorn
 from api_support import CLOCK, until
 from support import settings_for
 
-from fraudguard.api.app import create_app
+from fraudguard.api.app import Server, create_app
 from fraudguard.decisions import feed
 from fraudguard.decisions.casebook import CaseFilter
 from fraudguard.decisions.cases import CHANNEL
@@ -45,12 +44,11 @@ class Stream:
         raise AssertionError("the stream ended")
 
 
-@pytest.fixture
-async def server(database_url: str) -> AsyncIterator[str]:
-    """The address of a real server on a port of its own."""
+@asynccontextmanager
+async def serving(database_url: str) -> AsyncIterator[str]:
+    """The address of a real server on a port of its own; it stops at the end, within a minute."""
     app = create_app(settings_for(NOWHERE, database_url, model="off"), CLOCK)
-    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1)
-    running = uvicorn.Server(config)
+    running = Server(app, port=0, timeout_graceful_shutdown=60)
     task = asyncio.create_task(running.serve())
 
     async def started() -> bool:
@@ -61,6 +59,13 @@ async def server(database_url: str) -> AsyncIterator[str]:
     yield f"http://127.0.0.1:{port}"
     running.should_exit = True
     await task
+
+
+@pytest.fixture
+async def server(database_url: str) -> AsyncIterator[str]:
+    """The address of one."""
+    async with serving(database_url) as address:
+        yield address
 
 
 @asynccontextmanager
@@ -164,6 +169,18 @@ async def test_a_process_has_one_listening_connection(server: str, key: str, dat
         count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query = $1"
         assert await admin.fetchval(count, f'LISTEN "{CHANNEL}"') == 1
         await admin.close()
+
+
+async def test_a_server_that_stops_sends_its_listeners_away(database_url: str, key: str) -> None:
+    """At once: an open stream holds nothing up."""
+    async with serving(database_url) as server:
+        client = listening(server, key)
+        stream = await client.__aenter__()
+        began = time.monotonic()
+    assert time.monotonic() - began < 30
+    with pytest.raises(AssertionError, match="the stream ended"):
+        await stream.next()
+    await client.__aexit__(None, None, None)
 
 
 async def test_a_slow_listener_is_told_to_read_everything_again(monkeypatch: pytest.MonkeyPatch) -> None:

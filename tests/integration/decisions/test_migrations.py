@@ -103,7 +103,7 @@ INSERT INTO audit (at, actor, action, subject, detail) VALUES
 
 
 async def test_cases_and_the_trail_of_an_older_revision_go_on(empty_url: str) -> None:
-    """Cases get due times, versions and inboxes; labels that waited still leave; the trail is a chain from its start."""
+    """Cases get due times, versions and inboxes; labels that waited still leave; the trail is one chain."""
     engine = open_engine(empty_url)
     async with engine.begin() as connection:
         await connection.run_sync(_upgrade_to, "0003")
