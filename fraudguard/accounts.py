@@ -13,6 +13,7 @@ import pyotp
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 from cryptography.fernet import Fernet, InvalidToken
+from pydantic import SecretStr
 
 from fraudguard.decisions.people import Credentials
 from fraudguard.decisions.repository import Repository
@@ -37,7 +38,7 @@ def new_password() -> tuple[str, str]:
 class Accounts:
     """Checks what people type. Every method raises StoreUnavailable when PostgreSQL does not answer."""
 
-    def __init__(self, repository: Repository, secrets_key: str | None) -> None:
+    def __init__(self, repository: Repository, secrets_key: SecretStr | None) -> None:
         """secrets_key: Fernet key; None: nobody can have one-time codes."""
         self._repository, self._secrets_key = repository, secrets_key
         self._hashing = asyncio.Semaphore(HASHES_AT_ONCE)
@@ -70,7 +71,7 @@ class Accounts:
         """From now on; the otpauth:// address for the person's app, shown once. Raises NotFound, BadSettings."""
         secret = pyotp.random_base32()
         await self._repository.people.set_secret(name, self._box().encrypt(secret.encode()), actor, at)
-        return pyotp.TOTP(secret).provisioning_uri(name, issuer_name="fraudguard")
+        return pyotp.TOTP(secret).provisioning_uri(name=name, issuer_name="fraudguard")
 
     async def _verify(self, hashed: str, password: str) -> bool:
         async with self._hashing:
@@ -101,7 +102,7 @@ class Accounts:
             hint = "set FRAUDGUARD_SECRETS_KEY to a Fernet key, the same for every process"
             raise BadSettings("one-time codes need a key that seals them", path="secrets_key", hint=hint)
         try:
-            return Fernet(self._secrets_key)
+            return Fernet(self._secrets_key.get_secret_value())
         except ValueError as error:
             hint = 'make one: python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
             raise BadSettings("is not a Fernet key", path="secrets_key", hint=hint) from error

@@ -54,7 +54,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
         try:
             keys, publishing = KeyCache(repository.keys, clock), open_publishing(settings, repository)
             trials = asyncio.Semaphore(TRIALS_MAX)
-            accounts = Accounts(repository, settings.secrets_key and settings.secrets_key.get_secret_value())
+            accounts = Accounts(repository, settings.secrets_key)
             yield Services(settings, clock, repository, publishing, keys, accounts, producer, listener, labels, trials)
         finally:
             for task in reversed(running):  # the publisher first, for it uses the producer
