@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from fraudguard.api import cases, decisions, events, health, lists, models, openapi, problems, rules, sessions
+from fraudguard.api import cases, decisions, events, health, lists, models, openapi, problems, repeats, rules, sessions
 from fraudguard.api.middleware import BodyLimit, Meter
 from fraudguard.api.services import open_services
 from fraudguard.clock import Clock, SystemClock
@@ -43,7 +43,9 @@ def create_app(settings: Settings, clock: Clock) -> FastAPI:
     for router in routers:
         app.include_router(router)
     problems.install(app)
+    repeats.install(app)
     openapi.install(app, routers)
+    app.add_middleware(repeats.KeepAnswers)
     app.add_middleware(BodyLimit)
     app.add_middleware(Meter, clock=clock)  # added last, so it is the outermost and measures refusals too
     return app

@@ -29,6 +29,7 @@ from fraudguard.decisions.outbox import Outbox
 from fraudguard.decisions.pages import Page
 from fraudguard.decisions.people import People
 from fraudguard.decisions.records import load_record
+from fraudguard.decisions.repeats import Repeats
 from fraudguard.decisions.rulebook import RuleBook
 from fraudguard.decisions.sessions import Sessions
 from fraudguard.decisions.tables import ACCOUNT_STATE, DECISIONS, DOCUMENTS, EVENT_IDS, LABELS
@@ -89,7 +90,7 @@ class Repository:
         self._open: Open = lambda: transaction(engine)
         self.rulebook, self.lists, self.models = _books(self._open)
         self.cases, self.outbox, self.keys = CaseBook(engine), Outbox(engine), KeyRing(engine)
-        self.people, self.sessions = People(engine), Sessions(engine)
+        self.people, self.sessions, self.repeats = People(engine), Sessions(engine), Repeats(engine)
         self.weekly = Weekly(self._open)
         self._months: set[date] = set()
 
