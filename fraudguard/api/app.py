@@ -26,7 +26,9 @@ from fraudguard.api import (
     models,
     openapi,
     problems,
+    repeats,
     rules,
+    sessions,
 )
 from fraudguard.api.middleware import BodyLimit, Meter
 from fraudguard.api.services import open_services
@@ -56,12 +58,14 @@ def create_app(settings: Settings, clock: Clock) -> FastAPI:
         redirect_slashes=False,
     )
     # live before cases: its path would be read as a case's id.
-    resources = (health, events, decisions, live, cases, case_actions, case_files, rules, lists, models)
+    resources = (health, events, decisions, live, cases, case_actions, case_files, rules, lists, models, sessions)
     routers = [resource.router for resource in resources]
     for router in routers:
         app.include_router(router)
     problems.install(app)
+    repeats.install(app)
     openapi.install(app, routers)
+    app.add_middleware(repeats.KeepAnswers)
     app.add_middleware(BodyLimit)
     app.add_middleware(Meter, clock=clock)  # added last, so it is the outermost and measures refusals too
     return app

@@ -70,7 +70,7 @@ async def attach(
 )
 async def download(
     services: Use,
-    caller: Annotated[Principal, Depends(Serves(Role.ANALYST))],
+    caller: Annotated[Principal, Depends(Serves(Role.ANALYST, Role.LEAD))],
     case_id: CaseId,
     sha256: Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", examples=[case_examples.FILE["sha256"]])],
 ) -> Response:

@@ -37,7 +37,7 @@ from fraudguard.errors import BadInput, Conflict, NotFound, Overtaken, StateConf
 
 router = APIRouter(tags=["cases"])
 
-READERS = Serves(Role.ANALYST, Role.RISK_MANAGER)
+READERS = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR)
 Reader = Annotated[Principal, Depends(READERS)]
 _CASE_ID = Path(max_length=64, examples=[examples.CASE_ID])
 
@@ -139,7 +139,7 @@ async def case_history(services: Use, case_id: Annotated[str, _CASE_ID]) -> Case
 )
 async def bulk(
     services: Use,
-    caller: Annotated[Principal, Depends(Serves())],
+    caller: Annotated[Principal, Depends(Serves(Role.LEAD))],
     bulk: Annotated[Bulk, Body(examples=[case_examples.BULK])],
 ) -> BulkDone:
     """Up to 200, each at the version you saw, each by itself: one that was overtaken holds up no other."""

@@ -34,7 +34,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
     summary="Which cases change",
     response_class=StreamingResponse,
     responses=_STREAM | refusals(401, 403, 409, 503),
-    dependencies=[Depends(Serves(Role.ANALYST, Role.RISK_MANAGER))],
+    dependencies=[Depends(Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR))],
 )
 async def live(services: Use) -> StreamingResponse:
     """Server-sent events: `case` with a case's id, version and state, each within a second of its change; `refetch`,
