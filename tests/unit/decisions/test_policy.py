@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fraudguard.decisions.policy import Policy, json_schema, load_policy
+from fraudguard.decisions.policy import Policy, due_of, json_schema, load_policy
 from fraudguard.domain import SEVERITIES, Hit, Outcome, Score, Severity, Typology
 from fraudguard.errors import BadPolicy
 
@@ -233,6 +233,21 @@ def test_the_version_is_the_content() -> None:
     assert Policy.from_source(SOURCE, "elsewhere").version == POLICY.version
     assert Policy.from_source(SOURCE + "# note\n").version != POLICY.version
     assert Policy.from_source(POLICY.source) == POLICY
+
+
+def test_alerts_are_due_by_their_outcome() -> None:
+    """As stated, an approved event that opens a case as a step-up; without a statement as in older policies."""
+    stated = Policy.from_source(SOURCE + "due: {step_up: 60, review: 10, block: 1}\n").due
+    assert {outcome.value: due.seconds // 60 for outcome, due in stated.items()} == {
+        "approve": 60,
+        "step_up": 60,
+        "review": 10,
+        "block": 1,
+    }
+    assert Policy.from_source(SOURCE).due == due_of()
+    for wrong in ("due: {step_up: 60, review: 10}", "due: {step_up: 60, review: 0, block: 1}", "due:", "due: soon"):
+        with pytest.raises(BadPolicy, match="due"):
+            Policy.from_source(f"{SOURCE}{wrong}\n")
 
 
 def test_the_shipped_policy_loads() -> None:
