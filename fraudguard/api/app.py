@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from fraudguard.api import cases, decisions, events, health, lists, models, openapi, problems, rules
+from fraudguard.api.console.app import mount_console
 from fraudguard.api.middleware import BodyLimit, Meter
 from fraudguard.api.services import open_services
 from fraudguard.clock import Clock, SystemClock
@@ -42,6 +43,7 @@ def create_app(settings: Settings, clock: Clock) -> FastAPI:
     routers = [resource.router for resource in (health, events, decisions, cases, rules, lists, models)]
     for router in routers:
         app.include_router(router)
+    mount_console(app)
     problems.install(app)
     openapi.install(app, routers)
     app.add_middleware(BodyLimit)

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from fraudguard.decisions import audit, batch, history, labelled, windows
 from fraudguard.decisions.batch import StoredState
 from fraudguard.decisions.casebook import CaseBook
+from fraudguard.decisions.casefile import CaseFile
 from fraudguard.decisions.cases import join_cases
 from fraudguard.decisions.connection import Open, any_of, open_engine, transaction
 from fraudguard.decisions.history import PastEvent, StoredDecision
@@ -88,6 +89,7 @@ class Repository:
         self.rulebook, self.lists, self.models = _books(self._open)
         self.cases, self.outbox, self.keys = CaseBook(engine), Outbox(engine), KeyRing(engine)
         self.weekly = Weekly(self._open)
+        self.casefile = CaseFile(self._open)
         self._months: set[date] = set()
 
     @asynccontextmanager

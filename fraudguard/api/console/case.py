@@ -1,0 +1,135 @@
+"""One case: what happened, why the machine worries, what the account usually does, and the verdict."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import RedirectResponse, Response
+
+from fraudguard.api.auth import actor
+from fraudguard.api.console import links, reasons, timeline, why
+from fraudguard.api.console.charts import Spark, spark
+from fraudguard.api.console.readers import Reading, Working
+from fraudguard.api.console.rendering import Reader, page
+from fraudguard.api.services import Services, Use
+from fraudguard.decisions.casebook import Alert, Case, CaseFilter
+from fraudguard.domain import DecisionRecord, Timeline
+from fraudguard.domain import Line as TimelineLine
+from fraudguard.errors import BadInput
+
+router = APIRouter()
+
+BEFORE: Final = 12  # lines shown before the first alert
+LINES_MAX: Final = 120
+ALERTS_EXPLAINED: Final = 20
+EARLIER_MAX: Final = 5
+SPARK_DAYS: Final = 30
+CaseId = Annotated[str, Path(max_length=64)]
+
+
+@router.get("/cases/{case_id}")
+async def show(
+    services: Use, reader: Reading, case_id: CaseId, closed: Annotated[str, Query(max_length=64)] = ""
+) -> Response:
+    """The whole case. closed: the case that was disposed of just before, whose undo is offered."""
+    case, alerts = await services.repository.cases.get_case(case_id)
+    newest = await services.repository.casefile.newest_sequence(case.account_id)
+    first, last = _window(alerts, newest)
+    records = await services.repository.casefile.lines(case.account_id, max(1, first - 1), last)
+    shown, before = (records[1:], records[0].decision.risk) if first > 1 else (records, None)
+    rows = timeline.rows(shown, {alert.decision_id for alert in alerts}, before)
+    return page("case.html", reader, "case", **await _facts(services, reader, case, alerts, rows, first, newest, closed))
+
+
+def _window(alerts: Sequence[Alert], newest: int) -> tuple[int, int]:
+    """The first and last sequence to show: from a little before the first alert, but the newest LINES_MAX at most."""
+    first = alerts[0].sequence - BEFORE if alerts else newest - BEFORE
+    return max(1, first, newest - LINES_MAX + 1), newest
+
+
+async def _facts(
+    services: Services,
+    reader: Reader,
+    case: Case,
+    alerts: Sequence[Alert],
+    rows: Sequence[timeline.Row],
+    first: int,
+    newest: int,
+    closed: str,
+) -> dict[str, Any]:
+    repository = services.repository
+    alerted = [row.record for row in rows if row.alert][-ALERTS_EXPLAINED:]
+    shelf = why.RuleShelf(repository, reader.currency)
+    hits = await why.reasons(shelf, [(record, _timeline(record, rows)) for record in alerted])
+    top = max(alerted, key=lambda r: (r.event.type == "transaction", r.decision.risk or 0), default=None)
+    at = top.event.event_time if top else reader.now
+    earlier = await repository.cases.list_cases(CaseFilter(account_id=case.account_id, state="closed"), EARLIER_MAX + 1)
+    return {
+        "case": case,
+        "alerts": alerts,
+        "rows": rows,
+        "first": first,
+        "newest": newest,
+        "held": timeline.held_money(rows),
+        "held_rows": [row for row in rows if row.held and row.alert],
+        "hits": hits,
+        "top": top,
+        "movers": sorted((r for r in rows if r.change and r.change >= timeline.MOVED), key=lambda r: -(r.change or 0))[:3],
+        "habits": why.habits(top) if top else [],
+        "links": await links.links(repository, rows, at),
+        "earlier": [one for one in earlier.items if one.case_id != case.case_id][:EARLIER_MAX],
+        "spark": await _spark(services, case, at),
+        "block": reasons.reasons_of("block"),
+        "approve": reasons.reasons_of("approve"),
+        "closed": closed,
+    }
+
+
+def _timeline(record: DecisionRecord, rows: Sequence[timeline.Row]) -> Timeline:
+    """What the decision's rules read of the talk, from the lines at hand."""
+    start, end = record.timeline_start, record.decision.sequence
+    own = [row.record for row in rows if start <= row.record.decision.sequence <= end]
+    lines = tuple(TimelineLine(r.event.type, r.event.event_time, r.line) for r in own)
+    return Timeline(record.decision.account_id, start, lines)
+
+
+async def _spark(services: Services, case: Case, at: datetime) -> Spark:
+    since = at - timedelta(days=SPARK_DAYS)
+    zone = services.settings.time_zone
+    days = await services.repository.casefile.days(case.account_id, since, zone)
+    return spark({day.day: day.total for day in days}, at, zone, SPARK_DAYS)
+
+
+@router.post("/cases/{case_id}/dispose")
+async def dispose(request: Request, services: Use, reader: Working, case_id: CaseId) -> Response:
+    """Close the case for one of our reasons, then open the next one."""
+    assert reader.principal is not None  # noqa: S101  Working lets nobody else in
+    code = (await _form(request)).get("reason", "")
+    reason = reasons.reason_of(code)
+    if reason is None:
+        raise BadInput("is not one of the reasons", path="reason")
+    book, now = services.repository.cases, services.clock.now()
+    await book.dispose(case_id, reason.disposition, code, actor(reader.principal), now)
+    services.labels.wake()
+    return Response(status_code=204, headers={"HX-Redirect": f"{await _next(services, case_id)}?closed={case_id}"})
+
+
+@router.get("/cases/{case_id}/next")
+async def following(services: Use, reader: Reading, case_id: CaseId) -> Response:
+    """The case to work after this one."""
+    return RedirectResponse(await _next(services, case_id), 303)
+
+
+async def _next(services: Services, case_id: str) -> str:
+    """The top of the queue that is another case; the queue itself when there is none."""
+    waiting = await services.repository.cases.list_cases(CaseFilter(state="open"), 2)
+    other = next((case.case_id for case in waiting.items if case.case_id != case_id), None)
+    return f"/console/cases/{other}" if other else "/console/queue"
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """The body's fields, each once."""
+    fields = parse_qs((await request.body()).decode("utf-8", "replace"), keep_blank_values=True)
+    return {name: values[0] for name, values in fields.items()}
