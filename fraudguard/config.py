@@ -93,6 +93,11 @@ class Settings(BaseSettings):
     api_port: Port = 8080
     screen_deadline_ms: Annotated[int, Field(ge=1, le=60_000)] = 2_000
 
+    session_idle_s: Annotated[int, Field(ge=60)] = 1_800  # a person who did nothing for that long signs in again
+    session_max_s: Annotated[int, Field(ge=60)] = 43_200  # and in any case after that
+    # Fernet key that seals what must be read again: secrets of one-time codes. Without it nobody can have such codes.
+    secrets_key: SecretStr | None = None
+
     raw_text_key: SecretStr | None = None  # Fernet key; without it unmasked text is never kept
     state_dir: Path = Path("var")  # where the embedded services and the demo keep their data
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from fraudguard.accounts import Accounts
 from fraudguard.api.auth import KeyCache
 from fraudguard.api.kafka import DecisionListener, EventProducer
 from fraudguard.api.outbox import LabelPublisher
@@ -31,6 +32,7 @@ class Services:
     repository: Repository
     publishing: Publishing
     keys: KeyCache
+    accounts: Accounts
     producer: EventProducer
     listener: DecisionListener
     labels: LabelPublisher
@@ -52,7 +54,8 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
         try:
             keys, publishing = KeyCache(repository.keys, clock), open_publishing(settings, repository)
             trials = asyncio.Semaphore(TRIALS_MAX)
-            yield Services(settings, clock, repository, publishing, keys, producer, listener, labels, trials)
+            accounts = Accounts(repository, settings.secrets_key)
+            yield Services(settings, clock, repository, publishing, keys, accounts, producer, listener, labels, trials)
         finally:
             for task in reversed(running):  # the publisher first, for it uses the producer
                 task.cancel()

@@ -80,7 +80,7 @@ async def test_every_example_works(api: Api) -> None:
             path = path.replace(f"{{{key}}}", quote(str(value), safe=""))
         for body in bodies(operation, document):
             options = {"params": parameters(operation, "query")} | ({} if body is None else {"json": body})
-            role = Role.RISK_MANAGER if name in SECOND_PERSON else Role.ADMIN
+            role = Role.RULE_EDITOR if name in SECOND_PERSON else Role.ADMIN
             response = await api.send(role, method, path, **options)
             (status,) = [code for code in operation["responses"] if code.startswith("2")]
             assert str(response.status_code) == status, f"{name}: {response.text}"
@@ -104,7 +104,7 @@ async def test_the_rule_examples_say_what_comes_back(api: Api) -> None:
     assert checked.json() == examples.CHECKED
     published = await api.send(Role.ADMIN, "POST", "/v1/rules/releases", json=examples.PROPOSALS[0])
     assert published.json() == examples.PUBLISHED
-    approved = await api.send(Role.RISK_MANAGER, "POST", "/v1/rules/releases/2/approve", json=examples.AGREEMENT)
+    approved = await api.send(Role.RULE_EDITOR, "POST", "/v1/rules/releases/2/approve", json=examples.AGREEMENT)
     assert approved.json() == {"number": 2, "active": True}
     release = (await api.send(Role.ADMIN, "GET", "/v1/rules/releases/2")).json()
     assert (release["diff"], release["note"]) == (examples.RELEASE["diff"], examples.RELEASE["note"])
