@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Path, Query
+from fastapi import APIRouter, Body, Depends, Path, Query, Response
 
 from fraudguard.api import examples
 from fraudguard.api.auth import Serves, actor
 from fraudguard.api.openapi import refusals, shown
 from fraudguard.api.schemas import AlertLine, CaseBrief, CaseDetail, CasePage, CaseQuery, Verdict
 from fraudguard.api.services import Use
+from fraudguard.api.versions import Seen, etag
 from fraudguard.decisions.casebook import CaseFilter
 from fraudguard.decisions.keys import Principal
 from fraudguard.domain import Role
@@ -22,12 +23,12 @@ _VERDICT = {"disposition": examples.CLOSED["disposition"], "reason": examples.CL
 
 @router.get(
     "/v1/cases",
-    summary="Cases, the greatest expected loss first",
+    summary="Cases, the greatest priority first",
     responses=shown({"items": [examples.CASE], "next": None}) | refusals(401, 403, 422, 503),
     dependencies=[Depends(READERS)],
 )
 async def list_cases(services: Use, query: Annotated[CaseQuery, Query()]) -> CasePage:
-    """Filters are joined by "and". A case whose loss grows while you page may show twice, or not at all."""
+    """Filters are joined by "and". A case whose priority grows while you page may show twice, or not at all."""
     wanted = CaseFilter(state=query.state, account_id=query.account_id, typology=query.typology, outcome=query.outcome)
     page = await services.repository.cases.list_cases(wanted, query.limit, query.cursor)
     return CasePage(items=tuple(map(CaseBrief.model_validate, page.items)), next=page.next)
@@ -39,8 +40,11 @@ async def list_cases(services: Use, query: Annotated[CaseQuery, Query()]) -> Cas
     responses=shown({"case": examples.CASE, "alerts": [examples.ALERT]}) | refusals(401, 403, 404, 422, 503),
     dependencies=[Depends(READERS)],
 )
-async def get_case(services: Use, case_id: Annotated[str, _CASE_ID]) -> CaseDetail:
-    """The newest 1,000 alerts in the account's order, each with its risk and the line that the model read."""
+async def get_case(services: Use, case_id: Annotated[str, _CASE_ID], response: Response) -> CaseDetail:
+    """The newest 1,000 alerts in the account's order, each with its risk and the line that the model read.
+
+    `ETag` is the case's version; send it as `If-Match` with whatever you do to the case.
+    """
     case, alerts = await services.repository.cases.get_case(case_id)
     records = await services.repository.earlier([alert.event_id for alert in alerts])
     lines = [
@@ -59,23 +63,44 @@ async def get_case(services: Use, case_id: Annotated[str, _CASE_ID]) -> CaseDeta
         )
         for alert in alerts
     ]
+    response.headers.update(etag(case.version))
     return CaseDetail(case=CaseBrief.model_validate(case), alerts=tuple(lines))
+
+
+@router.post(
+    "/v1/cases/{case_id}/claim",
+    summary="Take a case for 15 minutes",
+    responses=shown(examples.CLAIMED) | refusals(401, 403, 404, 409, 412, 422, 428, 503),
+)
+async def claim(
+    services: Use,
+    response: Response,
+    seen: Seen,
+    caller: Annotated[Principal, Depends(Serves(Role.ANALYST, Role.LEAD))],
+    case_id: Annotated[str, _CASE_ID],
+) -> CaseBrief:
+    """Again: for 15 minutes more. 409 while it is somebody else's."""
+    case = await services.repository.cases.claim(case_id, seen, actor(caller), services.clock.now())
+    response.headers.update(etag(case.version))
+    return CaseBrief.model_validate(case)
 
 
 @router.post(
     "/v1/cases/{case_id}/dispose",
     summary="Close a case with a verdict",
-    responses=shown(examples.CLOSED) | refusals(401, 403, 404, 409, 413, 422, 503),
+    responses=shown(examples.CLOSED) | refusals(401, 403, 404, 409, 412, 413, 422, 428, 503),
 )
 async def dispose(
     services: Use,
+    response: Response,
+    seen: Seen,
     caller: Annotated[Principal, Depends(Serves(Role.ANALYST, Role.LEAD))],
     case_id: Annotated[str, _CASE_ID],
     verdict: Annotated[Verdict, Body(examples=[_VERDICT])],
 ) -> CaseBrief:
     """`confirmed_fraud` and `false_positive` label every alert; `suspicious` labels none. A second time: 409."""
     case = await services.repository.cases.dispose(
-        case_id, verdict.disposition, verdict.reason, actor(caller), services.clock.now()
+        case_id, seen, verdict.disposition, verdict.reason, actor(caller), services.clock.now()
     )
-    services.labels.wake()
+    response.headers.update(etag(case.version))
     return CaseBrief.model_validate(case)

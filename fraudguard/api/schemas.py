@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fraudguard.api import examples
+from fraudguard.decisions.case_types import Review
 from fraudguard.decisions.casebook import REASON_CHARACTERS_MAX, CaseState, Disposition
 from fraudguard.decisions.pages import PAGE_MAX
 from fraudguard.decisions.rulebook import NOTE_CHARACTERS_MAX
@@ -94,7 +95,13 @@ class RawText(_Body):
 
 
 class CaseBrief(_Body):
-    """One account's case. expected_loss: risk times amount over its payments, in the base currency."""
+    """One account's case. expected_loss: risk times amount over its payments, in the base currency.
+
+    version: as in the ETag; changed_by: who made it, "" for a new alert. claimed_by: until claimed_until. inbox: team,
+    else typology, else `unscored`. due_at: when it should be closed. money_held: by stopped payments, in the base
+    currency. top_line: of the newest riskiest alert, masked. merged_into: the case it is judged with. review: by a
+    second person, null outside of the sample.
+    """
 
     case_id: str
     account_id: str
@@ -111,10 +118,24 @@ class CaseBrief(_Body):
     reason: str | None
     closed_at: Time | None
     closed_by: str | None
+    version: int
+    changed_by: str
+    claimed_until: Time | None
+    assigned_to: str | None
+    team: str | None
+    inbox: str
+    due_at: Time
+    snoozed_until: Time | None
+    escalated_at: Time | None
+    money_held: float
+    top_line: str
+    merged_into: str | None
+    review: Review | None
+    reviewed_by: str | None
 
 
 class CasePage(_Body):
-    """Cases, the greatest expected loss first."""
+    """Cases, the greatest priority first."""
 
     items: tuple[CaseBrief, ...]
     next: str | None = Field(description="The following page's `cursor`; null on the last page")
