@@ -99,6 +99,7 @@ class CaseFilter:
     """What a listed case must be; None asks nothing.
 
     mine: whom it is claimed by or assigned to. snoozed: whether it sleeps. Both ask for `at`, the moment they mean.
+    unclosed: open or investigating.
     """
 
     state: CaseState | None = None
@@ -111,6 +112,7 @@ class CaseFilter:
     escalated: bool | None = None
     review: Review | None = None
     at: datetime | None = None
+    unclosed: bool = False
 
 
 def case_of(row: Row[Any]) -> Case:

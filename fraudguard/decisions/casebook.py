@@ -90,7 +90,7 @@ def _chosen(wanted: CaseFilter) -> Select[tuple[object, ...]]:
     ):
         if value is not None:
             query = query.where(column == str(value))
-    if wanted.state in ("open", "investigating"):
+    if wanted.unclosed or wanted.state in ("open", "investigating"):
         query = query.where(c.state != "closed")  # lets PostgreSQL use the partial indexes
     if wanted.escalated is not None:
         query = query.where(c.escalated_at.is_not(None) if wanted.escalated else c.escalated_at.is_(None))

@@ -8,9 +8,18 @@ from sqlalchemy import text
 
 from fraudguard.decisions.connection import Open
 from fraudguard.decisions.records import load_record
-from fraudguard.domain import DecisionRecord, Typology
+from fraudguard.domain import DecisionRecord
 
-_INBOXES = text("SELECT typology, count(*) AS cases FROM cases WHERE state <> 'closed' GROUP BY typology")
+_INBOXES = text("""
+SELECT inbox, count(*) FILTER (WHERE NOT sleeps) AS awake, count(*) FILTER (WHERE sleeps) AS asleep,
+       count(*) FILTER (WHERE mine) AS mine
+FROM (
+    SELECT inbox, coalesce(snoozed_until > :at, false) AS sleeps,
+           coalesce(claimed_by = :person AND claimed_until > :at, false) OR coalesce(assigned_to = :person, false) AS mine
+    FROM cases WHERE state <> 'closed'
+) c
+GROUP BY inbox
+""")
 
 _NEWEST = text("SELECT max(sequence) FROM event_ids WHERE account_id = :account")
 
@@ -32,6 +41,16 @@ GROUP BY 1
 
 
 @dataclass(frozen=True, slots=True)
+class InboxSize:
+    """Unclosed cases of one inbox: awake, asleep (snoozed), and those of one person."""
+
+    inbox: str
+    awake: int
+    asleep: int
+    mine: int
+
+
+@dataclass(frozen=True, slots=True)
 class Day:
     """Outgoing transactions of one local day; total in the base currency."""
 
@@ -47,11 +66,11 @@ class CaseFile:
         """open_: gives the transaction to work in."""
         self._open = open_
 
-    async def inboxes(self) -> dict[Typology | None, int]:
-        """Unclosed cases by typology; None: every alert is degraded."""
+    async def inboxes(self, person: str, at: datetime) -> Sequence[InboxSize]:
+        """Every inbox that has an unclosed case, in no order. person: whose cases count as `mine`."""
         async with self._open() as connection:
-            rows = await connection.execute(_INBOXES)
-            return {row.typology and Typology(row.typology): row.cases for row in rows}
+            rows = await connection.execute(_INBOXES, {"person": person, "at": at})
+            return [InboxSize(row.inbox, row.awake, row.asleep, row.mine) for row in rows]
 
     async def newest_sequence(self, account_id: str) -> int:
         """Of the account's decisions; 0 where it has none."""

@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from fraudguard.api.console import case, decisions, queue
+from fraudguard.api.console import case, decisions, deeds, queue, signing
 from fraudguard.api.console.rendering import refused
 from fraudguard.api.console.security import Guarded
 from fraudguard.api.problems import ProblemError, unavailable
@@ -32,7 +32,7 @@ def mount_console(app: FastAPI) -> None:
     """Serve the console from this application, with what it has open."""
     console = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     console.state = app.state
-    for resource in (queue, case, decisions):
+    for resource in (signing, queue, case, deeds, decisions):
         console.include_router(resource.router)
     console.mount("/static", _Static(packages=[("fraudguard.api.console", "static")]), name="static")
     console.add_middleware(Guarded)

@@ -3,21 +3,20 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
-from urllib.parse import parse_qs
 
-from fastapi import APIRouter, Path, Query, Request
-from starlette.responses import RedirectResponse, Response
+from fastapi import APIRouter, Path, Query
+from starlette.responses import Response
 
 from fraudguard.api.auth import actor
 from fraudguard.api.console import links, reasons, timeline, why
 from fraudguard.api.console.charts import Spark, spark
-from fraudguard.api.console.readers import Reading, Working
+from fraudguard.api.console.readers import Reading
 from fraudguard.api.console.rendering import Reader, page
 from fraudguard.api.services import Services, Use
-from fraudguard.decisions.casebook import Alert, Case, CaseFilter
+from fraudguard.decisions.casebook import UNDO, Alert, Case, CaseFilter
 from fraudguard.domain import DecisionRecord, Timeline
 from fraudguard.domain import Line as TimelineLine
-from fraudguard.errors import BadInput
+from fraudguard.errors import NotFound
 
 router = APIRouter()
 
@@ -35,12 +34,13 @@ async def show(
 ) -> Response:
     """The whole case. closed: the case that was disposed of just before, whose undo is offered."""
     case, alerts = await services.repository.cases.get_case(case_id)
+    undo = await just_closed(services, reader, closed)
     newest = await services.repository.casefile.newest_sequence(case.account_id)
     first, last = _window(alerts, newest)
     records = await services.repository.casefile.lines(case.account_id, max(1, first - 1), last)
     shown, before = (records[1:], records[0].decision.risk) if first > 1 else (records, None)
     rows = timeline.rows(shown, {alert.decision_id for alert in alerts}, before)
-    return page("case.html", reader, "case", **await _facts(services, reader, case, alerts, rows, first, newest, closed))
+    return page("case.html", reader, "case", **await _facts(services, reader, case, alerts, rows, first, newest), undo=undo)
 
 
 def _window(alerts: Sequence[Alert], newest: int) -> tuple[int, int]:
@@ -57,7 +57,6 @@ async def _facts(
     rows: Sequence[timeline.Row],
     first: int,
     newest: int,
-    closed: str,
 ) -> dict[str, Any]:
     repository = services.repository
     alerted = [row.record for row in rows if row.alert][-ALERTS_EXPLAINED:]
@@ -83,7 +82,9 @@ async def _facts(
         "spark": await _spark(services, case, at),
         "block": reasons.reasons_of("block"),
         "approve": reasons.reasons_of("approve"),
-        "closed": closed,
+        "holder": case.holder(reader.now),
+        "me": actor(reader.principal),
+        "notes": await repository.cases.notes(case.case_id) if hasattr(repository.cases, "notes") else (),
     }
 
 
@@ -102,34 +103,13 @@ async def _spark(services: Services, case: Case, at: datetime) -> Spark:
     return spark({day.day: day.total for day in days}, at, zone, SPARK_DAYS)
 
 
-@router.post("/cases/{case_id}/dispose")
-async def dispose(request: Request, services: Use, reader: Working, case_id: CaseId) -> Response:
-    """Close the case for one of our reasons, then open the next one."""
-    assert reader.principal is not None  # noqa: S101  Working lets nobody else in
-    code = (await _form(request)).get("reason", "")
-    reason = reasons.reason_of(code)
-    if reason is None:
-        raise BadInput("is not one of the reasons", path="reason")
-    book, now = services.repository.cases, services.clock.now()
-    await book.dispose(case_id, reason.disposition, code, actor(reader.principal), now)
-    services.labels.wake()
-    return Response(status_code=204, headers={"HX-Redirect": f"{await _next(services, case_id)}?closed={case_id}"})
-
-
-@router.get("/cases/{case_id}/next")
-async def following(services: Use, reader: Reading, case_id: CaseId) -> Response:
-    """The case to work after this one."""
-    return RedirectResponse(await _next(services, case_id), 303)
-
-
-async def _next(services: Services, case_id: str) -> str:
-    """The top of the queue that is another case; the queue itself when there is none."""
-    waiting = await services.repository.cases.list_cases(CaseFilter(state="open"), 2)
-    other = next((case.case_id for case in waiting.items if case.case_id != case_id), None)
-    return f"/console/cases/{other}" if other else "/console/queue"
-
-
-async def _form(request: Request) -> dict[str, str]:
-    """The body's fields, each once."""
-    fields = parse_qs((await request.body()).decode("utf-8", "replace"), keep_blank_values=True)
-    return {name: values[0] for name, values in fields.items()}
+async def just_closed(services: Services, reader: Reader, case_id: str) -> Case | None:
+    """The case that the reader closed a moment ago, while that can be taken back."""
+    if not case_id or not reader.works:
+        return None
+    try:
+        case, _ = await services.repository.cases.get_case(case_id)
+    except NotFound:
+        return None
+    recent = case.closed_at is not None and reader.now < case.closed_at + UNDO
+    return case if recent and case.closed_by == actor(reader.principal) else None

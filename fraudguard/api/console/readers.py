@@ -5,15 +5,16 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from fraudguard.api.auth import Serves
-from fraudguard.api.console.rendering import Reader, reader_of
+from fraudguard.api.console.rendering import WORKERS, Reader, reader_of
 from fraudguard.decisions.keys import Principal
 from fraudguard.domain import Role
 
-_READERS = Serves(Role.ANALYST, Role.RISK_MANAGER)
-_WORKERS = Serves(Role.ANALYST)
+_READERS = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR)
+_WORKERS = Serves(*WORKERS)
 
 
 async def _reader(request: Request, principal: Annotated[Principal, Depends(_READERS)]) -> Reader:
+    request.state.principal = principal  # an error page of this request has the same head
     return reader_of(request, principal)
 
 

@@ -23,7 +23,7 @@ from fraudguard.domain import Role
 
 LANGUAGE_COOKIE: Final = "fraudguard_language"
 THEME_COOKIE: Final = "fraudguard_theme"
-WORKERS: Final = frozenset({Role.ANALYST, Role.ADMIN})  # who may change a case
+WORKERS: Final = frozenset({Role.ANALYST, Role.LEAD, Role.ADMIN})  # who may change a case
 SIGN_IN: Final = "/console/sign-in"
 
 _TEMPLATES: Final = Environment(
@@ -39,7 +39,7 @@ _TEMPLATES: Final = Environment(
 class Reader:
     """Who looks at a page, and how they want it."""
 
-    principal: Principal | None
+    known: Principal | None
     words: Words
     theme: str
     now: datetime
@@ -49,7 +49,14 @@ class Reader:
     @property
     def works(self) -> bool:
         """Whether they may change cases."""
-        return self.principal is not None and self.principal.role in WORKERS
+        return self.known is not None and self.known.role in WORKERS
+
+    @property
+    def principal(self) -> Principal:
+        """Who they are, on pages that serve nobody else."""
+        if self.known is None:
+            raise ProblemError(401, "no_session", "nobody is signed in")
+        return self.known
 
 
 def reader_of(request: Request, principal: Principal | None) -> Reader:
@@ -57,7 +64,7 @@ def reader_of(request: Request, principal: Principal | None) -> Reader:
     services: Services = request.app.state.services
     theme = request.cookies.get(THEME_COOKIE, "")
     return Reader(
-        principal=principal,
+        known=principal,
         words=Words(choose(request.cookies.get(LANGUAGE_COOKIE), request.headers.get("accept-language", ""))),
         theme=theme if theme in {"light", "dark"} else "",
         now=services.clock.now(),
@@ -82,6 +89,7 @@ def render(template: str, reader: Reader, place: keys.Place = "everywhere", **va
         "time": partial(shown.time, now=reader.now, zone=reader.zone, words=reader.words),
         "exact": partial(shown.exact, zone=reader.zone),
         "age": lambda at: shown.age(reader.now - at, reader.words),
+        "left": lambda at: shown.age(at - reader.now, reader.words),
     }
     return _TEMPLATES.get_template(template).render(**helpers, **values)
 

@@ -44,8 +44,15 @@
   function verdict(name) {
     const wanted = document.getElementById(`verdict-${name}`);
     all(".verdict").forEach((form) => { form.hidden = form !== wanted; });
-    if (wanted) wanted.querySelector("button").focus();
+    if (wanted) wanted.querySelector("input:not([type=hidden]), button").focus();
   }
+
+  function act(name) {
+    const button = (place === "queue" ? current() : document)?.querySelector(`[data-act="${name}"]`);
+    if (button) button.click();
+  }
+  const undo = document.getElementById("undo");
+  if (undo) setTimeout(() => undo.remove(), Math.max(0, Date.parse(undo.dataset.until) + 10000 - Date.now()));
 
   function say(text, keep_ms = 6000) {
     notice.textContent = text;
@@ -73,7 +80,7 @@
     leave: () => {
       const form = openVerdict();
       if (help.open) help.close();
-      else if (form) verdict("");
+      else if (form) { verdict(""); document.getElementById("main").focus(); }
       else if (document.activeElement && document.activeElement.matches("input, select")) document.activeElement.blur();
       else if (place === "case") location.assign("/console/queue");
       else if (location.search) location.assign(location.pathname);
@@ -95,6 +102,11 @@
     inbox_previous: () => inbox(-1),
     line_next: () => walk(1),
     line_previous: () => walk(-1),
+    claim: () => act("claim"),
+    snooze: () => act("snooze"),
+    note: () => verdict("note"),
+    escalate: () => verdict("escalate"),
+    undo: () => { if (undo && undo.isConnected) undo.requestSubmit(); },
     block: () => verdict("block"),
     approve: () => verdict("approve"),
     next: () => { const button = document.querySelector('[data-do="next"]'); if (button) location.assign(button.dataset.href); },
@@ -184,6 +196,8 @@
   document.addEventListener("htmx:responseError", (event) => {
     if (event.detail.xhr.status !== 401) say(event.detail.xhr.responseText.trim());
   });
+
+  document.body.addEventListener("caseChanged", () => { if (place === "case") location.reload(); });
 
   const again = document.querySelector("[data-again]");
   if (again) setTimeout(() => location.reload(), Number(again.dataset.again) * 1000);
