@@ -12,7 +12,21 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from fraudguard.api import cases, decisions, events, health, lists, models, openapi, problems, rules, sessions
+from fraudguard.api import (
+    case_actions,
+    case_files,
+    cases,
+    decisions,
+    events,
+    health,
+    lists,
+    live,
+    models,
+    openapi,
+    problems,
+    rules,
+    sessions,
+)
 from fraudguard.api.console.app import mount_console
 from fraudguard.api.middleware import BodyLimit, Meter
 from fraudguard.api.services import open_services
@@ -40,7 +54,9 @@ def create_app(settings: Settings, clock: Clock) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    routers = [resource.router for resource in (health, events, decisions, cases, rules, lists, models, sessions)]
+    # live before cases: its path would be read as a case's id.
+    resources = (health, events, decisions, live, cases, case_actions, case_files, rules, lists, models, sessions)
+    routers = [resource.router for resource in resources]
     for router in routers:
         app.include_router(router)
     mount_console(app)

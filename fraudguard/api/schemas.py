@@ -63,15 +63,6 @@ class TextQuery(_Query):
     )
 
 
-class CaseQuery(_PageQuery):
-    """Which cases to list."""
-
-    state: CaseState | None = Field(default=None, examples=["open"])
-    account_id: str | None = Field(default=None, max_length=128, examples=[examples.ACCOUNT_ID])
-    typology: Typology | None = None
-    outcome: Outcome | None = Field(default=None, examples=["block"])
-
-
 class Accepted(_Body):
     """An event is on Kafka and will be decided."""
 
@@ -139,29 +130,6 @@ class CasePage(_Body):
 
     items: tuple[CaseBrief, ...]
     next: str | None = Field(description="The following page's `cursor`; null on the last page")
-
-
-class AlertLine(_Body):
-    """An alert of a case with the line that the model read, masked."""
-
-    decision_id: str
-    event_id: str
-    event_type: EventType
-    event_time: Time
-    sequence: int
-    outcome: Outcome
-    risk: float | None
-    typology: Typology | None
-    amount_base: float | None
-    reasons: tuple[str, ...]
-    line: str
-
-
-class CaseDetail(_Body):
-    """A case and its alerts in the account's order."""
-
-    case: CaseBrief
-    alerts: tuple[AlertLine, ...]
 
 
 class Verdict(_Body):

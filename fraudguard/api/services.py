@@ -15,6 +15,7 @@ from fraudguard.api.kafka import DecisionListener, EventProducer
 from fraudguard.api.outbox import LabelPublisher
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
+from fraudguard.decisions.feed import CaseFeed
 from fraudguard.decisions.repository import Repository, connect
 from fraudguard.rulebook import Publishing, open_publishing
 
@@ -37,6 +38,7 @@ class Services:
     listener: DecisionListener
     labels: LabelPublisher
     trials: asyncio.Semaphore
+    feed: CaseFeed
 
 
 @asynccontextmanager
@@ -45,17 +47,21 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
 
     Raises BadSettings for a malformed database URL.
     """
-    async with connect(settings.database_url.get_secret_value()) as repository:
+    url = settings.database_url.get_secret_value()
+    async with connect(url, settings.review_percent) as repository:
         producer, listener = EventProducer(settings), DecisionListener(settings)
         labels = LabelPublisher(repository.outbox, producer, clock)
-        running = [asyncio.create_task(part.run(), name=type(part).__name__) for part in (producer, listener, labels)]
+        feed, parts = CaseFeed(url), (producer, listener, labels)
+        running = [asyncio.create_task(part.run(), name=type(part).__name__) for part in (*parts, feed)]
         for task in running:
             task.add_done_callback(_report)
         try:
             keys, publishing = KeyCache(repository.keys, clock), open_publishing(settings, repository)
             trials = asyncio.Semaphore(TRIALS_MAX)
             accounts = Accounts(repository, settings.secrets_key)
-            yield Services(settings, clock, repository, publishing, keys, accounts, producer, listener, labels, trials)
+            yield Services(
+                settings, clock, repository, publishing, keys, accounts, producer, listener, labels, trials, feed
+            )
         finally:
             for task in reversed(running):  # the publisher first, for it uses the producer
                 task.cancel()

@@ -19,14 +19,6 @@ NAMESPACE = UUID("0b6c2c3e-7f0e-5a57-9d5b-3a0f6f0c9b42")
 CHANNEL = "fraudguard_cases"  # what is sent on it: the id of a case that changed, with the transaction's commit
 LINE_CHARACTERS_MAX = 200  # of a case's line; the whole one stands with its alert
 
-# Where the policy does not say how soon a case must be closed.
-DUE: Mapping[Outcome, timedelta] = {
-    Outcome.APPROVE: timedelta(hours=24),
-    Outcome.STEP_UP: timedelta(hours=24),
-    Outcome.REVIEW: timedelta(hours=4),
-    Outcome.BLOCK: timedelta(minutes=30),
-}
-
 # A new alert ends a snooze; it changes nothing of who has the case.
 _JOIN = text("""
 INSERT INTO cases AS c (case_id, account_id, state, opened_at, updated_at, expected_loss, top_risk, typology, outcome,
@@ -98,6 +90,13 @@ def _held(record: DecisionRecord) -> float:
     return (amount_base(record) or 0.0) if record.decision.outcome in STOPPED else 0.0
 
 
+def _due(record: DecisionRecord, due: Mapping[Outcome, timedelta]) -> datetime:
+    try:
+        return record.decision.decided_at + due[record.decision.outcome]
+    except OverflowError:  # the last day of the year 9999
+        return record.decision.decided_at
+
+
 def _share(alerts: Sequence[DecisionRecord], due: Mapping[Outcome, timedelta]) -> _Share:
     first = alerts[0].decision
     scored = [a.decision for a in alerts if a.decision.risk is not None]
@@ -112,14 +111,14 @@ def _share(alerts: Sequence[DecisionRecord], due: Mapping[Outcome, timedelta]) -
         typology=top.typology if top else None,
         outcome=max((a.decision.outcome for a in alerts), key=lambda outcome: outcome.severity),
         alerts=len(alerts),
-        due_at=min(a.decision.decided_at + due[a.decision.outcome] for a in alerts),
+        due_at=min(_due(a, due) for a in alerts),
         money_held=sum(_held(a) for a in alerts),
         top_line=newest_first[0].line[:LINE_CHARACTERS_MAX],
     )
 
 
 async def join_cases(
-    connection: AsyncConnection, alerts: Sequence[DecisionRecord], due: Mapping[Outcome, timedelta] = DUE
+    connection: AsyncConnection, alerts: Sequence[DecisionRecord], due: Mapping[Outcome, timedelta]
 ) -> None:
     """Open a case for each account without an unclosed one, or join it, in the caller's transaction.
 
