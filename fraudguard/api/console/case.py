@@ -84,7 +84,7 @@ async def _facts(
         "approve": reasons.reasons_of("approve"),
         "holder": case.holder(reader.now),
         "me": actor(reader.principal),
-        "notes": await repository.cases.notes(case.case_id) if hasattr(repository.cases, "notes") else (),
+        "notes": (await repository.cases.folder(case.case_id)).notes,
     }
 
 

@@ -35,8 +35,9 @@ class Link:
 
 
 async def links(repository: Repository, rows: Sequence[Row], now: datetime) -> list[Link]:
-    """Of the alerted payments first, then of the others, LINKS_MAX at most."""
-    money = [row.payment for row in sorted(rows, key=lambda row: not (row.alert or row.held)) if row.payment]
+    """Of the alerted payments, or of all that the page shows where only talk is alerted; LINKS_MAX at most."""
+    alerted = [row.payment for row in rows if row.payment and row.alert]
+    money = alerted or [row.payment for row in rows if row.payment]
     own: dict[tuple[Kind, str], int] = {}
     for payment in money:
         for kind, field in _FIELDS:
