@@ -44,6 +44,7 @@ def mount_console(app: FastAPI) -> None:
     console.add_exception_handler(StoreUnavailable, _store)
     console.add_exception_handler(RequestValidationError, _validation)
     console.add_exception_handler(HTTPException, _http)
+    console.add_exception_handler(Exception, _bug)
     app.mount(PATH, console)
     app.add_api_route("/", _home, include_in_schema=False)
 
@@ -79,3 +80,8 @@ async def _validation(request: Request, error: Any) -> Response:
 
 async def _http(request: Request, error: Any) -> Response:
     return refused(request, ProblemError(error.status_code, "no_such_route", str(error.detail)))
+
+
+async def _bug(request: Request, _: Any) -> Response:
+    """The server logs the traceback; the reader learns that it was not their fault."""
+    return refused(request, ProblemError(500, "internal_error", "an internal error"))

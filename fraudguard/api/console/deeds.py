@@ -36,7 +36,6 @@ async def dispose(request: Request, services: Use, reader: Working, case_id: Cas
         actor(reader.principal),
         services.clock.now(),
     )
-    services.labels.wake()
     to = await _next(services, case_id, actor(reader.principal))
     return Response(status_code=204, headers={"HX-Redirect": f"{to}?closed={case.case_id}"})
 
