@@ -14,6 +14,7 @@ from typing import Annotated
 from fastapi import Request, Security
 from fastapi.security import APIKeyCookie, APIKeyHeader
 
+from fraudguard.api import repeats
 from fraudguard.api.problems import ProblemError
 from fraudguard.clock import Clock
 from fraudguard.decisions.keys import KeyRing, Principal
@@ -72,7 +73,10 @@ class Serves:
         key: Annotated[str | None, Security(_header)],
         token: Annotated[str | None, Security(_cookie)],
     ) -> Principal:
-        """The caller. 401 without a valid key or session, 403 without the session's CSRF token, or in another role."""
+        """The caller. 401 without a valid key or session, 403 without the session's CSRF token, or in another role.
+
+        429 when they ask too often; and what repeats.claim raises.
+        """
         principal = await _by_key(request, key) if key or not token else await by_cookie(request, token)
         if principal.csrf and request.method not in CHANGES_NOTHING:
             check_csrf(principal, request.headers.get(CSRF_HEADER, ""))
@@ -80,6 +84,8 @@ class Serves:
             served = ", ".join(role for role in Role if role in self.roles)
             detail = f"this route does not serve {principal.role}"
             raise ProblemError(403, "wrong_role", detail, hint=f"it serves {served}")
+        await request.app.state.services.rates.caller(principal)
+        await repeats.claim(request, principal)
         return principal
 
 

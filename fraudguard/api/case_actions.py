@@ -20,7 +20,7 @@ router = APIRouter(tags=["cases"])
 
 CaseId = Annotated[str, Path(max_length=64, examples=[examples.CASE_ID])]
 Analyst = Annotated[Principal, Depends(Serves(Role.ANALYST, Role.LEAD))]
-Lead = Annotated[Principal, Depends(Serves())]
+Lead = Annotated[Principal, Depends(Serves(Role.LEAD))]
 
 
 def answers(example: Any) -> Responses:
@@ -55,7 +55,7 @@ async def claim(desk: Work, caller: Analyst) -> CaseBrief:
 @router.post("/v1/cases/{case_id}/release", summary="Give a case back", responses=answers(case_examples.RELEASED))
 async def release(desk: Work, caller: Analyst) -> CaseBrief:
     """One's own claim; a lead ends anybody's."""
-    anyones = caller.role in LEADS
+    anyones = caller.role is not Role.ANALYST
     return await desk.do(desk.services.repository.cases.release, caller, anyones=anyones)
 
 
@@ -147,6 +147,3 @@ async def review(
 ) -> CaseBrief:
     """Of the sample, `?review=waiting`; never one's own. Another verdict than the first one holds, and is labelled."""
     return await desk.do(desk.services.repository.cases.review, caller, verdict.disposition, verdict.reason)
-
-
-LEADS = frozenset({Role.ADMIN})

@@ -6,7 +6,7 @@ from fraudguard.api import examples
 
 LEAD = "Zhao (88f1c2d9a7be4416)"
 WANG = "Wang (51f0c2d9a7be4416)"
-OTHER_ID = "6f2f0a5e-3a55-5f4e-9d5b-0d6f3b7c1a11"
+OTHER_ID = "1141caf2-f90d-5969-8f63-77a73be65d0d"
 
 VERDICT = {"disposition": examples.CLOSED["disposition"], "reason": examples.CLOSED["reason"]}
 ASSIGNMENT = {"assignee": WANG, "team": "payments"}
@@ -14,7 +14,7 @@ ESCALATION = {"reason": "the payee is on two other cases"}
 SNOOZE = {"until": None}
 NEW_NOTE = {"body": "called at 10:15: no answer"}
 NEW_LINK = {"case_id": OTHER_ID, "reason": "the same payee"}
-MERGE = {"case_id": OTHER_ID, "version": 1, "reason": "the same payee, the same story"}
+MERGE = {"case_id": OTHER_ID, "version": 2, "reason": "the same payee, the same story"}
 ALERT_VERDICT = {
     "decision_ids": [examples.DECISION_ID],
     "disposition": "false_positive",

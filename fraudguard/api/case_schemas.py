@@ -9,7 +9,7 @@ from fraudguard.api.schemas import CaseBrief, EventType, Verdict, _Body, _PageQu
 from fraudguard.decisions.audit import Detail
 from fraudguard.decisions.case_bulk import CASES_A_BULK_MAX
 from fraudguard.decisions.case_files import FILE_NAME_CHARACTERS_MAX, NOTE_CHARACTERS_MAX
-from fraudguard.decisions.case_types import REASON_CHARACTERS_MAX, CaseState, Disposition, Review
+from fraudguard.decisions.case_types import REASON_CHARACTERS_MAX, CaseState, CaseStates, Disposition, Review
 from fraudguard.decisions.casework import NAME_CHARACTERS_MAX
 from fraudguard.decisions.verdicts import ALERTS_A_DEED_MAX
 from fraudguard.domain import Outcome, Time, Typology
@@ -23,15 +23,16 @@ Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARACTERS_MAX)]
 class CaseQuery(_PageQuery):
     """Which cases to list."""
 
-    state: CaseState | None = Field(default=None, examples=["open"])
+    state: CaseStates | None = Field(
+        default=None, description="`unclosed`: open or investigating", examples=["unclosed"]
+    )
     account_id: str | None = Field(default=None, max_length=128, examples=[examples.ACCOUNT_ID])
     typology: Typology | None = None
     outcome: Outcome | None = Field(default=None, examples=["block"])
     inbox: str | None = Field(
         default=None,
         max_length=NAME_CHARACTERS_MAX,
-        description="A team, a typology, or `unscored`",
-        examples=["scam"],
+        description="A team, a typology like `scam`, or `unscored`",
     )
     mine: bool = Field(default=False, description="Only those that you have claimed, or that are assigned to you")
     snoozed: bool | None = Field(default=None, description="Only those asleep, or only those awake")
@@ -144,7 +145,7 @@ class Escalation(_Body):
 class Snooze(_Body):
     """Until when it sleeps; null wakes it."""
 
-    until: Time | None
+    until: Time | None = None
 
 
 class NewNote(_Body):

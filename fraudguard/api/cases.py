@@ -139,7 +139,7 @@ async def case_history(services: Use, case_id: Annotated[str, _CASE_ID]) -> Case
 )
 async def bulk(
     services: Use,
-    caller: Annotated[Principal, Depends(Serves())],
+    caller: Annotated[Principal, Depends(Serves(Role.LEAD))],
     bulk: Annotated[Bulk, Body(examples=[case_examples.BULK])],
 ) -> BulkDone:
     """Up to 200, each at the version you saw, each by itself: one that was overtaken holds up no other."""

@@ -1,4 +1,4 @@
-"""The live queue: which cases change, as server-sent events. Ids, versions and states alone; the client reads the rest."""
+"""The live queue: which cases change, as server-sent events. Ids, versions and states; the client reads the rest."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -50,7 +50,7 @@ async def _events(services: Services) -> AsyncIterator[bytes]:
     with services.feed.subscribe() as subscription:
         yield b""
         yield b"retry: %d\n\n" % RETRY_MS
-        while services.clock.monotonic() < ends:
+        while services.clock.monotonic() < ends and not subscription.ended:
             stale, changes = await subscription.hear(BEAT_S)
             if stale:
                 yield b"event: refetch\ndata: {}\n\n"

@@ -11,8 +11,10 @@ from fastapi import Depends, Request
 
 from fraudguard.accounts import Accounts
 from fraudguard.api.auth import KeyCache
+from fraudguard.api.housekeeping import Housekeeper
 from fraudguard.api.kafka import DecisionListener, EventProducer
 from fraudguard.api.outbox import LabelPublisher
+from fraudguard.api.rates import Rates
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
 from fraudguard.decisions.feed import CaseFeed
@@ -34,6 +36,7 @@ class Services:
     publishing: Publishing
     keys: KeyCache
     accounts: Accounts
+    rates: Rates
     producer: EventProducer
     listener: DecisionListener
     labels: LabelPublisher
@@ -51,8 +54,9 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
     async with connect(url, settings.review_percent) as repository:
         producer, listener = EventProducer(settings), DecisionListener(settings)
         labels = LabelPublisher(repository.outbox, producer, clock)
-        feed, parts = CaseFeed(url), (producer, listener, labels)
-        running = [asyncio.create_task(part.run(), name=type(part).__name__) for part in (*parts, feed)]
+        feed = CaseFeed(url)
+        parts = (producer, listener, labels, Housekeeper(repository, settings, clock), feed)
+        running = [asyncio.create_task(part.run(), name=type(part).__name__) for part in parts]
         for task in running:
             task.add_done_callback(_report)
         try:
@@ -60,7 +64,18 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
             trials = asyncio.Semaphore(TRIALS_MAX)
             accounts = Accounts(repository, settings.secrets_key)
             yield Services(
-                settings, clock, repository, publishing, keys, accounts, producer, listener, labels, trials, feed
+                settings=settings,
+                clock=clock,
+                repository=repository,
+                publishing=publishing,
+                keys=keys,
+                accounts=accounts,
+                rates=Rates(settings),
+                producer=producer,
+                listener=listener,
+                labels=labels,
+                trials=trials,
+                feed=feed,
             )
         finally:
             for task in reversed(running):  # the publisher first, for it uses the producer

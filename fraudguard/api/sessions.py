@@ -23,12 +23,13 @@ _FROM_HERE = frozenset({"same-origin", "none"})  # `none`: typed, or no browser'
 async def sign_in(
     services: Services, request: Request, response: Response, name: str, password: str, code: str | None
 ) -> Principal:
-    """Begin a session and set its cookie on `response`; who signed in. 403 for another site's page.
+    """Begin a session and set its cookie on `response`; who signed in. 403 for another site's page, 429 after many.
 
     Raises BadSignIn, BadSettings where codes are asked for and cannot be checked.
     """
     if request.headers.get("sec-fetch-site", "none") not in _FROM_HERE:
         raise ProblemError(403, "other_site", "another site's page cannot sign anybody in", hint="open this site")
+    await services.rates.sign_in(request.client.host if request.client else "")
     opened = await services.accounts.sign_in(name, password, code, services.clock.now())
     response.set_cookie(
         COOKIE,

@@ -20,6 +20,7 @@ def _seen(
     if_match: Annotated[
         str | None,
         Header(
+            alias="If-Match",
             description="The ETag of what you read; 412 `overtaken` if somebody has changed it since, 428 without",
             examples=['"1"'],
             max_length=64,

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, func, insert, or_, select
+from sqlalchemy import func, insert, or_, select
 
 from fraudguard.decisions import audit
 from fraudguard.decisions.case_types import Case, checked
@@ -133,7 +133,7 @@ class Folders(Casework):
             if count >= FILES_A_CASE_MAX:
                 raise Conflict(f"case {case_id} has {FILES_A_CASE_MAX} files already", path="case_id")
             await change.connection.execute(insert(CASE_FILES).values(**asdict(kept), case_id=case_id, body=body))
-            detail = {"name": name, "media_type": media_type, "bytes": len(body), "sha256": digest}
+            detail: audit.Detail = {"name": name, "media_type": media_type, "bytes": len(body), "sha256": digest}
             return await change.save("case.attach", detail), kept
 
     async def read_file(self, case_id: str, sha256: str, actor: str, at: datetime) -> tuple[CaseFile, bytes]:
@@ -145,7 +145,7 @@ class Folders(Casework):
                     f.case_id == case_id, f.sha256 == sha256
                 )
             )
-            row: Row[Any] | None = found.one_or_none()
+            row = found.one_or_none()
             if row is None:
                 raise NotFound(f"case {case_id!r} has no file {sha256!r}")
             await audit.append(connection, at, actor, "case.read_file", case_id, {"sha256": sha256})

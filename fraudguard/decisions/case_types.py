@@ -1,6 +1,5 @@
 """What a case is: its fields, its alerts, what it may be found to be, made of rows. Opens no connection."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -14,6 +13,7 @@ from fraudguard.errors import BadInput
 REASON_CHARACTERS_MAX = 2_000
 
 CaseState = Literal["open", "investigating", "closed"]
+CaseStates = Literal[CaseState, "unclosed"]
 Review = Literal["waiting", "agreed", "disagreed"]
 
 
@@ -96,13 +96,12 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class CaseFilter:
-    """What a listed case must be; None asks nothing.
+    """What a listed case must be; None asks nothing. state `unclosed`: open or investigating.
 
     mine: whom it is claimed by or assigned to. snoozed: whether it sleeps. Both ask for `at`, the moment they mean.
-    unclosed: open or investigating.
     """
 
-    state: CaseState | None = None
+    state: CaseStates | None = None
     account_id: str | None = None
     typology: Typology | None = None
     outcome: Outcome | None = None
@@ -112,7 +111,6 @@ class CaseFilter:
     escalated: bool | None = None
     review: Review | None = None
     at: datetime | None = None
-    unclosed: bool = False
 
 
 def case_of(row: Row[Any]) -> Case:
@@ -131,9 +129,8 @@ def case_of(row: Row[Any]) -> Case:
 
 def alert_of(row: Row[Any]) -> Alert:
     """A row of the table `alerts` with `disposition`."""
-    values: Mapping[str, Any] = row._mapping
     return Alert(
-        **dict(values)
+        **dict(row._mapping)
         | {
             "outcome": Outcome(row.outcome),
             "typology": row.typology and Typology(row.typology),

@@ -1,8 +1,9 @@
 """Cases as people see them: the queue, and one case with its alerts. What people do with them is in its bases."""
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Select, and_, or_, select
+from sqlalchemy import ColumnElement, Select, and_, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fraudguard.decisions.case_files import Folders
@@ -46,15 +47,8 @@ class CaseBook(Verdicts, Folders):
 
         A case whose priority changes while someone pages may show twice or not at all; the queue is read from its top.
         """
-        c = CASES.c
-        query = _chosen(wanted)
-        closed = wanted.state == "closed" or wanted.review == "waiting"
-        if cursor is not None:
-            key, case_id = decode_cursor(cursor, datetime if closed else float, str)
-            column = c.closed_at if closed else c.priority
-            query = query.where(column <= key, or_(column < key, and_(column == key, c.case_id > case_id)))
-        order = c.closed_at.desc() if closed else c.priority.desc()
-        query = query.order_by(order, c.case_id).limit(check_limit(limit) + 1)
+        closed = _newest_first(wanted)
+        query = listing(wanted, check_limit(limit) + 1, cursor)
         async with transaction(self._engine) as connection:
             rows = (await connection.execute(query)).all()
         shown = [case_of(row) for row in rows[:limit]]
@@ -76,12 +70,27 @@ class CaseBook(Verdicts, Folders):
         return case_of(row), alerts
 
 
-def _chosen(wanted: CaseFilter) -> Select[tuple[object, ...]]:
+def _newest_first(wanted: CaseFilter) -> bool:
+    return wanted.state == "closed" or wanted.review == "waiting"
+
+
+def listing(wanted: CaseFilter, rows: int, cursor: str | None) -> Select[Any]:
+    """The query of one page. Raises BadInput."""
+    c = CASES.c
+    query, kind = _chosen(wanted), datetime if _newest_first(wanted) else float
+    column: ColumnElement[Any] = c.closed_at if _newest_first(wanted) else c.priority
+    if cursor is not None:
+        key, case_id = decode_cursor(cursor, kind, str)
+        query = query.where(column <= key, or_(column < key, and_(column == key, c.case_id > case_id)))
+    return query.order_by(column.desc(), c.case_id).limit(rows)
+
+
+def _chosen(wanted: CaseFilter) -> Select[Any]:
     """The cases that a filter asks for, in no order."""
     c = CASES.c
     query = select(CASES)
     for column, value in (
-        (c.state, wanted.state),
+        (c.state, None if wanted.state == "unclosed" else wanted.state),
         (c.account_id, wanted.account_id),
         (c.typology, wanted.typology),
         (c.outcome, wanted.outcome),
@@ -90,15 +99,20 @@ def _chosen(wanted: CaseFilter) -> Select[tuple[object, ...]]:
     ):
         if value is not None:
             query = query.where(column == str(value))
-    if wanted.unclosed or wanted.state in ("open", "investigating"):
-        query = query.where(c.state != "closed")  # lets PostgreSQL use the partial indexes
+    # As text, for a parameter would not let PostgreSQL use the partial indexes.
+    if wanted.state == "closed":
+        query = query.where(text("state = 'closed'"))
+    elif wanted.state is not None or wanted.mine is not None:
+        query = query.where(text("state <> 'closed'"))
+    if wanted.review == "waiting":
+        query = query.where(text("review = 'waiting'"))
     if wanted.escalated is not None:
         query = query.where(c.escalated_at.is_not(None) if wanted.escalated else c.escalated_at.is_(None))
     if wanted.at is None and (wanted.mine is not None or wanted.snoozed is not None):
         raise BadInput("must be given with `mine` and `snoozed`", path="at")
     if wanted.mine is not None:
         claimed = and_(c.claimed_by == wanted.mine, c.claimed_until > wanted.at)
-        query = query.where(c.state != "closed", or_(claimed, c.assigned_to == wanted.mine))
+        query = query.where(or_(claimed, c.assigned_to == wanted.mine))
     if wanted.snoozed is not None:
         sleeps = c.snoozed_until > wanted.at
         query = query.where(sleeps if wanted.snoozed else or_(c.snoozed_until.is_(None), c.snoozed_until <= wanted.at))

@@ -177,7 +177,7 @@ class Casework:
             raise BadInput(f"must lie ahead, within {SNOOZE_MAX.days} days", path="until")
         async with self.changing(case_id, seen, actor, at) as change:
             change.must_be_free()
-            detail = {"until": until and until.isoformat()}
+            detail = {"until": until.isoformat() if until else None}
             return await change.save("case.snooze", detail, snoozed_until=until, **({} if until is None else UNCLAIMED))
 
 

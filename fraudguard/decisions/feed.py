@@ -46,6 +46,7 @@ class Subscription:
     def __init__(self) -> None:
         self._changes: dict[str, CaseChange] = {}
         self._stale = True  # what it has read before is older than its listening
+        self.ended = False  # the process stops
         self._awake = asyncio.Event()
         self._awake.set()
 
@@ -59,6 +60,11 @@ class Subscription:
     def tell_stale(self) -> None:
         """Leave word that changes were missed."""
         self._changes, self._stale = {}, True
+        self._awake.set()
+
+    def end(self) -> None:
+        """Leave word that nothing will be heard any more."""
+        self.ended = True
         self._awake.set()
 
     async def hear(self, timeout_s: float) -> tuple[bool, list[CaseChange]]:
@@ -95,6 +101,11 @@ class CaseFeed:
             yield subscription
         finally:
             self._subscriptions.discard(subscription)
+
+    def end(self) -> None:
+        """Tell every listener to go, for the process stops."""
+        for subscription in self._subscriptions:
+            subscription.end()
 
     async def run(self) -> None:
         """Listen; after a lost connection every listener is told that changes were missed."""

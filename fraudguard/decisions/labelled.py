@@ -24,7 +24,7 @@ _LABELS: TypeAdapter[list[Label]] = TypeAdapter(list[Label])
 # The lateral part is read through the labels' index for each decision: no order is lost on the way.
 _QUERY = text("""
 SELECT d.account_id, d.sequence, CAST(b.event AS text) AS event, CAST(b.features AS text) AS features,
-       CAST(l.labels AS text) AS labels, a.case_id, c.typology,
+       CAST(l.labels AS text) AS labels, a.case_id, coalesce(r.typology, c.typology) AS typology,
        CASE WHEN p.disposition <> 'reopened' THEN coalesce(o.disposition, p.disposition) END AS disposition,
        CASE WHEN p.disposition <> 'reopened' THEN p.at END AS at
 FROM decisions d
@@ -38,6 +38,7 @@ LEFT JOIN LATERAL (
 ) l ON true
 LEFT JOIN alerts a ON a.decision_id = d.decision_id
 LEFT JOIN cases c ON c.case_id = a.case_id
+LEFT JOIN cases r ON r.case_id = c.merged_into
 LEFT JOIN LATERAL (
     SELECT disposition, at FROM dispositions WHERE case_id = a.case_id AND at <= :until ORDER BY id DESC LIMIT 1
 ) p ON true

@@ -31,6 +31,7 @@ from fraudguard.decisions.pages import Page
 from fraudguard.decisions.people import People
 from fraudguard.decisions.policy import due_of
 from fraudguard.decisions.records import load_record
+from fraudguard.decisions.repeats import Repeats
 from fraudguard.decisions.rulebook import RuleBook
 from fraudguard.decisions.sessions import Sessions
 from fraudguard.decisions.tables import ACCOUNT_STATE, DECISIONS, DOCUMENTS, EVENT_IDS, LABELS
@@ -103,7 +104,7 @@ class Repository:
         self._open: Open = lambda: transaction(engine)
         self.rulebook, self.lists, self.models = _books(self._open)
         self.cases, self.outbox, self.keys = CaseBook(engine, review_percent), Outbox(engine), KeyRing(engine)
-        self.people, self.sessions = People(engine), Sessions(engine)
+        self.people, self.sessions, self.repeats = People(engine), Sessions(engine), Repeats(engine)
         self.weekly = Weekly(self._open)
         self.casefile = CaseFile(self._open)
         self._months: set[date] = set()

@@ -360,3 +360,15 @@ SESSIONS = Table(
     Column("created_at", _TIME, nullable=False),
     Column("seen_at", _TIME, nullable=False),
 )
+
+REPEATS = Table(
+    "repeats",
+    METADATA,
+    Column("caller", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("begun_at", _TIME, nullable=False),
+    Column("status", Integer),
+    Column("headers", JSONB),
+    Column("body", LargeBinary),
+)

@@ -97,8 +97,8 @@ class Verdicts(Casework):
             common = {"disposition": disposition.value, "reason": reason, "actor": actor, "at": at}
             rows = [common | {"decision_id": decision_id} for decision_id in wanted]
             await change.connection.execute(insert(ALERT_DISPOSITIONS), rows)
-            detail = {"reason": reason, "alerts": dict.fromkeys(wanted, disposition.value)}
-            return await change.save("case.dispose_alerts", detail)
+            judged = dict.fromkeys(wanted, disposition.value)
+            return await change.save("case.dispose_alerts", {"reason": reason, "alerts": judged})
 
     async def reopen(self, case_id: str, seen: int, actor: str, at: datetime) -> Case:
         """Take one's own disposition back, within UNDO: as if it had not been, but for the trail."""
@@ -183,9 +183,9 @@ async def _labels(
     change: Change, merged: Sequence[Case], disposition: Disposition, *, again: bool = False
 ) -> list[Label]:
     """A label for each alert that is certain, of these cases. again: only those that the case's disposition is for."""
-    cases = {case.case_id: case for case in (change.case, *merged)}
+    cases = [case.case_id for case in (change.case, *merged)]
     made = []
-    for row in await change.connection.execute(_OWN, {"cases": list(cases)}):
+    for row in await change.connection.execute(_OWN, {"cases": cases}):
         found = Disposition(row.disposition) if row.disposition else disposition
         if found is Disposition.SUSPICIOUS or (again and row.disposition):
             continue
@@ -201,7 +201,7 @@ async def _labels(
                 target_event_id=row.event_id,
                 source="analyst",
                 verdict="fraud" if fraud else "legitimate",
-                typology=cases[row.case_id].typology if fraud else None,
+                typology=change.case.typology if fraud else None,
             )
         )
     return made

@@ -42,11 +42,26 @@ CREATE TABLE sessions (
 CREATE INDEX ix_sessions_name ON sessions (name);
 """
 
+# What a POST with an idempotency key was answered with; status null: not answered yet.
+REPEATS = """
+CREATE TABLE repeats (
+    caller      text NOT NULL,
+    key         text NOT NULL,
+    fingerprint bytea NOT NULL,
+    begun_at    timestamptz NOT NULL,
+    status      integer,
+    headers     jsonb,
+    body        bytea,
+    PRIMARY KEY (caller, key)
+);
+CREATE INDEX ix_repeats_begun_at ON repeats (begun_at);
+"""
+
 
 def upgrade() -> None:
     """Create everything, and give rule editors their new name; stops rather than waits when something holds a lock."""
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.execute("SET LOCAL statement_timeout = '60s'")
-    for script in (ROLES, USERS, SESSIONS):
+    for script in (ROLES, USERS, SESSIONS, REPEATS):
         for statement in filter(str.strip, script.split(";")):
             op.execute(statement)

@@ -37,7 +37,7 @@ def case_of(site: Site, case_id: str) -> Case:
 
 def queue_of(site: Site) -> list[Case]:
     """The unclosed cases in the queue's order."""
-    wanted = CaseFilter(unclosed=True, snoozed=False, at=CLOCK.now())
+    wanted = CaseFilter(state="unclosed", snoozed=False, at=CLOCK.now())
     return list(ask(site, lambda repository: repository.cases.list_cases(wanted)).items)
 
 

@@ -36,16 +36,17 @@ async def show(
     case, alerts = await services.repository.cases.get_case(case_id)
     undo = await just_closed(services, reader, closed)
     newest = await services.repository.casefile.newest_sequence(case.account_id)
-    first, last = _window(alerts, newest)
+    first, last = _window(alerts, case.account_id, newest)
     records = await services.repository.casefile.lines(case.account_id, max(1, first - 1), last)
     shown, before = (records[1:], records[0].decision.risk) if first > 1 else (records, None)
     rows = timeline.rows(shown, {alert.decision_id for alert in alerts}, before)
     return page("case.html", reader, "case", **await _facts(services, reader, case, alerts, rows, first, newest), undo=undo)
 
 
-def _window(alerts: Sequence[Alert], newest: int) -> tuple[int, int]:
+def _window(alerts: Sequence[Alert], account_id: str, newest: int) -> tuple[int, int]:
     """The first and last sequence to show: from a little before the first alert, but the newest LINES_MAX at most."""
-    first = alerts[0].sequence - BEFORE if alerts else newest - BEFORE
+    own = [alert.sequence for alert in alerts if alert.account_id == account_id]  # the others are of merged cases
+    first = min(own, default=newest) - BEFORE
     return max(1, first, newest - LINES_MAX + 1), newest
 
 

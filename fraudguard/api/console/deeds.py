@@ -98,7 +98,7 @@ async def following(services: Use, reader: Reading, case_id: CaseId) -> Response
 async def _next(services: Services, case_id: str, person: str) -> str:
     """The top of the queue that nobody else has and that is another case; the queue itself when there is none."""
     now = services.clock.now()
-    waiting = await services.repository.cases.list_cases(CaseFilter(unclosed=True, snoozed=False, at=now))
+    waiting = await services.repository.cases.list_cases(CaseFilter(state="unclosed", snoozed=False, at=now))
     for case in waiting.items:
         free = case.holder(now) in (None, person) and case.assigned_to in (None, person)
         if free and case.case_id != case_id:

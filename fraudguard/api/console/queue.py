@@ -52,7 +52,7 @@ async def queue(
     """One inbox; for htmx its list alone. closed: the case that was disposed of just before, whose undo is offered."""
     name, account, now = actor(reader.principal), account.strip(), services.clock.now()
     wanted = CaseFilter(
-        unclosed=True,
+        state="unclosed",
         inbox=None if inbox in OVER_ALL else inbox,
         account_id=account or None,
         mine=name if inbox == "mine" else None,

@@ -20,6 +20,7 @@ from fraudguard.api import examples
 from fraudguard.api.app import create_app
 from fraudguard.config import Settings
 from fraudguard.decisions import outbox
+from fraudguard.decisions.casebook import UNDO
 from fraudguard.decisions.connection import open_engine, transaction
 from fraudguard.decisions.repository import connect
 from fraudguard.domain import Label, Role
@@ -136,7 +137,9 @@ async def test_screening_and_labels_survive_the_death_of_kafka(api: Api, kafka: 
     os.kill(dead, signal.SIGKILL)
     case_id = examples.CASE_ID
     verdict = {"disposition": "confirmed_fraud", "reason": "called"}
-    assert (await api.send(Role.ANALYST, "POST", f"/v1/cases/{case_id}/dispose", json=verdict)).status_code == 200
+    path, seen = f"/v1/cases/{case_id}/dispose", await api.seen(case_id)
+    assert (await api.send(Role.ANALYST, "POST", path, json=verdict, headers=seen)).status_code == 200
+    api.clock.by = UNDO
     assert len(await api.repository.outbox.waiting(10)) == 2
     event = examples.TRANSACTION | {"event_id": "t-2"}
     response = await api.send(Role.SERVICE, "POST", "/v1/screen", params={"deadline_ms": 300}, json=event)
