@@ -15,7 +15,8 @@ SELECT inbox, count(*) FILTER (WHERE NOT sleeps) AS awake, count(*) FILTER (WHER
        count(*) FILTER (WHERE mine) AS mine
 FROM (
     SELECT inbox, coalesce(snoozed_until > :at, false) AS sleeps,
-           coalesce(claimed_by = :person AND claimed_until > :at, false) OR coalesce(assigned_to = :person, false) AS mine
+           coalesce(claimed_by = :person AND claimed_until > :at, false)
+               OR coalesce(assigned_to = :person, false) AS mine
     FROM cases WHERE state <> 'closed'
 ) c
 GROUP BY inbox

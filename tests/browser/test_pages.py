@@ -18,7 +18,9 @@ PAGES = {
     "bad filter": "/console/decisions?risk=much",
     "missing": "/console/cases/none",
 }
-RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}}
+RULES = {
+    "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+}
 LOOKS = [
     ("en", "light", (1280, 800)),
     ("zh", "dark", (1280, 800)),

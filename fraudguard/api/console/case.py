@@ -40,7 +40,9 @@ async def show(
     records = await services.repository.casefile.lines(case.account_id, max(1, first - 1), last)
     shown, before = (records[1:], records[0].decision.risk) if first > 1 else (records, None)
     rows = timeline.rows(shown, {alert.decision_id for alert in alerts}, before)
-    return page("case.html", reader, "case", **await _facts(services, reader, case, alerts, rows, first, newest), undo=undo)
+    return page(
+        "case.html", reader, "case", **await _facts(services, reader, case, alerts, rows, first, newest), undo=undo
+    )
 
 
 def _window(alerts: Sequence[Alert], account_id: str, newest: int) -> tuple[int, int]:
@@ -76,7 +78,9 @@ async def _facts(
         "held_rows": [row for row in rows if row.held and row.alert],
         "hits": hits,
         "top": top,
-        "movers": sorted((r for r in rows if r.change and r.change >= timeline.MOVED), key=lambda r: -(r.change or 0))[:3],
+        "movers": sorted((r for r in rows if r.change and r.change >= timeline.MOVED), key=lambda r: -(r.change or 0))[
+            :3
+        ],
         "habits": why.habits(top) if top else [],
         "links": await links.links(repository, rows, at),
         "earlier": [one for one in earlier.items if one.case_id != case.case_id][:EARLIER_MAX],

@@ -11,7 +11,11 @@ from fraudguard.decisions.repository import Repository
 DAYS: Final = 30
 LINKS_MAX: Final = 6
 Kind = Literal["counterparty", "device", "ip"]
-_FIELDS: Final[tuple[tuple[Kind, str], ...]] = (("counterparty", "counterparty_id"), ("device", "device_id"), ("ip", "ip"))
+_FIELDS: Final[tuple[tuple[Kind, str], ...]] = (
+    ("counterparty", "counterparty_id"),
+    ("device", "device_id"),
+    ("ip", "ip"),
+)
 
 
 @dataclass(frozen=True, slots=True)

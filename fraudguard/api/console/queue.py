@@ -64,7 +64,16 @@ async def queue(
     undo = None if is_fragment(request) else await just_closed(services, reader, closed)
     template = part(request, "queue.html", "queue_list.html", "queue_rows.html")
     return page(
-        template, reader, "queue", tabs=tabs, cases=cases.items, next=cases.next, inbox=inbox, account=account, me=name, undo=undo
+        template,
+        reader,
+        "queue",
+        tabs=tabs,
+        cases=cases.items,
+        next=cases.next,
+        inbox=inbox,
+        account=account,
+        me=name,
+        undo=undo,
     )
 
 
@@ -74,4 +83,7 @@ def _tabs(sizes: Sequence[InboxSize], chosen: str) -> list[Inbox]:
     order = [name for name in BY_TYPOLOGY if awake.get(name)] + sorted(awake.keys() - set(BY_TYPOLOGY))
     counted = {"all": sum(awake.values())} | {name: awake[name] for name in order}
     counted |= {"mine": sum(size.mine for size in sizes), "snoozed": sum(size.asleep for size in sizes)}
-    return [Inbox(name, n, name == chosen) for name, n in ({chosen: 0} | counted if chosen not in counted else counted).items()]
+    return [
+        Inbox(name, n, name == chosen)
+        for name, n in ({chosen: 0} | counted if chosen not in counted else counted).items()
+    ]

@@ -113,7 +113,11 @@ def refused(request: Request, error: ProblemError) -> Response:
     if status == 401:
         back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         to = str(request.url.replace(scheme="", netloc="", path=SIGN_IN, query="").include_query_params(next=back))
-        return Response(status_code=401, headers={"HX-Redirect": to}) if is_fragment(request) else RedirectResponse(to, 303)
+        return (
+            Response(status_code=401, headers={"HX-Redirect": to})
+            if is_fragment(request)
+            else RedirectResponse(to, 303)
+        )
     reader = reader_of(request, getattr(request.state, "principal", None))
     kind = {403: "forbidden", 404: "missing", 503: "unavailable"}.get(status, "refused" if status < 500 else "broken")
     template = "notice.html" if is_fragment(request) else "refused.html"

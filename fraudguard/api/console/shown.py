@@ -22,13 +22,13 @@ def money(amount: float | Decimal | None, currency: str) -> str:
 def risk(value: float | None) -> str:
     """Two digits, never rounded up to certainty."""
     if value is None:
-        return "–"  # noqa: RUF001  the dash is the design's sign for no value
+        return "–"
     return f"{min(value, 0.994):.2f}" if value < 1 else "1.00"
 
 
 def change(value: float) -> str:
     """A risk's change with its sign."""
-    return f"{'+' if value >= 0 else '−'}{abs(value):.2f}"  # noqa: RUF001  a minus as wide as the plus
+    return f"{'+' if value >= 0 else '−'}{abs(value):.2f}"
 
 
 def time(at: datetime, now: datetime, zone: ZoneInfo, words: Words) -> str:

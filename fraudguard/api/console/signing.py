@@ -34,9 +34,7 @@ async def enter(request: Request, services: Use) -> Response:
     try:
         await sign_in(services, request, response, name.strip(), password, code.strip() or None)
     except BadSignIn as error:
-        return page(
-            "sign_in.html", reader_of(request, None), "everywhere", 401, next=to, name=name, problem=error.code
-        )
+        return page("sign_in.html", reader_of(request, None), "everywhere", 401, next=to, name=name, problem=error.code)
     return response
 
 
