@@ -29,6 +29,7 @@ from fraudguard.api import (
     repeats,
     rules,
     sessions,
+    webhooks,
 )
 from fraudguard.api.console.app import mount_console
 from fraudguard.api.middleware import BodyLimit, Meter
@@ -59,7 +60,20 @@ def create_app(settings: Settings, clock: Clock) -> FastAPI:
         redirect_slashes=False,
     )
     # live before cases: its path would be read as a case's id.
-    resources = (health, events, decisions, live, cases, case_actions, case_files, rules, lists, models, sessions)
+    resources = (
+        health,
+        events,
+        decisions,
+        live,
+        cases,
+        case_actions,
+        case_files,
+        rules,
+        lists,
+        models,
+        sessions,
+        webhooks,
+    )
     routers = [resource.router for resource in resources]
     for router in routers:
         app.include_router(router)

@@ -259,3 +259,14 @@ MODELS: dict[str, Any] = {
 SIGN_IN: dict[str, Any] = {"name": "wang.wei", "password": "seven harbour crane lamp"}
 NEW_PASSWORD: dict[str, Any] = {"old": SIGN_IN["password"], "new": "quiet river pencil storm"}
 WHO: dict[str, Any] = {"name": "wang.wei", "role": "analyst", "csrf_token": "5b" * 32}
+
+NEW_WEBHOOK: dict[str, Any] = {"url": "https://payments.bank.example/fraud", "kinds": ["case.closed", "decision.block"]}
+MADE_WEBHOOK: dict[str, Any] = {"name": "payments", "secret": "whsec_CZ9J5r1zV0mJ1Wm8oE7y3cZr8gqXWc0bqk2kQmT0p1E="}
+WEBHOOK: dict[str, Any] = {
+    "name": "payments",
+    **NEW_WEBHOOK,
+    "created_at": "2026-11-21T09:00:00.000Z",
+    "created_by": "root",
+    "waiting": 0,
+    "given_up": 0,
+}

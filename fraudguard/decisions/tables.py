@@ -372,3 +372,28 @@ REPEATS = Table(
     Column("headers", JSONB),
     Column("body", LargeBinary),
 )
+
+WEBHOOKS = Table(
+    "webhooks",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("kinds", ARRAY(Text), nullable=False),
+    Column("secret", LargeBinary, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Column("created_by", Text, nullable=False),
+)
+
+WEBHOOK_MESSAGES = Table(
+    "webhook_messages",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("webhook", Text, nullable=False),
+    Column("body", JSON, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Column("due_at", _TIME, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("problem", Text),
+    Column("done_at", _TIME),
+    Column("given_up", Boolean, nullable=False),
+)
