@@ -19,7 +19,7 @@ from fraudguard.decisions.repository import connect
 from fraudguard.domain import DecisionRecord, Feature, Hit, Outcome, Scalar, Score, Severity, Timeline, Typology
 from fraudguard.errors import BadInput
 from fraudguard.features.registry import FEATURES, features_in
-from fraudguard.pipeline import rule_inputs
+from fraudguard.inputs import rule_inputs
 from fraudguard.rulebook import open_pack
 from fraudguard.rules.expression import And, Node
 from fraudguard.rules.reference import holds

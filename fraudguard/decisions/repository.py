@@ -20,6 +20,7 @@ from fraudguard.decisions.batch import StoredState
 from fraudguard.decisions.casebook import CaseBook
 from fraudguard.decisions.cases import join_cases
 from fraudguard.decisions.connection import Open, any_of, open_engine, transaction
+from fraudguard.decisions.evidence import EvidenceBook
 from fraudguard.decisions.history import PastEvent, StoredDecision
 from fraudguard.decisions.keys import KeyRing
 from fraudguard.decisions.labelled import LabelledDecision
@@ -87,7 +88,7 @@ class Repository:
         self._open: Open = lambda: transaction(engine)
         self.rulebook, self.lists, self.models = _books(self._open)
         self.cases, self.outbox, self.keys = CaseBook(engine), Outbox(engine), KeyRing(engine)
-        self.weekly = Weekly(self._open)
+        self.weekly, self.evidence = Weekly(self._open), EvidenceBook(self._open)
         self._months: set[date] = set()
 
     @asynccontextmanager
