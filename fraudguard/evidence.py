@@ -8,17 +8,20 @@ stored; knows no SQL, no torch and no Kafka.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 from fraudguard import metrics
 from fraudguard.clock import Clock
+from fraudguard.config import Settings
 from fraudguard.contributions import contributions, questions
-from fraudguard.decisions.evidence import Evidence
-from fraudguard.decisions.repository import Repository
-from fraudguard.domain import DecisionRecord, Score, ScoreRequest
-from fraudguard.errors import EngineUnavailable, FraudguardError
-from fraudguard.pipeline import Answer, Decided
+from fraudguard.decisions.evidence import CHANNEL, Evidence
+from fraudguard.decisions.notices import listen
+from fraudguard.decisions.repository import Repository, connect
+from fraudguard.domain import DecisionRecord, Received, Score, ScoreRequest
+from fraudguard.errors import EngineUnavailable, FraudguardError, Transient
+from fraudguard.pipeline import Answer, Decided, Pipeline
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +74,7 @@ class EvidenceMaker:
         """Make one; whether there was one to make. Raises StoreUnavailable."""
         if self._waiting:
             record = self._waiting.popleft()
-            reason = await self._make(record)
-            if reason:
+            if reason := await self._make(record):
                 log.warning("no evidence of decision %s: %s", record.decision.decision_id, reason)
             return True
         wish = await self._repository.evidence.claim(self._clock.now())
@@ -80,7 +82,15 @@ class EvidenceMaker:
             return False
         if await self._repository.evidence.of(wish) is not None:
             await self._repository.evidence.forget(wish)
-        elif reason := await self._make(await self._repository.record(wish)):
+            return True
+        try:
+            reason = await self._make(await self._repository.record(wish))
+        except Transient:
+            raise
+        except Exception as error:  # of this one decision: the others' evidence must go on
+            log.exception("no evidence of decision %s", wish)
+            reason = f"internal error: {type(error).__name__}"
+        if reason:
             await self._repository.evidence.fail(wish, reason, self._clock.now())
         return True
 
@@ -105,3 +115,40 @@ class EvidenceMaker:
         )
         metrics.EVIDENCE.labels("made").inc()
         return ""
+
+
+@asynccontextmanager
+async def making_evidence(
+    settings: Settings, pipeline: Pipeline, clock: Clock
+) -> AsyncIterator[Callable[[Sequence[Received]], Awaitable[list[Answer]]]]:
+    """The pipeline's `screen`, with evidence made of what it decides, and of what is wished for.
+
+    On connections of its own: no batch waits for one. Without a model there is none to make.
+    """
+    if settings.model == "off":
+        yield pipeline.screen
+        return
+    url = settings.database_url.get_secret_value()
+    async with connect(url) as repository:
+        maker = EvidenceMaker(repository, pipeline.score_aside, clock)
+
+        async def screen(batch: Sequence[Received]) -> list[Answer]:
+            answers = await pipeline.screen(batch)
+            maker.offer(answers)
+            return answers
+
+        running = [asyncio.create_task(maker.run()), asyncio.create_task(listen(url, CHANNEL, maker.wake))]
+        for task in running:
+            task.add_done_callback(_report)
+        try:
+            yield screen
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    """Both only end when they are cancelled: anything else is a bug, after which decisions go on without evidence."""
+    if not task.cancelled() and (error := task.exception()):
+        log.critical("no more evidence from this worker", exc_info=error)

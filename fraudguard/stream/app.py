@@ -8,8 +8,8 @@ import asyncio
 import logging
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import faust
@@ -18,14 +18,10 @@ from prometheus_client import start_http_server
 from fraudguard.assembly import Parts, load_parts, open_pipeline, registered_champion
 from fraudguard.clock import Clock, SystemClock
 from fraudguard.config import Settings
-from fraudguard.decisions.evidence import CHANNEL
-from fraudguard.decisions.notices import listen
-from fraudguard.decisions.repository import connect
-from fraudguard.domain import Received
 from fraudguard.errors import FraudguardError, StoreUnavailable
 from fraudguard.events.topics import INPUTS, ensure_topics
-from fraudguard.evidence import EvidenceMaker
-from fraudguard.pipeline import Answer, Pipeline
+from fraudguard.evidence import making_evidence
+from fraudguard.pipeline import Pipeline
 from fraudguard.stream.agents import Door, Publisher
 from fraudguard.stream.faust_app import ScreeningApp
 from fraudguard.stream.watchdog import Progress, Watchdog
@@ -77,35 +73,6 @@ def build_app(settings: Settings, parts: Parts, clock: Clock) -> ScreeningApp:
     return app
 
 
-@asynccontextmanager
-async def evidence_of(
-    settings: Settings, pipeline: Pipeline, clock: Clock
-) -> AsyncIterator[Callable[[Sequence[Received]], Awaitable[list[Answer]]]]:
-    """The pipeline's `screen`, with evidence made of what it decides, and of what is wished for.
-
-    On connections of its own: no batch waits for one. Without a model there is none to make.
-    """
-    if settings.model == "off":
-        yield pipeline.screen
-        return
-    url = settings.database_url.get_secret_value()
-    async with connect(url) as repository:
-        maker = EvidenceMaker(repository, pipeline.score_aside, clock)
-
-        async def screen(batch: Sequence[Received]) -> list[Answer]:
-            answers = await pipeline.screen(batch)
-            maker.offer(answers)
-            return answers
-
-        running = [asyncio.create_task(maker.run()), asyncio.create_task(listen(url, CHANNEL, maker.wake))]
-        try:
-            yield screen
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.wait(running)
-
-
 class _Agents:
     """The agent, the heartbeat and what they share."""
 
@@ -121,7 +88,7 @@ class _Agents:
         try:
             async with open_pipeline(settings, self._parts, self._clock) as pipeline, Publisher(settings) as publisher:
                 self._pipeline = pipeline
-                async with evidence_of(settings, pipeline, self._clock) as screen:
+                async with making_evidence(settings, pipeline, self._clock) as screen:
                     door = Door(settings, screen, publisher, self._clock)
                     log.info("worker ready: model %s", self._model)
                     async for events in stream.noack_take(settings.batch_events_max, settings.batch_wait_ms / 1000):

@@ -18,6 +18,7 @@ ORDER = [
     "GET /v1/decisions",
     "GET /v1/decisions/{decision_id}",
     "GET /v1/decisions/{decision_id}/text",
+    "GET /v1/decisions/{decision_id}/evidence",
     "GET /v1/cases",
     "GET /v1/cases/{case_id}",
     "POST /v1/cases/{case_id}/dispose",
@@ -82,8 +83,8 @@ async def test_every_example_works(api: Api) -> None:
             options = {"params": parameters(operation, "query")} | ({} if body is None else {"json": body})
             role = Role.RISK_MANAGER if name in SECOND_PERSON else Role.ADMIN
             response = await api.send(role, method, path, **options)
-            (status,) = [code for code in operation["responses"] if code.startswith("2")]
-            assert str(response.status_code) == status, f"{name}: {response.text}"
+            status = str(response.status_code)
+            assert status in [code for code in operation["responses"] if code.startswith("2")], response.text
             if status == "204":
                 assert response.content == b""
                 continue

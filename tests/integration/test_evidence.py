@@ -1,0 +1,143 @@
+"""Evidence on the real PostgreSQL and the real starter: faithful, beside the decisions, made when wished for."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from api_support import until
+from prometheus_client import REGISTRY
+from support import settings_for
+
+from fraudguard.assembly import Parts, load_parts, open_pipeline
+from fraudguard.clock import SystemClock
+from fraudguard.decisions.evidence import Evidence
+from fraudguard.decisions.repository import Repository, connect
+from fraudguard.domain import (
+    Contribution,
+    Decision,
+    DecisionRecord,
+    Event,
+    Message,
+    Received,
+    Score,
+    ScoreRequest,
+    Timeline,
+    Transaction,
+)
+from fraudguard.errors import EngineUnavailable
+from fraudguard.evidence import QUEUE_MAX, EvidenceMaker, making_evidence
+from fraudguard.inputs import score_request
+from fraudguard.pipeline import Answer, Decided, Pipeline
+
+CLOCK = SystemClock()
+NOON = datetime(2026, 10, 20, 12, tzinfo=UTC)
+# int8 on batches of another shape moves a risk by at most this (docs/model-card.md), and an effect is two risks apart.
+EFFECT_TOLERANCE = 2 * 2e-3
+SAID = [
+    ("counterparty", "您好，这里是市公安局，您的银行卡涉嫌洗钱"),
+    ("customer", "什么案子？我不知道"),
+    ("counterparty", "不要告诉任何人，也不要挂电话"),
+    ("customer", "好的"),
+    ("counterparty", "急用钱，马上把钱转到安全账户，否则冻结"),
+    ("customer", "我现在就去转"),
+]
+
+
+@pytest.fixture(scope="module")
+def scoring() -> Iterator[Parts]:
+    """With the starter model."""
+    parts = load_parts(settings_for("unused:1", "postgresql://unused", model="starter", precision="int8"))
+    yield parts
+    parts.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A worker's pipeline with evidence made beside it."""
+
+    screen: Any
+    pipeline: Pipeline
+    repository: Repository
+
+
+@asynccontextmanager
+async def working(url: str, parts: Parts) -> AsyncIterator[Place]:
+    """As the worker runs it, without Kafka."""
+    settings = settings_for("unused:1", url)
+    async with (
+        open_pipeline(settings, parts, CLOCK) as pipeline,
+        making_evidence(settings, pipeline, CLOCK) as screen,
+        connect(url) as repository,
+    ):
+        yield Place(screen, pipeline, repository)
+
+
+def story(account: str = "a-1") -> list[Event]:
+    """A scam: six lines of talk, then the payment."""
+    common: dict[str, Any] = {"version": 1, "account_id": account}
+    said = [
+        Message(
+            **common, type="message", event_id=f"{account}-m{place}", event_time=NOON + timedelta(minutes=place),
+            conversation_id="k-1", channel="chat", sender=sender, text=text,  # type: ignore[arg-type]  # pydantic's word
+        )
+        for place, (sender, text) in enumerate(SAID)
+    ]  # fmt: skip
+    payment = Transaction(
+        **common, type="transaction", event_id=f"{account}-t", event_time=NOON + timedelta(minutes=10),
+        direction="debit", kind="transfer", channel="app", amount=Decimal("50000.00"), currency="CNY",
+        counterparty_id="c-9", memo="安全账户",
+    )  # fmt: skip
+    return [*said, payment]
+
+
+async def screened(place: Place, events: Sequence[Event]) -> list[DecisionRecord]:
+    """The events decided in one batch."""
+    answers = await place.screen([Received(event, datetime.now(UTC)) for event in events])
+    return [answer.record for answer in answers]
+
+
+async def made_of(repository: Repository, record: DecisionRecord) -> Evidence:
+    """The decision's evidence, once it is made."""
+    decision_id = record.decision.decision_id
+
+    async def there() -> bool:
+        return await repository.evidence.of(decision_id) is not None
+
+    await until(there, "the evidence is made", timeout_s=300)
+    found = await repository.evidence.of(decision_id)
+    assert found is not None
+    return found
+
+
+async def test_the_score_drops_as_the_evidence_states(database_url: str, scoring: Parts) -> None:
+    """Scored again by the engine without the top line or the top feature, the risk falls by the stated effect."""
+    async with working(database_url, scoring) as place:
+        record = (await screened(place, story()))[-1]
+        assert record.score is not None
+        evidence = await made_of(place.repository, record)
+        timeline = await place.repository.timeline(record)
+        assert scoring.scorer is not None
+        assert evidence.model == record.score.model
+        assert abs(evidence.risk - record.score.risk) <= EFFECT_TOLERANCE / 2
+        for contribution in evidence.contributions:
+            lines, features = timeline.lines, dict(record.features)
+            if contribution.kind == "line":
+                gone = int(contribution.name) - timeline.start
+                lines = lines[:gone] + lines[gone + 1 :]
+            elif contribution.kind == "feature":
+                windows = [f"{contribution.name}{end}" for end in ("", "_1h", "_1d", "_7d", "_30d")]
+                features |= {name: None for name in windows if name in features}
+            else:
+                continue
+            again = score_request(record.event, replace(timeline, lines=lines), features)
+            (score,) = await scoring.scorer.score([again])
+            assert score is not None
+            assert abs((record.score.risk - score.risk) - contribution.effect) <= EFFECT_TOLERANCE, contribution
+    top = next(one for one in evidence.contributions if one.kind == "line")
+    assert top.effect > 10 * EFFECT_TOLERANCE, "the story has a line that tells"
+    assert {one.name for one in evidence.contributions if one.kind == "line"} == {str(n) for n in range(1, 8)}
