@@ -28,13 +28,14 @@ CREATE TABLE evidence_wishes (
     failed        text,
     failed_at     timestamptz
 );
-CREATE INDEX evidence_wishes_waiting ON evidence_wishes (asked_at) WHERE failed IS NULL;
 """
+
+WAITING = "CREATE INDEX evidence_wishes_waiting ON evidence_wishes (asked_at) WHERE failed IS NULL"
 
 
 def upgrade() -> None:
     """Create everything; additive, so it stops rather than waits when something holds a lock."""
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.execute("SET LOCAL statement_timeout = '60s'")
-    for script in (EVIDENCE, WISHES):
+    for script in (EVIDENCE, WISHES, WAITING):
         op.execute(script)
