@@ -93,6 +93,12 @@ class Settings(BaseSettings):
     api_port: Port = 8080
     screen_deadline_ms: Annotated[int, Field(ge=1, le=60_000)] = 2_000
 
+    # A server of OpenAI's chat completions, the URL with its /v1, that tells cases in words from what is masked already.
+    # None: a template does.
+    narrative_url: HttpUrl | None = None
+    narrative_model: str | None = None  # what the server calls the model; without it the template
+    narrative_key: SecretStr | None = None
+
     raw_text_key: SecretStr | None = None  # Fernet key; without it unmasked text is never kept
     state_dir: Path = Path("var")  # where the embedded services and the demo keep their data
 

@@ -12,7 +12,19 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from fraudguard.api import cases, decisions, events, evidence, health, lists, models, openapi, problems, rules
+from fraudguard.api import (
+    cases,
+    decisions,
+    events,
+    evidence,
+    health,
+    lists,
+    models,
+    narrative,
+    openapi,
+    problems,
+    rules,
+)
 from fraudguard.api.middleware import BodyLimit, Meter
 from fraudguard.api.services import open_services
 from fraudguard.clock import Clock, SystemClock
@@ -39,7 +51,9 @@ def create_app(settings: Settings, clock: Clock) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    routers = [resource.router for resource in (health, events, decisions, cases, rules, lists, models, evidence)]
+    routers = [
+        resource.router for resource in (health, events, decisions, cases, rules, lists, models, evidence, narrative)
+    ]
     for router in routers:
         app.include_router(router)
     problems.install(app)

@@ -7,10 +7,18 @@ from starlette.responses import JSONResponse
 
 from fraudguard.api import examples
 from fraudguard.api.auth import Serves
-from fraudguard.api.evidence_schemas import DecisionEvidence, EvidenceFeature, EvidenceLine, EvidencePending
+from fraudguard.api.evidence_schemas import (
+    AskedFor,
+    DecisionEvidence,
+    EvidenceFeature,
+    EvidenceLine,
+    EvidencePending,
+    NearlyHit,
+)
 from fraudguard.api.openapi import refusals, shown
 from fraudguard.api.problems import ProblemError, unavailable
 from fraudguard.api.services import Services, Use
+from fraudguard.api.why import explanation
 from fraudguard.decisions.evidence import RETRY, Evidence
 from fraudguard.domain import DecisionRecord, Role
 from fraudguard.features.registry import families
@@ -33,9 +41,7 @@ _WAITS = {"model": EvidencePending, "description": "A worker was asked for it; a
     | refusals(401, 403, 404, 422, 503),
     dependencies=[Depends(READERS)],
 )
-async def get_evidence(
-    services: Use, decision_id: Annotated[str, _DECISION_ID]
-) -> DecisionEvidence | JSONResponse:
+async def get_evidence(services: Use, decision_id: Annotated[str, _DECISION_ID]) -> DecisionEvidence | JSONResponse:
     """The risk after each line, and what leaving out each line and each feature takes from the decision's risk.
 
     Made when a decision needs a person; of another one when it is first asked for: 202 until then.
@@ -67,9 +73,8 @@ async def wish(services: Services, decision_id: str) -> None:
 async def evidence_of(services: Services, record: DecisionRecord, made: Evidence | None) -> DecisionEvidence:
     """What is known of this decision. made: what was made of it."""
     decision = record.decision
-    risks = await services.repository.evidence.risks(
-        decision.account_id, record.timeline_start, decision.sequence
-    )
+    risks = await services.repository.evidence.risks(decision.account_id, record.timeline_start, decision.sequence)
+    explained = await explanation(services, record)
     found = made.contributions if made else ()
     effects = {int(one.name): one.effect for one in found if one.kind == "line"}
     members = {name: names for (_, name), names in families(record.features).items()}
@@ -104,4 +109,7 @@ async def evidence_of(services: Services, record: DecisionRecord, made: Evidence
             for line in risks
         ),
         features=features,
+        asked=tuple(map(AskedFor.of, explained.asked)) if explained else (),
+        near_misses=tuple(map(NearlyHit.of, explained.near_misses)) if explained else (),
+        explained=explained is not None,
     )

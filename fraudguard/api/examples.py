@@ -271,5 +271,40 @@ EVIDENCE: dict[str, Any] = {
             "values": {"is_new_counterparty": True},
         },
     ],
+    "asked": [
+        {
+            "source": "rule",
+            "outcome": "block",
+            "reason": "SAFE_ACCOUNT_TALK_AND_NEW_PAYEE",
+            "severity": "critical",
+            "taken_back": False,
+            "rule": "safe-account-payment",
+            "version": 1,
+            "threshold": None,
+            "tests": [
+                {"text": "is_new_counterparty", "holds": True, "values": {"is_new_counterparty": True}, "found": []}
+            ],
+            "without": "review",
+        }
+    ],
+    "near_misses": [],
+    "explained": True,
 }
 EVIDENCE_WAITS: dict[str, Any] = {"decision_id": DECISION_ID, "status": "waits"}
+NARRATIVE = """\
+event: evidence
+data: {"generated": true, "language": "zh", "items": [{"number": 1, "kind": "decision", "ref": "527938da", "facts": {}}]}
+
+event: source
+data: {"by": "template", "model": null, "why": "no_server"}
+
+event: text
+data: {"text": "2026-11-21 10:00（UTC）的一笔 CNY 50,000.00 交易被判定为“拦截”，诈骗风险 97 % "}
+
+event: link
+data: {"number": 1}
+
+event: end
+data: {"complete": true}
+
+"""

@@ -20,6 +20,7 @@ from fraudguard.rulebook import Publishing, open_publishing
 log = logging.getLogger(__name__)
 
 TRIALS_MAX = 2  # rule packs that are tried at once
+NARRATIVES_MAX = 8  # that are written at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Services:
     listener: DecisionListener
     labels: LabelPublisher
     trials: asyncio.Semaphore
+    narratives: asyncio.Semaphore
 
 
 @asynccontextmanager
@@ -51,8 +53,10 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
             task.add_done_callback(_report)
         try:
             keys, publishing = KeyCache(repository.keys, clock), open_publishing(settings, repository)
-            trials = asyncio.Semaphore(TRIALS_MAX)
-            yield Services(settings, clock, repository, publishing, keys, producer, listener, labels, trials)
+            trials, narratives = asyncio.Semaphore(TRIALS_MAX), asyncio.Semaphore(NARRATIVES_MAX)
+            yield Services(
+                settings, clock, repository, publishing, keys, producer, listener, labels, trials, narratives
+            )
         finally:
             for task in reversed(running):  # the publisher first, for it uses the producer
                 task.cancel()

@@ -148,8 +148,6 @@ class EvidenceBook:
         async with self._open() as connection:
             rows = await connection.execute(_RISKS, {"account": account_id, "first": first, "last": last})
             return tuple(
-                LineRisk(
-                    r.sequence, r.decision_id, r.event_type, r.event_time, Outcome(r.outcome), r.risk, r.line
-                )
+                LineRisk(r.sequence, r.decision_id, r.event_type, r.event_time, Outcome(r.outcome), r.risk, r.line)
                 for r in rows
             )

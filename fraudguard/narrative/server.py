@@ -114,7 +114,9 @@ def _chunk(data: bytes) -> _Chunk:
         parsed: Any = json.loads(data)
         return _Chunk.model_validate(parsed)
     except (ValueError, RecursionError, ValidationError) as error:
-        raise NoNarrativeError("not_understood", f"not a chunk of a chat completion ({type(error).__name__})") from error
+        raise NoNarrativeError(
+            "not_understood", f"not a chunk of a chat completion ({type(error).__name__})"
+        ) from error
 
 
 async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:

@@ -21,6 +21,7 @@ ORDER = [
     "GET /v1/decisions/{decision_id}/evidence",
     "GET /v1/cases",
     "GET /v1/cases/{case_id}",
+    "GET /v1/cases/{case_id}/narrative",
     "POST /v1/cases/{case_id}/dispose",
     "GET /v1/rules",
     "GET /v1/rules/files",
