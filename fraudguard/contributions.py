@@ -8,7 +8,6 @@ the others would speak for the one that is gone.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Final
 
 from fraudguard.domain import Contribution, DecisionRecord, Score, ScoreRequest, Timeline
@@ -70,10 +69,11 @@ def telling(timeline: Timeline, risks: Mapping[int, float | None]) -> list[int]:
         return []
     sequences = range(timeline.start, timeline.start + len(timeline.lines))
     newest, older = sequences[-NEWEST_LINES:], sequences[:-NEWEST_LINES]
-    rises = {}
-    for before, at in pairwise((timeline.start - 1, *older)):
-        risk = risks.get(at)
-        rises[at] = 0.0 if risk is None else risk - (risks.get(before) or 0.0)
+    rises, before = {}, 0.0
+    for sequence in older:
+        risk = risks.get(sequence)
+        rises[sequence] = 0.0 if risk is None else risk - before
+        before = before if risk is None else risk
     most = sorted(older, key=lambda sequence: (-rises[sequence], -sequence))[:TELLING_LINES]
     return [*reversed(newest), *most]
 

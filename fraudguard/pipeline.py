@@ -31,7 +31,6 @@ from fraudguard.domain import (
     ScoreRequest,
     Screenable,
     Snapshot,
-    Timeline,
     Transaction,
 )
 from fraudguard.errors import BadEvent, BadSettings, EngineUnavailable, NotFound, StateConflict, Transient

@@ -293,7 +293,7 @@ EVIDENCE: dict[str, Any] = {
 EVIDENCE_WAITS: dict[str, Any] = {"decision_id": DECISION_ID, "status": "waits"}
 NARRATIVE = """\
 event: evidence
-data: {"generated": true, "language": "zh", "items": [{"number": 1, "kind": "decision", "ref": "527938da", "facts": {}}]}
+data: {"generated": true, "language": "zh", "items": [{"number": 1, "kind": "decision", "ref": "527938da"}]}
 
 event: source
 data: {"by": "template", "model": null, "why": "no_server"}

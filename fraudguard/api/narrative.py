@@ -1,4 +1,4 @@
-"""A case in words, as server-sent events: numbered evidence, then a text that links to it. Reads, and changes nothing."""
+"""A case in words, as server-sent events: numbered evidence, then a text that links to it. It reads alone."""
 
 import json
 from collections.abc import AsyncIterator, Mapping

@@ -1,4 +1,4 @@
-"""Why a decision came out as it did, for the API: the explanation of its stored rules and policy, off the event loop."""
+"""Why a decision came out as it did, explained from its stored rules and policy, off the event loop."""
 
 import asyncio
 import logging

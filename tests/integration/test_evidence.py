@@ -11,28 +11,28 @@ from typing import Any
 import pytest
 from api_support import until
 from prometheus_client import REGISTRY
+from sqlalchemy import text
 from support import settings_for
 
 from fraudguard.assembly import Parts, load_parts, open_pipeline
 from fraudguard.clock import SystemClock
-from fraudguard.decisions.evidence import Evidence
+from fraudguard.decisions.evidence import CHANNEL, CLAIM, RETRY, WISHES_MAX, Evidence, EvidenceBook
+from fraudguard.decisions.notices import listen
 from fraudguard.decisions.repository import Repository, connect
 from fraudguard.domain import (
     Contribution,
-    Decision,
     DecisionRecord,
     Event,
     Message,
     Received,
     Score,
     ScoreRequest,
-    Timeline,
     Transaction,
 )
 from fraudguard.errors import EngineUnavailable
 from fraudguard.evidence import QUEUE_MAX, EvidenceMaker, making_evidence
 from fraudguard.inputs import score_request
-from fraudguard.pipeline import Answer, Decided, Pipeline
+from fraudguard.pipeline import Decided, Pipeline
 
 CLOCK = SystemClock()
 NOON = datetime(2026, 10, 20, 12, tzinfo=UTC)
@@ -141,3 +141,91 @@ async def test_the_score_drops_as_the_evidence_states(database_url: str, scoring
     top = next(one for one in evidence.contributions if one.kind == "line")
     assert top.effect > 10 * EFFECT_TOLERANCE, "the story has a line that tells"
     assert {one.name for one in evidence.contributions if one.kind == "line"} == {str(n) for n in range(1, 8)}
+
+
+async def test_a_wish_is_served_and_a_failed_one_is_told(database_url: str, scoring: Parts) -> None:
+    """What needs nobody has evidence only when it is wished for; what failed is told, and may be wished for again."""
+    async with working(database_url, scoring) as place:
+        harmless = (await screened(place, story()))[1]
+        book, now = place.repository.evidence, CLOCK.now()
+        assert await book.of(harmless.decision.decision_id) is None
+        assert await book.wish(harmless.decision.decision_id, now) == "waits"
+        assert (await made_of(place.repository, harmless)).contributions
+        assert await book.claim(now + timedelta(hours=1)) is None
+        later = (await screened(place, story("a-2")))[0]
+
+    async def off(_: Sequence[ScoreRequest]) -> list[Score | None]:
+        raise EngineUnavailable("the model is switched off")
+
+    async with connect(database_url) as repository:
+        book, wished = repository.evidence, later.decision.decision_id
+        assert [await book.wish(wished, now), await book.wish(wished, now)] == ["waits", "waits"]
+        maker = EvidenceMaker(repository, off, CLOCK)
+        running = asyncio.create_task(maker.run())
+        maker.wake()
+        await until(lambda: _failed(book, wished), "the wish has failed")
+        running.cancel()
+        assert await book.wish(wished, CLOCK.now() + RETRY * 2) == "waits"
+
+
+async def _failed(book: EvidenceBook, wished: str) -> bool:
+    return await book.wish(wished, CLOCK.now()) == "failed"
+
+
+async def test_what_finds_no_room_is_dropped_and_counted(database_url: str, scoring: Parts) -> None:
+    """The queue is bounded, a decision waits for nothing, and what is dropped can be wished for."""
+    async with open_pipeline(settings_for("unused:1", database_url), scoring, CLOCK) as pipeline:
+        answers = await pipeline.screen([Received(event, datetime.now(UTC)) for event in story()])
+        alerts = [answer for answer in answers if isinstance(answer, Decided) and answer.alert]
+        assert alerts
+        assert len(alerts) < len(answers)
+        async with connect(database_url) as repository:
+            maker, before = EvidenceMaker(repository, pipeline.score_aside, CLOCK), _dropped()
+            for _ in range(QUEUE_MAX):
+                maker.offer(alerts[:1])
+            maker.offer(answers)
+            maker.offer(await pipeline.screen([Received(event, datetime.now(UTC)) for event in story()]))
+            assert _dropped() - before == len(alerts), "repeated events are no alerts"
+            assert await repository.evidence.wish(alerts[0].record.decision.decision_id, CLOCK.now()) == "waits"
+
+
+def _dropped() -> float:
+    return REGISTRY.get_sample_value("fraudguard_evidence_total", {"fate": "dropped"}) or 0.0
+
+
+async def test_wishes_are_bounded_and_one_worker_serves_each(repository: Repository) -> None:
+    """Beyond WISHES_MAX no more are taken; two workers never claim the same, until the claim of one ran out."""
+    book, now = repository.evidence, CLOCK.now()
+    for number in range(WISHES_MAX):
+        assert await book.wish(f"d-{number}", now + timedelta(microseconds=number)) == "waits"
+    assert await book.wish("d-more", now) == "too_many"
+    assert await book.wish("d-0", now) == "waits"
+    assert await asyncio.gather(book.claim(now), book.claim(now)) in (["d-0", "d-1"], ["d-1", "d-0"])
+    assert await book.claim(now + CLAIM * 2) in ("d-0", "d-1")
+    await book.put(Evidence("d-0", "m", 0.5, (Contribution("line", "1", -0.25),), now))
+    await book.put(Evidence("d-0", "other", 0.1, (), now))
+    assert await book.of("d-0") == Evidence("d-0", "m", 0.5, (Contribution("line", "1", -0.25),), now)
+    assert await book.wish("d-more", now) == "waits"
+
+
+@pytest.fixture
+async def repository(database_url: str) -> AsyncIterator[Repository]:
+    """On a fresh database."""
+    async with connect(database_url) as repository:
+        yield repository
+
+
+async def test_a_notice_is_heard_and_a_lost_connection_comes_back(repository: Repository, database_url: str) -> None:
+    """Whoever listens hears every wish, also after the server ended the connection."""
+    heard = asyncio.Event()
+    running = asyncio.create_task(listen(database_url, CHANNEL, heard.set))
+    await asyncio.wait_for(heard.wait(), 30)
+    heard.clear()
+    await repository.evidence.wish("d-1", CLOCK.now())
+    await asyncio.wait_for(heard.wait(), 30)
+    heard.clear()
+    async with repository._open() as connection:
+        ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+        assert (await connection.execute(text(ending))).rowcount == 1
+    await asyncio.wait_for(heard.wait(), 30)
+    running.cancel()
