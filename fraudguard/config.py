@@ -93,8 +93,8 @@ class Settings(BaseSettings):
     api_port: Port = 8080
     screen_deadline_ms: Annotated[int, Field(ge=1, le=60_000)] = 2_000
 
-    # A server of OpenAI's chat completions, the URL with its /v1, that tells cases in words; it is sent masked text. None:
-    # a template tells them.
+    # A server of OpenAI's chat completions, the URL with its /v1, that tells cases in words and is sent masked text for
+    # it. None: a template tells them.
     narrative_url: HttpUrl | None = None
     narrative_model: str | None = None  # what the server calls the model; without it the template
     narrative_key: SecretStr | None = None

@@ -14,7 +14,6 @@ import yaml
 from fraudguard.domain import Scalar
 from fraudguard.narrative.items import Item
 from fraudguard.narrative.prompt import Language
-from fraudguard.rules.trace import show
 
 _BRACKETS: Final = str.maketrans("[]【】［］", "()()()")
 _PERCENT: Final = 100
@@ -72,7 +71,9 @@ def _ruled(item: Item, words: Mapping[str, Any]) -> str:
 def _said(item: Item, words: Mapping[str, Any]) -> str:
     facts = item.facts
     kind = "line" if facts["event_type"] == "message" else "event"
-    sentence: str = words[kind].format(n=item.number, time=facts["time"], text=_quiet(facts["text"]))
+    speaker, colon, said = str(facts["text"]).partition(": ")
+    spoken = f"{words['speakers'].get(speaker, speaker)}{colon}{said}"
+    sentence: str = words[kind].format(n=item.number, time=facts["time"], text=_quiet(spoken))
     if facts["risk"] is not None:
         before = _percent(facts["risk_before"])
         how = "risk_now" if before is None else "risk_moved"
@@ -98,13 +99,16 @@ def _counted(features: Sequence[Item], words: Mapping[str, Any]) -> str:
 
 def _values(item: Item, words: Mapping[str, Any]) -> list[str]:
     """The values of a family, each with its window where it has several."""
-    named = {name: value for name, value in item.facts.items() if name != "effect"}
     told = {
-        name: words["truth"][value] if isinstance(value, bool) else _quiet(show(value)) for name, value in named.items()
+        name.removeprefix(item.ref).strip("_"): words["truth"][value] if isinstance(value, bool) else _number(value)
+        for name, value in item.facts.items()
+        if name != "effect" and value is not None
     }
-    if len(told) == 1:
-        return list(told.values())
-    return [f"{name.removeprefix(item.ref).strip('_')} {value}" for name, value in told.items()]
+    return [f"{window} {value}".strip() for window, value in told.items()]
+
+
+def _number(value: Scalar) -> str:
+    return f"{value:,.2f}".removesuffix(".00") if isinstance(value, int | float) else _quiet(value)
 
 
 def _quiet(value: Scalar) -> str:

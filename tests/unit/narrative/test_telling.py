@@ -1,4 +1,4 @@
-"""A narrative by a real HTTP peer that speaks the protocol well, badly, slowly or with malice: always whole, never more."""
+"""A narrative by a real HTTP peer that speaks the protocol well, badly, slowly or with malice: always a whole one."""
 
 import asyncio
 import json

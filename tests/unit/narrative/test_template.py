@@ -77,7 +77,7 @@ def record_of(risk: float | None = 0.9731) -> DecisionRecord:
 
 LINES = tuple(
     LineRisk(
-        number, f"d-{number}", "transaction" if text.startswith("[") else "message", NOON + timedelta(minutes=number - 4),
+        number, f"d-{number}", "transaction" if number == 4 else "message", NOON + timedelta(minutes=number - 4),
         Outcome.APPROVE, risk, text,
     )
     for number, (text, risk) in enumerate(SAID, 1)
