@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query
 from starlette.responses import StreamingResponse
@@ -29,12 +29,9 @@ READERS = Serves(Role.ANALYST, Role.RISK_MANAGER)
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events, past any proxy's buffer."""
+    """Server-sent events."""
 
     media_type = "text/event-stream"
-
-    def __init__(self, *parts: Any, **options: Any) -> None:
-        super().__init__(*parts, headers={"X-Accel-Buffering": "no"}, **options)
 
 
 @router.get(
@@ -62,7 +59,8 @@ async def get_narrative(
     if services.narratives.locked():
         raise unavailable("narrative_busy", "too many narratives are being written")
     items = await _items(services, max(alerts, key=_weight).decision_id)
-    return EventStream(_events(services, items, query.language))
+    unbuffered = {"X-Accel-Buffering": "no"}  # by a proxy
+    return EventStream(_events(services, items, query.language), headers=unbuffered)
 
 
 def _weight(alert: Alert) -> tuple[float, int]:

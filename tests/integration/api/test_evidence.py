@@ -53,7 +53,7 @@ async def desk(kafka: EmbeddedKafka, database_url: str, scoring: Parts, peer: Pe
     settings = settings_for(kafka.bootstrap, database_url, narrative_url=peer.url, narrative_model="qwen")
     ensure_topics(settings)
     said = [
-        Message.model_validate({**examples.MESSAGE, "event_id": f"m-{n}", "text": text})
+        Message.model_validate({**examples.MESSAGE, "event_id": f"i-{n}", "text": text})
         for n, text in enumerate(INJECTIONS)
     ]
     events = [*said, Message.model_validate(examples.MESSAGE), Transaction.model_validate(examples.TRANSACTION)]
@@ -64,7 +64,7 @@ async def desk(kafka: EmbeddedKafka, database_url: str, scoring: Parts, peer: Pe
         await screen([Received(mask_event(event), datetime.now(UTC)) for event in events])
         async with serving(settings) as api:
             page = (await api.send(Role.ANALYST, "GET", "/v1/cases")).json()
-            message = (await api.repository.record_of_event("m-0")).decision.decision_id
+            message = (await api.repository.record_of_event("i-0")).decision.decision_id
             yield Desk(api, message, examples.DECISION_ID, page["items"][0]["case_id"])
 
 
