@@ -87,7 +87,7 @@ def _tests(part: Part) -> list[str]:
 def _lines(
     lines: Sequence[LineRisk], effects: Mapping[tuple[str, str], float]
 ) -> list[tuple[LineRisk, Mapping[str, Scalar]]]:
-    """Those that moved the risk most, in the account's order."""
+    """Those that moved the risk most, in the account's order; if nothing of it was said, the newest message too."""
     before: float | None = None
     told = []
     for line in lines:
@@ -105,6 +105,9 @@ def _lines(
         before = before if line.risk is None else line.risk
     most = sorted((one for one in told if (one[0] or 0.0) >= EFFECT_MIN), key=lambda one: -(one[0] or 0.0))
     chosen = {line.sequence for _, line, _ in most[:LINES_MAX]}
+    said = [line.sequence for line in lines if line.event_type == "message"]
+    if not chosen & set(said):
+        chosen |= set(said[-1:])
     return [(line, facts) for _, line, facts in told if line.sequence in chosen]
 
 

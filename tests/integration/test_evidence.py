@@ -31,6 +31,7 @@ from fraudguard.domain import (
 )
 from fraudguard.errors import EngineUnavailable
 from fraudguard.evidence import QUEUE_MAX, EvidenceMaker, making_evidence
+from fraudguard.explain import explain_one, render
 from fraudguard.inputs import score_request
 from fraudguard.pipeline import Decided, Pipeline
 
@@ -138,7 +139,11 @@ async def test_the_score_drops_as_the_evidence_states(database_url: str, scoring
             (score,) = await scoring.scorer.score([again])
             assert score is not None
             assert abs((record.score.risk - score.risk) - contribution.effect) <= EFFECT_TOLERANCE, contribution
+    explained = await explain_one(settings_for("unused:1", database_url), record.decision.decision_id)
+    assert explained.moved[0].effect == evidence.contributions[0].effect
     top = next(one for one in evidence.contributions if one.kind == "line")
+    said = timeline.lines[int(top.name) - timeline.start].text
+    assert f"{top.effect:+.4f}  line {top.name}: {said}\n" in render(explained)
     assert top.effect > 10 * EFFECT_TOLERANCE, "the story has a line that tells"
     assert {one.name for one in evidence.contributions if one.kind == "line"} == {str(n) for n in range(1, 8)}
 

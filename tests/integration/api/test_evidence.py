@@ -21,6 +21,8 @@ from fraudguard.events.masking import mask_event
 from fraudguard.events.topics import ensure_topics
 from fraudguard.evidence import making_evidence
 
+GREETING = "m-0"
+
 
 @pytest.fixture(scope="module")
 def scoring() -> Iterator[Parts]:
@@ -52,11 +54,9 @@ async def desk(kafka: EmbeddedKafka, database_url: str, scoring: Parts, peer: Pe
     """The examples' story with injections in its chat, decided by the starter, with evidence of the alert made."""
     settings = settings_for(kafka.bootstrap, database_url, narrative_url=peer.url, narrative_model="qwen")
     ensure_topics(settings)
-    said = [
-        Message.model_validate({**examples.MESSAGE, "event_id": f"i-{n}", "text": text})
-        for n, text in enumerate(INJECTIONS)
-    ]
-    events = [*said, Message.model_validate(examples.MESSAGE), Transaction.model_validate(examples.TRANSACTION)]
+    greeting = {**examples.MESSAGE, "event_id": GREETING, "text": "您好"}
+    urging = {**examples.MESSAGE, "text": f"{examples.MESSAGE['text']} {' '.join(INJECTIONS[:3])}"}
+    events = [*map(Message.model_validate, (greeting, urging)), Transaction.model_validate(examples.TRANSACTION)]
     async with (
         open_pipeline(settings, scoring, CLOCK) as pipeline,
         making_evidence(settings, pipeline, CLOCK) as screen,
@@ -64,7 +64,7 @@ async def desk(kafka: EmbeddedKafka, database_url: str, scoring: Parts, peer: Pe
         await screen([Received(mask_event(event), datetime.now(UTC)) for event in events])
         async with serving(settings) as api:
             page = (await api.send(Role.ANALYST, "GET", "/v1/cases")).json()
-            message = (await api.repository.record_of_event("i-0")).decision.decision_id
+            message = (await api.repository.record_of_event(GREETING)).decision.decision_id
             yield Desk(api, message, examples.DECISION_ID, page["items"][0]["case_id"])
 
 
@@ -82,7 +82,7 @@ async def evidence(desk: Desk, decision_id: str) -> dict[str, Any]:
 async def test_what_needs_a_person_has_evidence_and_the_rest_when_asked(desk: Desk) -> None:
     """Lines with the risk after each and their effects, features with their values, rules with what they read."""
     found = await evidence(desk, desk.payment)
-    assert [line["sequence"] for line in found["lines"]] == list(range(1, len(INJECTIONS) + 3))
+    assert [line["sequence"] for line in found["lines"]] == [1, 2, 3]
     assert all(line["risk"] is not None and line["effect"] is not None for line in found["lines"])
     assert found["lines"][-1]["decision_id"] == desk.payment
     assert abs(found["model_risk"] - found["risk"]) < 0.01
@@ -138,7 +138,8 @@ async def test_a_narrative_is_grounded_and_injections_stay_data(desk: Desk, peer
     inside = frame.removeprefix("<evidence>\n").removesuffix("\n</evidence>")
     assert not set(inside) & set("<>")
     assert [json.loads(line)["item"] for line in inside.split("\n")] == sorted(numbers)
-    assert "急用钱" not in rules
+    assert "refund(account)" in inside, "the line that moved the risk brings its injections"
+    assert "refund" not in rules
     assert examples.ACCOUNT_ID not in json.dumps(asked), "whose account it is, a model need not know"
     assert await stored(desk.api) == before, "a narrative changes nothing"
 
