@@ -11,7 +11,7 @@ from starlette.responses import StreamingResponse
 from fraudguard.api import examples
 from fraudguard.api.auth import Serves
 from fraudguard.api.evidence_schemas import NarrativeQuery
-from fraudguard.api.openapi import refusals
+from fraudguard.api.openapi import Responses, refusals
 from fraudguard.api.problems import ProblemError, unavailable
 from fraudguard.api.services import Services, Use
 from fraudguard.api.why import explanation
@@ -26,6 +26,7 @@ from fraudguard.narrative.telling import End, Source, tell
 router = APIRouter(tags=["cases"])
 
 READERS = Serves(Role.ANALYST, Role.RISK_MANAGER)
+_TOLD: Responses = {200: {"content": {"text/event-stream": {"example": examples.NARRATIVE}}}}
 
 
 class EventStream(StreamingResponse):
@@ -38,8 +39,7 @@ class EventStream(StreamingResponse):
     "/v1/cases/{case_id}/narrative",
     summary="A case told in words",
     response_class=EventStream,
-    responses={200: {"content": {"text/event-stream": {"example": examples.NARRATIVE}}}}
-    | refusals(401, 403, 404, 422, 503),
+    responses=_TOLD | refusals(401, 403, 404, 422, 503),
     dependencies=[Depends(READERS)],
 )
 async def get_narrative(

@@ -41,7 +41,8 @@ def items_of(
     lines: of the timeline that was decided on. evidence: None where none was made; then the lines at which the risk
     rose most stand for those that moved it.
     """
-    effects = {(one.kind, one.name): one.effect for one in evidence.contributions} if evidence else {}
+    made = evidence.contributions if evidence else ()
+    effects: dict[tuple[str, str], float] = {(one.kind, one.name): one.effect for one in made}
     found: list[tuple[Kind, str, Mapping[str, Scalar]]] = [("decision", record.decision.decision_id, _decision(record))]
     acting = [ask for ask in asked if ask.ask.source == "rule" and not ask.ask.taken_back and ask.condition]
     found += [("rule", ask.ask.rule, _rule(ask)) for ask in acting[:RULES_MAX]]

@@ -7,7 +7,7 @@ wrong with an answer ends in NoNarrativeError, and what was said before that is 
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -61,7 +61,7 @@ class NarrativeServer:
         self._headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
         self._timeout = httpx.Timeout(silence_s, connect=CONNECT_S)
 
-    async def words(self, messages: Sequence[Mapping[str, str]]) -> AsyncIterator[str]:
+    async def words(self, messages: Sequence[Mapping[str, str]]) -> AsyncGenerator[str, None]:
         """The text as it comes. Raises NoNarrativeError, also where the answer ended before it was complete."""
         body = {
             "model": self.model,
@@ -86,7 +86,7 @@ class NarrativeServer:
         except httpx.InvalidURL as error:
             raise NoNarrativeError("refused", f"FRAUDGUARD_NARRATIVE_URL: {error}") from error
 
-    async def _read(self, response: httpx.Response) -> AsyncIterator[str]:
+    async def _read(self, response: httpx.Response) -> AsyncGenerator[str, None]:
         ends = asyncio.get_running_loop().time() + self._whole_s
         async with aclosing(_lines(response)) as lines:
             async for line in lines:
@@ -119,7 +119,7 @@ def _chunk(data: bytes) -> _Chunk:
         ) from error
 
 
-async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     """The answer's lines, none of them longer than LINE_BYTES_MAX."""
     held, total = b"", 0
     async for part in response.aiter_bytes():

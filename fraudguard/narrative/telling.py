@@ -4,7 +4,7 @@ Knows both ways and what may leave of either; writes nothing down. Whoever liste
 """
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
@@ -36,7 +36,7 @@ class End:
 
 async def tell(
     items: Sequence[Item], language: Language, server: NarrativeServer | None
-) -> AsyncIterator[Source | Piece | End]:
+) -> AsyncGenerator[Source | Piece | End, None]:
     """A Source, its pieces and an End; after a Discard all pieces before it are void, and another Source may follow."""
     why = "no_server"
     if server is not None:

@@ -80,7 +80,7 @@ def _said(item: Item, words: Mapping[str, Any]) -> str:
         sentence += words[how].format(before=before, risk=_percent(facts["risk"]))
     if facts["effect"] is not None:
         sentence += words["effect"].format(effect=_points(facts["effect"]))
-    return sentence + words["stop"]
+    return f"{sentence}{words['stop']}"
 
 
 def _counted(features: Sequence[Item], words: Mapping[str, Any]) -> str:
