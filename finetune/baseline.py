@@ -1,18 +1,16 @@
-"""`python -m finetune.baseline DATASET RELEASE`: what a release was trained on, for `fraudguard drift --baseline`.
+"""What a release was trained on, for `fraudguard drift --baseline`; finetune.publish keeps it in the release.
 
-Writes RELEASE/baseline.json: how often each numeric input lay in each bin, over every event of the train split, by
+How often each numeric input lay in each bin, over every event of the train split, by
 event type, each event once whatever its weight. Risk and typology are the model's own, so they are not in it.
 """
 
-import argparse
 import hashlib
 from pathlib import Path
 
 import numpy as np
 
 from finetune import dataset
-from fraudguard.baseline import Baseline, EventType, write_baseline
-from fraudguard.errors import FraudguardError
+from fraudguard.baseline import Baseline, EventType
 from fraudguard.features.registry import MODEL_FEATURES
 from fraudguard.stability import Histogram, bin_of, cuts_of
 
@@ -43,19 +41,3 @@ def _histograms(numbers: dataset.Numbers) -> dict[str, Histogram]:
             counts[bin_of(cuts, value)] += count
         found[name] = Histogram(cuts, tuple(counts))
     return found
-
-
-def main() -> None:
-    """Write one."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", type=Path)
-    parser.add_argument("release", type=Path)
-    options = parser.parse_args()
-    try:
-        print(write_baseline(options.release, baseline_of(options.dataset)))
-    except (FraudguardError, OSError) as error:
-        raise SystemExit(str(error)) from error
-
-
-if __name__ == "__main__":
-    main()

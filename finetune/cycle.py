@@ -27,11 +27,11 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from finetune import adapt, calibrate_activations, dataset, evaluate, prepare
 from finetune.dataset import LabelledTimeline, passages
 from finetune.decided import DecisionsRun
-from finetune.lexicon import give_lexicon
+from finetune.lexicon import write
 from finetune.lora import calibrate_on, copy_base
 from finetune.measures import metrics
 from finetune.publish import staged
-from finetune.recipe import AdapterRun, HeadRun, LexiconRun, read_settings
+from finetune.recipe import AdapterRun, HeadRun, read_settings
 from finetune.run_folder import RunFolder
 from fraudguard.config import Settings
 from fraudguard.decisions.repository import connect
@@ -68,7 +68,6 @@ class CycleRecipe(BaseModel):
     rate: Annotated[float, Field(gt=0)]
     head_rate: Annotated[float, Field(gt=0)]
     number_dropout: Annotated[float, Field(ge=0, lt=1)]
-    lexicon: LexiconRun
 
 
 def champion_folder(settings: Settings) -> Path:
@@ -117,7 +116,8 @@ def train(
         adapt.samples(passages(part, tokenizer, head.spec.tokens_max), tokenizer, champion.prefix) for part in parts
     )
     if head.lexicon is not None:
-        head.lexicon = give_lexicon(learned, held_out, recipe.lexicon, recipe.seed)
+        # The champion's stays: one of so few words would forget what all of its training taught.
+        write(head.lexicon, [*learned, *held_out])
     if champion.adapter is None:
         raise BadInput("the champion has no adapter to go on with", path=str(folder), hint="make one: finetune.lora")
     adapted = attach(base, champion.adapter)
@@ -162,7 +162,7 @@ def measured(recipe: CycleRecipe, release: Path, folder: Path) -> Metrics:
     bench = evaluate.Bench(settings, folder, engine)
     model = evaluate.engine_model(engine)
     risk = model(bench.test)
-    return metrics(bench.test, risk, bench.measured(engine.name, model, risk), bench.named())
+    return metrics(bench.test, risk, bench.measured(engine.name, risk, model(bench.dev)), bench.named())
 
 
 def report(sets: dict[str, tuple[Metrics, Metrics]]) -> str:

@@ -110,9 +110,9 @@ class Bench:
             RULES: baselines.keyword_rules(settings.rules),
         }
 
-    def measured(self, name: str, model: Model, risk: Floats) -> Measured:
-        """A model on test. risk: of its rows. The threshold of alarms is chosen on dev."""
-        limit = measures.threshold(self.dev, model(self.dev), self.settings.false_alarms)
+    def measured(self, name: str, risk: Floats, dev_risk: Floats) -> Measured:
+        """A model on test. risk, dev_risk: of the rows of test and dev, where the threshold of alarms is chosen."""
+        limit = measures.threshold(self.dev, dev_risk, self.settings.false_alarms)
         scams = [one.fraud for one in self.test.conversations]
         seen = measures.early(measures.along(self.test, risk), scams, limit)
         events = int(self.test.measured.sum())
@@ -199,7 +199,12 @@ def evaluate(
     models = {engine.name: engine_model(engine)} | bench.rivals(taught)
     log.info("scoring %d events of test, %d of dev", len(bench.test), len(bench.dev))
     risks = {name: model(bench.test) for name, model in models.items()}
-    table = [bench.measured(name, model, risks[name]) for name, model in models.items()]
+    chosen = {name: model(bench.dev) for name, model in models.items()}
+    table = [bench.measured(name, risks[name], chosen[name]) for name in models]
+    by_set = {
+        name: measures.early_by_set(bench.test, risks[name], bench.dev, chosen[name], settings.false_alarms)
+        for name in (engine.name, TF_IDF)
+    }
     early = {one.name: one.early for one in table if one.early is not None}
     log.info("zero-shot")
     table += zero_shot(bench, source, models[engine.name])
@@ -214,7 +219,8 @@ def evaluate(
         model=engine.name, dataset=bench.named(), capacity=settings.capacity, false_alarms=settings.false_alarms,
         taught=(len(taught.rows), taught.of),
         test=bench.test, dev=bench.dev, risks=risks, table=table, attacks=attacks, reach=settings.reach,
-        reach_sources=settings.reach_sources, uncalibrated=(ZERO_SHOT, RULES), beside=TF_IDF, beyond=beyond,
+        reach_sources=settings.reach_sources, uncalibrated=(ZERO_SHOT, RULES), beside=TF_IDF, by_set=by_set,
+        beyond=beyond,
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     report.draw(found, out)

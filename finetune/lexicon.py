@@ -50,11 +50,14 @@ def fit(samples: Sequence[Sample], run: LexiconRun, seed: int) -> Lexicon:
     inverse: Floats = (np.log((1 + len(rows)) / (1 + documents)) + 1).astype(np.float32)
     counts = counts * inverse[slots]
     lengths = np.sqrt(np.add.reduceat(counts**2, starts[:-1]))
-    table = csr_matrix((counts / np.repeat(lengths, np.diff(starts)), slots, starts), (len(rows), run.buckets))
+    # Only buckets that something falls into: of the others the penalty would make zeros, slowly.
+    used, columns = np.unique(slots, return_inverse=True)
+    table = csr_matrix((counts / np.repeat(lengths, np.diff(starts)), columns, starts), (len(rows), len(used)))
     model = LogisticRegression(C=run.inverse_penalty, max_iter=run.iterations)
     model.fit(table, [truth for _, truth, _ in readings], sample_weight=[weight for _, _, weight in readings])
     # Rounded as its file will be: the head learns from what it will be given.
-    coefficients = model.coef_[0].astype(np.float16).astype(np.float32)
+    coefficients = np.zeros(run.buckets, np.float32)
+    coefficients[used] = model.coef_[0].astype(np.float16)
     return Lexicon(inverse.astype(np.float16).astype(np.float32), coefficients, float(model.intercept_[0]))
 
 

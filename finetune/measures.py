@@ -57,6 +57,23 @@ def early(scores: Sequence[Floats], fraud: Sequence[bool] | Mask, threshold: flo
     )  # fmt: skip
 
 
+def early_by_set(test: Rows, risk: Floats, dev: Rows, dev_risk: Floats, rate: float) -> dict[str, Early]:
+    """Each set of test that has scams, at the threshold that its own harmless conversations in dev give."""
+    chosen, judged = along(dev, dev_risk), along(test, risk)
+    found = {}
+    for name in sorted({one.source for one in test.conversations if one.fraud}):
+        peaks = [
+            scores.max()
+            for one, scores in zip(dev.conversations, chosen, strict=True)
+            if one.source == name and not one.fraud
+        ]
+        if peaks:
+            part = [n for n, one in enumerate(test.conversations) if one.source == name]
+            frauds = [test.conversations[n].fraud for n in part]
+            found[name] = early([judged[n] for n in part], frauds, alarm_threshold(peaks, rate))
+    return found
+
+
 def _mean(held: Mask) -> float:
     return float(np.mean(held)) if len(held) else float("nan")
 

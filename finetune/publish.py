@@ -2,8 +2,9 @@
 
     python -m finetune.publish RELEASE --dataset DATASET --report REPORT --licence FILE --out FOLDER
 
-FOLDER is RELEASE with the data's card, the metrics of finetune.evaluate and its licence and attribution; nothing in it
-may change any more. Knows files and release.json; what the parts hold is their makers' business.
+FOLDER is RELEASE with the data's card, what it was trained on (baseline.json, for `fraudguard drift`), the metrics of
+finetune.evaluate and its licence and attribution; nothing in it may change any more. Knows files and release.json; what
+the parts hold is their makers' business.
 """
 
 import argparse
@@ -14,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from finetune.baseline import baseline_of
+from fraudguard.baseline import write_baseline
 from fraudguard.domain import TIMELINE_VERSION
 from fraudguard.engine.release import SUMS, open_release, seal
 from fraudguard.engine.release_metrics import read_metrics
@@ -59,6 +62,7 @@ def complete(release: Path, data: Path, report: Path, licence: Path, out: Path) 
                 raise BadInput(f"there is no {role} of the release", path=str(file))
             shutil.copyfile(file, staging / names[role])
         shutil.copyfile(data / "card.md", staging / "data.md")
+        write_baseline(staging, baseline_of(data))
         manifest = json.loads((staging / "release.json").read_bytes()) | names
         (staging / "release.json").write_text(json.dumps(manifest, indent=1) + "\n")
         found = read_metrics(open_release(staging))

@@ -1,7 +1,7 @@
 """The report of an evaluation as Markdown and pictures. Knows measures and how to show them; measures nothing anew."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve
 
-from finetune.measures import CURVE, Attacked, Measured, along, by_group, early, sizes
+from finetune.measures import CURVE, Attacked, Early, Measured, along, by_group, early, sizes
 from finetune.measuring import Transfer, Unseen
 from finetune.rows import Rows
 from fraudguard.evaluation import Floats, card_precision_at_k, reliability, roc_auc
@@ -28,6 +28,7 @@ class Findings:
 
     taught: how many events of train the baselines learned from, and how many there are.
     uncalibrated: models whose scores promise no probability. beside: the model that groups are shown beside.
+    by_set: of the release and that one, each set at a threshold of its own.
     beyond: sets that nobody trained on.
     """
 
@@ -45,6 +46,7 @@ class Findings:
     reach_sources: Sequence[str]
     uncalibrated: Sequence[str]
     beside: str
+    by_set: Mapping[str, Mapping[str, Early]]
     beyond: Sequence[tuple[Unseen, Sequence[Transfer]]] = ()
 
 
@@ -120,14 +122,26 @@ def _early(found: Findings) -> list[str]:
     rows = []
     for one in found.table:
         if one.early is not None:
-            seen = one.early
-            rows.append([one.name, _share(seen.by_half), _share(seen.ever), _share(seen.false_alarms)])
+            rows.append([one.name, *_caught(one.early)])
+    own = [[name, model, str(seen.scams), str(seen.harmless), *_caught(seen)] for name, model, seen in _by_set(found)]
     return [
         f"An alarm is a score at the threshold or above at any turn. Thresholds: at most {found.false_alarms:.1%} of "
         f"the {chosen} harmless conversations of **dev** alarm; what that gives on test's is the last column. By half: "
         "the alarm came when at most half of the scam's messages and payments were over.",
         _table(["model", "scams caught by half", "ever", "harmless alarmed"], rows),
+        "Each set by itself, at a threshold that its own harmless conversations of dev give:",
+        _table(["set", "model", "scams", "harmless", "scams caught by half", "ever", "harmless alarmed"], own),
     ]
+
+
+def _caught(seen: Early) -> list[str]:
+    return [_share(seen.by_half), _share(seen.ever), _share(seen.false_alarms)]
+
+
+def _by_set(found: Findings) -> Iterator[tuple[str, str, Early]]:
+    for name in found.by_set[found.model]:
+        for model, sets in found.by_set.items():
+            yield name, model, sets[name]
 
 
 def _groups(found: Findings) -> list[str]:

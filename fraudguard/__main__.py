@@ -23,6 +23,7 @@ from fraudguard.drift_commands import drift
 from fraudguard.errors import FraudguardError
 from fraudguard.models_commands import models_app
 from fraudguard.rules_commands import lists_app, operator, rules_app
+from fraudguard.users_commands import users_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,6 +42,7 @@ app.add_typer(lists_app, name="lists")
 app.add_typer(models_app, name="model")
 app.add_typer(letters_app, name="dead-letters")
 app.add_typer(keys_app, name="keys")
+app.add_typer(users_app, name="users")
 
 out, err = Console(), Console(stderr=True)
 

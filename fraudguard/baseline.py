@@ -35,7 +35,7 @@ def write_baseline(folder: Path, baseline: Baseline) -> Path:
 
 def read_baseline(path: Path) -> Baseline:
     """A release's, or the file itself. Raises BadInput."""
-    hint = f"name a release folder with a {BASELINE}, as `python -m finetune.baseline` writes it"
+    hint = f"name a release folder with a {BASELINE}, as `python -m finetune.publish` writes it"
     try:
         file = path / BASELINE if path.is_dir() else path
         return Baseline.model_validate_json(file.read_bytes())

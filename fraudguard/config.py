@@ -93,6 +93,14 @@ class Settings(BaseSettings):
     api_port: Port = 8080
     screen_deadline_ms: Annotated[int, Field(ge=1, le=60_000)] = 2_000
 
+    session_idle_s: Annotated[int, Field(ge=60)] = 1_800  # a person who did nothing for that long signs in again
+    session_max_s: Annotated[int, Field(ge=60)] = 43_200  # and in any case after that
+    # How often one caller may ask, in each API process; 0: as often as they like.
+    rate_service_s: Annotated[int, Field(ge=0)] = 2_000  # a key of role service, a second
+    rate_caller_min: Annotated[int, Field(ge=0)] = 1_200  # any other key or person, a minute
+    rate_sign_in_min: Annotated[int, Field(ge=0)] = 60  # sign-ins from one address, a minute
+    # Fernet key that seals what must be read again: secrets of one-time codes. Without it nobody can have such codes.
+    secrets_key: SecretStr | None = None
     # A server of OpenAI's chat completions, the URL with its /v1, that tells cases in words and is sent masked text for
     # it. None: a template tells them.
     narrative_url: HttpUrl | None = None

@@ -27,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fraudguard import local
+from fraudguard.accounts import new_password
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
 from fraudguard.decisions.repository import connect
@@ -77,7 +78,7 @@ def run_demo(settings: Settings, console: Console, clock: Clock, *, once: bool) 
         settings, *servers = stack.enter_context(local.services(settings, directory))
         for server in servers:
             console.print(f"  {server.describe()}", highlight=False, soft_wrap=True)
-        keys = asyncio.run(_create_keys(settings, clock))
+        keys, passwords = asyncio.run(_invite(settings, clock))
         if "api_port" not in settings.model_fields_set:
             settings = settings.model_copy(update={"api_port": free_port()})
         worker, api = (local.start(name, settings, directory / f"{name}.log") for name in ("worker", "api"))
@@ -92,7 +93,7 @@ def run_demo(settings: Settings, console: Console, clock: Clock, *, once: bool) 
         _await_ready(settings, url, worker, api)
         decisions, seconds = _play(settings, cast, console, worker)
         _show(console, report(cast, decisions, seconds))
-        _show_next(console, settings, url, keys, decisions)
+        _show_next(console, settings, url, keys, passwords, decisions)
         if not once:
             console.print("serving until Ctrl-C")
             _serve(worker, api)
@@ -123,9 +124,16 @@ def report(cast: Cast, decisions: Mapping[str, Decision], seconds: float) -> Rep
     )
 
 
-async def _create_keys(settings: Settings, clock: Clock) -> dict[Role, str]:
+async def _invite(settings: Settings, clock: Clock) -> tuple[dict[Role, str], dict[str, str]]:
+    """Keys by role, and passwords by account, one a role that people have."""
+    passwords = {}
     async with connect(settings.database_url.get_secret_value()) as repository:
-        return {role: await repository.keys.create(role, f"demo {role}", "demo", clock.now()) for role in Role}
+        keys = {role: await repository.keys.create(role, f"demo {role}", "demo", clock.now()) for role in Role}
+        for role in Role:
+            if role is not Role.SERVICE:
+                passwords[role.value], hashed = new_password()
+                await repository.people.create(role.value, role, hashed, "demo", clock.now())
+    return keys, passwords
 
 
 def _await_ready(settings: Settings, url: str, *children: subprocess.Popen[bytes]) -> None:
@@ -246,7 +254,12 @@ def _show(console: Console, day: Report) -> None:
 
 
 def _show_next(
-    console: Console, settings: Settings, url: str, keys: Mapping[Role, str], decisions: Mapping[str, Decision]
+    console: Console,
+    settings: Settings,
+    url: str,
+    keys: Mapping[Role, str],
+    passwords: Mapping[str, str],
+    decisions: Mapping[str, Decision],
 ) -> None:
     blocked = next((d for d in decisions.values() if d.outcome == Outcome.BLOCK), next(iter(decisions.values())))
     database = settings.database_url.get_secret_value()
@@ -254,6 +267,7 @@ def _show_next(
         "Where to look next",
         f"  API and its documentation   {url}/docs",
         *(f"  key, role {role:<18}{key}" for role, key in keys.items()),
+        *(f"  sign in as {name:<17}{password}" for name, password in passwords.items()),
         f"  cases   curl -H 'X-API-Key: {keys[Role.ANALYST]}' {url}/v1/cases",
         f"  store   export FRAUDGUARD_DATABASE_URL='{database}' PATH={Path(sys.executable).parent}:$PATH",
         f"  why     fraudguard rules explain {blocked.decision_id}; proof: fraudguard replay {blocked.decision_id}",

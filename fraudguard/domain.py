@@ -510,9 +510,11 @@ class DecisionRecord:
 
 
 class Role(StrEnum):
-    """What an API key may do; every route names the roles it serves."""
+    """What a caller may do; every route names the roles it serves."""
 
     SERVICE = "service"  # systems that send events and read decisions
+    VIEWER = "viewer"  # reads, masked
     ANALYST = "analyst"  # works cases
-    RISK_MANAGER = "risk_manager"  # owns rules and policy
-    ADMIN = "admin"  # keys, unmasked text, everything
+    LEAD = "lead"  # works cases, and what an inbox needs besides: assigning, merging, second reviews
+    RULE_EDITOR = "rule_editor"  # owns rules, policy and lists
+    ADMIN = "admin"  # everything

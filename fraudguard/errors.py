@@ -7,6 +7,7 @@
     |   |-- BadPolicy         the policy file is refused
     |   |-- BadModel          a checkpoint, adapter or head does not fit together
     |   |-- BadSettings       a setting is missing or contradicts another
+    |   |-- BadSignIn         a name, password or one-time code is not right, or the account is locked
     |   `-- Conflict          what is asked contradicts what has been done: a closed case is not disposed of again
     |-- NotFound              an id that names nothing
     |-- Transient             may work if tried again; retried with a bound, then the worker stops unacked
@@ -58,6 +59,15 @@ class BadModel(BadInput):
 
 class BadSettings(BadInput):
     """A setting that is missing, malformed or contradicts another."""
+
+
+class BadSignIn(BadInput):
+    """A name, password or one-time code that is not right, or an account that is locked; which, is not said."""
+
+    def __init__(self, reason: str, *, code: str, path: str = "", hint: str = "") -> None:
+        """code: a stable word, `bad_sign_in` or `code_needed`."""
+        super().__init__(reason, path=path, hint=hint)
+        self.code = code
 
 
 class Conflict(BadInput):

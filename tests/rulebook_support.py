@@ -69,7 +69,7 @@ class Person:
         return await self.send("POST", f"/v1/rules/releases/{number}/{verdict}", json={"note": note})
 
 
-async def person(api: Api, owner: str, role: Role = Role.RISK_MANAGER) -> Person:
+async def person(api: Api, owner: str, role: Role = Role.RULE_EDITOR) -> Person:
     """A new key's holder."""
     key = await api.repository.keys.create(role, owner, "test", CLOCK.now())
     return Person(api, key, f"{owner[:100]} ({key.split('_')[1]})")

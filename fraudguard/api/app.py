@@ -23,7 +23,9 @@ from fraudguard.api import (
     narrative,
     openapi,
     problems,
+    repeats,
     rules,
+    sessions,
 )
 from fraudguard.api.middleware import BodyLimit, Meter
 from fraudguard.api.services import open_services
@@ -51,13 +53,14 @@ def create_app(settings: Settings, clock: Clock) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    routers = [
-        resource.router for resource in (health, events, decisions, cases, rules, lists, models, evidence, narrative)
-    ]
+    resources = (health, events, decisions, cases, rules, lists, models, sessions, evidence, narrative)
+    routers = [resource.router for resource in resources]
     for router in routers:
         app.include_router(router)
     problems.install(app)
+    repeats.install(app)
     openapi.install(app, routers)
+    app.add_middleware(repeats.KeepAnswers)
     app.add_middleware(BodyLimit)
     app.add_middleware(Meter, clock=clock)  # added last, so it is the outermost and measures refusals too
     return app

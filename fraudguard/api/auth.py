@@ -1,28 +1,39 @@
-"""Who calls, and whether this route serves them: the key in X-API-Key, its role, the roles a route declares.
+"""Who calls, and whether this route serves them: a key or a session's cookie, its role, the roles a route declares.
 
 A key is checked by its hash in the store; a good one is remembered for KEY_TTL_S, so that is how long a revoked key may
-still work. Neither keys nor parts of them are logged.
+still work. A session is looked up every time: who signs out, is disabled or gets another role notices at once. Neither
+keys, tokens nor parts of them are logged.
 """
 
 import hashlib
+import hmac
 from collections import OrderedDict
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import Request, Security
-from fastapi.security import APIKeyHeader
+from fastapi.security import APIKeyCookie, APIKeyHeader
 
+from fraudguard.api import repeats
 from fraudguard.api.problems import ProblemError
 from fraudguard.clock import Clock
 from fraudguard.decisions.keys import KeyRing, Principal
 from fraudguard.domain import Role
 
 HEADER = "X-API-Key"
+COOKIE = "fraudguard_session"
+CSRF_HEADER = "X-CSRF-Token"
 KEY_TTL_S = 5.0
 KEYS_CACHED_MAX = 1_024
 KEY_LENGTH_MAX = 256
-OWNER_CHARACTERS_SHOWN = 100  # with the key's id that fits wherever a name is stored
+CHANGES_NOTHING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _header = APIKeyHeader(name=HEADER, auto_error=False, description="Made by `fraudguard keys create ROLE OWNER`")
+_cookie = APIKeyCookie(
+    name=COOKIE,
+    auto_error=False,
+    description=f"Set by `POST /v1/session`; whatever changes something needs {CSRF_HEADER} as well",
+)
 
 
 class KeyCache:
@@ -56,20 +67,61 @@ class Serves:
     def __init__(self, *roles: Role) -> None:
         self.roles = frozenset(roles) | {Role.ADMIN}
 
-    async def __call__(self, request: Request, key: Annotated[str | None, Security(_header)]) -> Principal:
-        """The caller. 401 without a valid key, 403 for one of another role."""
-        principal: Principal | None = await request.app.state.services.keys.verify(key) if key else None
-        if principal is None:
-            detail = "the API key is not valid" if key else "there is no API key"
-            challenge = {"WWW-Authenticate": f'ApiKey header="{HEADER}"'}
-            raise ProblemError(401, "no_valid_key", detail, path=HEADER, hint=f"send it as {HEADER}", headers=challenge)
+    async def __call__(
+        self,
+        request: Request,
+        key: Annotated[str | None, Security(_header)],
+        token: Annotated[str | None, Security(_cookie)],
+    ) -> Principal:
+        """The caller. 401 without a valid key or session, 403 without the session's CSRF token, or in another role.
+
+        429 when they ask too often; and what repeats.claim raises.
+        """
+        principal = await _by_key(request, key) if key or not token else await by_cookie(request, token)
+        if principal.csrf and request.method not in CHANGES_NOTHING:
+            check_csrf(principal, request.headers.get(CSRF_HEADER, ""))
         if principal.role not in self.roles:
             served = ", ".join(role for role in Role if role in self.roles)
             detail = f"this route does not serve {principal.role}"
             raise ProblemError(403, "wrong_role", detail, hint=f"it serves {served}")
+        await request.app.state.services.rates.caller(principal)
+        await repeats.claim(request, principal)
         return principal
 
 
+async def _by_key(request: Request, key: str | None) -> Principal:
+    principal: Principal | None = await request.app.state.services.keys.verify(key) if key else None
+    if principal is None:
+        detail = "the API key is not valid" if key else "there is no API key"
+        challenge = {"WWW-Authenticate": f'ApiKey header="{HEADER}"'}
+        raise ProblemError(401, "no_valid_key", detail, path=HEADER, hint=f"send it as {HEADER}", headers=challenge)
+    return principal
+
+
+async def by_cookie(request: Request, token: str) -> Principal:
+    """Who signed in with this token. 401 when the session has ended."""
+    services = request.app.state.services
+    settings = services.settings
+    idle, longest = timedelta(seconds=settings.session_idle_s), timedelta(seconds=settings.session_max_s)
+    principal: Principal | None = None
+    if len(token) <= KEY_LENGTH_MAX:
+        principal = await services.repository.sessions.find(token, services.clock.now(), idle, longest)
+    if principal is None:
+        challenge = {"WWW-Authenticate": "Session"}
+        raise ProblemError(
+            401, "no_session", "the session has ended", path=COOKIE, hint="sign in again", headers=challenge
+        )
+    return principal
+
+
+def check_csrf(principal: Principal, sent: str) -> None:
+    """403 unless what was sent is the CSRF token of the caller's session."""
+    if principal.csrf and not hmac.compare_digest(principal.csrf.encode(), sent.encode()):
+        detail = "a change by cookie needs its session's token"
+        hint = "GET /v1/session has it, as csrf_token"
+        raise ProblemError(403, "no_csrf_token", detail, path=CSRF_HEADER, hint=hint)
+
+
 def actor(principal: Principal) -> str:
-    """How the audit trail and a case name the caller: owners are for people, and need not be unique."""
-    return f"{principal.owner[:OWNER_CHARACTERS_SHOWN]} ({principal.key_id})"
+    """How the audit trail and a case name the caller."""
+    return principal.name

@@ -15,7 +15,7 @@ from fraudguard.domain import Role
 
 router = APIRouter(tags=["cases"])
 
-READERS = Serves(Role.ANALYST, Role.RISK_MANAGER)
+READERS = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR)
 _CASE_ID = Path(max_length=64, examples=[examples.CASE_ID])
 _VERDICT = {"disposition": examples.CLOSED["disposition"], "reason": examples.CLOSED["reason"]}
 
@@ -69,7 +69,7 @@ async def get_case(services: Use, case_id: Annotated[str, _CASE_ID]) -> CaseDeta
 )
 async def dispose(
     services: Use,
-    caller: Annotated[Principal, Depends(Serves(Role.ANALYST))],
+    caller: Annotated[Principal, Depends(Serves(Role.ANALYST, Role.LEAD))],
     case_id: Annotated[str, _CASE_ID],
     verdict: Annotated[Verdict, Body(examples=[_VERDICT])],
 ) -> CaseBrief:

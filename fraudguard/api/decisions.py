@@ -17,7 +17,7 @@ from fraudguard.events.masking import open_sealed
 
 router = APIRouter(tags=["decisions"])
 
-READERS = Serves(Role.SERVICE, Role.ANALYST, Role.RISK_MANAGER)
+READERS = Serves(*Role)
 
 _DECISION_ID = Path(max_length=64, examples=[examples.DECISION_ID])
 
@@ -62,11 +62,11 @@ async def get_decision(services: Use, decision_id: Annotated[str, _DECISION_ID])
 )
 async def raw_text(
     services: Use,
-    caller: Annotated[Principal, Depends(Serves())],
+    caller: Annotated[Principal, Depends(Serves(Role.ANALYST, Role.LEAD))],
     decision_id: Annotated[str, _DECISION_ID],
     query: Annotated[TextQuery, Query()],
 ) -> RawText:
-    """Admins only; who read it and why is written to the audit trail first. 404 where unmasked text is not kept."""
+    """Who read it and why is written to the audit trail first. 404 where unmasked text is not kept."""
     key = services.settings.raw_text_key
     if key is None:
         hint = "the operator decides that with FRAUDGUARD_RAW_TEXT_KEY"

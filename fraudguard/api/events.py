@@ -91,11 +91,11 @@ async def accept(
     request: Request,
     response: Response,
     services: Use,
-    caller: Annotated[Principal, Depends(Serves(Role.SERVICE, Role.ANALYST))],
+    caller: Annotated[Principal, Depends(Serves(Role.SERVICE, Role.ANALYST, Role.LEAD))],
 ) -> Accepted:
     """Kafka has the event when this answers 202.
 
-    Services send everything but labels of source `analyst`; analysts send labels.
+    Services send everything but labels of source `analyst`; analysts and leads send labels.
     """
     raw = await request.body()
     event = _read(raw, services)
@@ -114,7 +114,7 @@ _EVENT_ID = Path(max_length=128, examples=[examples.EVENT_ID])
     "/v1/events/{event_id:path}/decision",
     summary="The decision of an event",
     responses=shown(examples.DECISION) | refusals(401, 403, 404, 422, 503),
-    dependencies=[Depends(Serves(Role.SERVICE, Role.ANALYST, Role.RISK_MANAGER))],
+    dependencies=[Depends(Serves(*Role))],
 )
 async def decision_of_event(services: Use, event_id: Annotated[str, _EVENT_ID]) -> Decision:
     """404 with Retry-After while there is none: not decided yet, refused (see the dead letters), or never sent."""
@@ -155,8 +155,8 @@ def _check_role(role: Role, event: Event) -> None:
     if role is Role.ADMIN:
         return
     by_analyst = isinstance(event, Label) and event.source == "analyst"
-    if role is Role.ANALYST and not isinstance(event, Label):
-        raise ProblemError(403, "wrong_role", "an analyst sends labels only", path="type", hint="use a service's key")
+    if role in (Role.ANALYST, Role.LEAD) and not isinstance(event, Label):
+        raise ProblemError(403, "wrong_role", f"{role} sends labels only", path="type", hint="use a service's key")
     if role is Role.SERVICE and by_analyst:
         detail = "a service does not speak for an analyst"
         raise ProblemError(403, "wrong_role", detail, path="source", hint="use an analyst's key, or another source")

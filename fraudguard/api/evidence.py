@@ -25,7 +25,7 @@ from fraudguard.features.registry import families
 
 router = APIRouter(tags=["decisions"])
 
-READERS = Serves(Role.ANALYST, Role.RISK_MANAGER)
+READERS = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR)
 RETRY_AFTER_S = 1
 
 _DECISION_ID = Path(max_length=64, examples=[examples.DECISION_ID])

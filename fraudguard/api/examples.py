@@ -233,6 +233,9 @@ MODELS: dict[str, Any] = {
     ],
 }
 
+SIGN_IN: dict[str, Any] = {"name": "wang.wei", "password": "seven harbour crane lamp"}
+NEW_PASSWORD: dict[str, Any] = {"old": SIGN_IN["password"], "new": "quiet river pencil storm"}
+WHO: dict[str, Any] = {"name": "wang.wei", "role": "analyst", "csrf_token": "5b" * 32}
 EVIDENCE: dict[str, Any] = {
     "decision_id": DECISION_ID,
     "status": "made",

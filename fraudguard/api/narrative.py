@@ -25,7 +25,7 @@ from fraudguard.narrative.telling import End, Source, tell
 
 router = APIRouter(tags=["cases"])
 
-READERS = Serves(Role.ANALYST, Role.RISK_MANAGER)
+READERS = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR)
 _TOLD: Responses = {200: {"content": {"text/event-stream": {"example": examples.NARRATIVE}}}}
 
 

@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
 from fraudguard import __version__
+from fraudguard.api import repeats
 from fraudguard.api.problems import MEDIA_TYPE, Problem
 from fraudguard.domain import Label, Message, Transaction
 
@@ -38,6 +39,7 @@ _PROBLEMS: Mapping[int, Mapping[str, str]] = {
         "path": "ammount",
         "hint": "did you mean `amount`? Else put fields of your own under `attributes`",
     },
+    429: {"code": "too_often", "detail": "more than 1,200 requests a minute", "hint": "wait as Retry-After says"},
     503: {
         "code": "broker_unavailable",
         "detail": "Kafka does not answer",
@@ -64,14 +66,14 @@ def shown(example: Any, status: int = 200) -> Responses:
 
 
 def refusals(*statuses: int) -> Responses:
-    """The problems that a route may answer with."""
+    """The problems that a route may answer with; whoever must say who they are may also do so too often."""
     schema = {"$ref": _REFS.format(model=Problem.__name__)}
     return {
         status: {
             "description": HTTPStatus(status).phrase,
             "content": {MEDIA_TYPE: {"schema": schema, "example": problem_example(status)}},
         }
-        for status in statuses
+        for status in sorted({*statuses, 429} if 401 in statuses else statuses)
     }
 
 
@@ -99,7 +101,10 @@ def install(app: FastAPI, routers: Sequence[APIRouter]) -> None:
             for router in routers:
                 for route in router.routes:
                     if isinstance(route, APIRoute):
-                        _restore_nulls(made["paths"][route.path_format], route)
+                        item = made["paths"][route.path_format]
+                        _restore_nulls(item, route)
+                        if "POST" in (route.methods or ()) and "security" in item["post"]:
+                            _name_the_key(item["post"])
             app.openapi_schema = made
         return app.openapi_schema
 
@@ -115,3 +120,18 @@ def _restore_nulls(item: dict[str, Any], route: APIRoute) -> None:
                 operation["responses"][str(status)]["content"][media]["example"] = content["example"]
         if route.openapi_extra:
             operation |= route.openapi_extra
+
+
+def _name_the_key(operation: dict[str, Any]) -> None:
+    """A POST that knows its caller takes an idempotency key, and is refused while the first with it runs."""
+    operation.setdefault("parameters", []).append(
+        {
+            "name": repeats.HEADER,
+            "in": "header",
+            "required": False,
+            "description": "Carried out once however often it is sent: the same answer for 24 hours",
+            "schema": {"type": "string", "minLength": 1, "maxLength": repeats.KEY_LENGTH_MAX},
+        }
+    )
+    for status, answer in refusals(409).items():
+        operation["responses"].setdefault(str(status), answer)

@@ -19,6 +19,7 @@ from fraudguard.errors import (
     BadEvent,
     BadInput,
     BadSettings,
+    BadSignIn,
     BrokerUnavailable,
     Conflict,
     NotFound,
@@ -89,6 +90,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ProblemError, _problem)
     app.add_exception_handler(BadEvent, _bad_event)
     app.add_exception_handler(BadInput, _bad_input)
+    app.add_exception_handler(BadSignIn, _bad_sign_in)
     app.add_exception_handler(Conflict, _conflict)
     app.add_exception_handler(NotFound, _not_found)
     app.add_exception_handler(StateConflict, _overtaken)
@@ -116,6 +118,12 @@ def _not_found(_: Request, error: Any) -> Response:
 
 def _bad_input(_: Request, error: Any) -> Response:
     return ProblemError(422, "bad_field", error.reason, path=error.path, hint=error.hint).response()
+
+
+def _bad_sign_in(_: Request, error: Any) -> Response:
+    """401 with the error's own code; RFC 9110 wants a challenge with it."""
+    challenge = {"WWW-Authenticate": "Session"}
+    return ProblemError(401, error.code, error.reason, path=error.path, hint=error.hint, headers=challenge).response()
 
 
 def _conflict(_: Request, error: Any) -> Response:

@@ -40,8 +40,8 @@ from fraudguard.rulebook import Pack, diff, pack_of
 
 router = APIRouter(tags=["rules"])
 
-READERS = Serves(Role.SERVICE, Role.ANALYST, Role.RISK_MANAGER)
-EDITORS = Serves(Role.RISK_MANAGER)
+READERS = Serves(*Role)
+EDITORS = Serves(Role.RULE_EDITOR)
 Editor = Annotated[Principal, Depends(EDITORS)]
 Number = Annotated[int, Path(ge=1, le=NUMBER_MAX, examples=[2])]
 Rejected = Annotated[int, Path(ge=1, le=NUMBER_MAX, examples=[3])]

@@ -9,9 +9,12 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from fraudguard.accounts import Accounts
 from fraudguard.api.auth import KeyCache
+from fraudguard.api.housekeeping import Housekeeper
 from fraudguard.api.kafka import DecisionListener, EventProducer
 from fraudguard.api.outbox import LabelPublisher
+from fraudguard.api.rates import Rates
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
 from fraudguard.decisions.repository import Repository, connect
@@ -32,6 +35,8 @@ class Services:
     repository: Repository
     publishing: Publishing
     keys: KeyCache
+    accounts: Accounts
+    rates: Rates
     producer: EventProducer
     listener: DecisionListener
     labels: LabelPublisher
@@ -48,14 +53,27 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
     async with connect(settings.database_url.get_secret_value()) as repository:
         producer, listener = EventProducer(settings), DecisionListener(settings)
         labels = LabelPublisher(repository.outbox, producer, clock)
-        running = [asyncio.create_task(part.run(), name=type(part).__name__) for part in (producer, listener, labels)]
+        parts = (producer, listener, labels, Housekeeper(repository, settings, clock))
+        running = [asyncio.create_task(part.run(), name=type(part).__name__) for part in parts]
         for task in running:
             task.add_done_callback(_report)
         try:
             keys, publishing = KeyCache(repository.keys, clock), open_publishing(settings, repository)
             trials, narratives = asyncio.Semaphore(TRIALS_MAX), asyncio.Semaphore(NARRATIVES_MAX)
+            accounts = Accounts(repository, settings.secrets_key)
             yield Services(
-                settings, clock, repository, publishing, keys, producer, listener, labels, trials, narratives
+                settings=settings,
+                clock=clock,
+                repository=repository,
+                publishing=publishing,
+                keys=keys,
+                accounts=accounts,
+                rates=Rates(settings),
+                producer=producer,
+                listener=listener,
+                labels=labels,
+                trials=trials,
+                narratives=narratives,
             )
         finally:
             for task in reversed(running):  # the publisher first, for it uses the producer

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import insert, select, update
@@ -16,15 +16,19 @@ from fraudguard.domain import Role
 from fraudguard.errors import BadInput, NotFound
 
 OWNER_CHARACTERS_MAX = 128
+OWNER_CHARACTERS_SHOWN = 100  # with the key's id that fits wherever a name is stored
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who a valid key speaks for."""
+    """Who calls. name: unique, as the audit trail and a case name them: `owner (key id)`, or a person's account.
 
-    key_id: str
+    csrf: of a session, what a change by cookie must send along; None for a key.
+    """
+
+    name: str
     role: Role
-    owner: str
+    csrf: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,8 @@ class KeyRing:
             row = found.one_or_none()
         if row is None or not hmac.compare_digest(row.secret_hash, _hash(secret)):
             return None
-        return Principal(row.key_id, Role(row.role), row.owner)
+        # Owners are for people, and need not be unique.
+        return Principal(f"{row.owner[:OWNER_CHARACTERS_SHOWN]} ({row.key_id})", Role(row.role))
 
     async def revoke(self, key_id: str, actor: str, at: datetime) -> None:
         """End a key for good; again changes nothing. Audited. Raises NotFound."""

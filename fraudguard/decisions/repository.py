@@ -28,8 +28,11 @@ from fraudguard.decisions.listing import DecisionFilter, list_decisions
 from fraudguard.decisions.models import ModelBook, ShadowScore, write_shadow_scores
 from fraudguard.decisions.outbox import Outbox
 from fraudguard.decisions.pages import Page
+from fraudguard.decisions.people import People
 from fraudguard.decisions.records import load_record
+from fraudguard.decisions.repeats import Repeats
 from fraudguard.decisions.rulebook import RuleBook
+from fraudguard.decisions.sessions import Sessions
 from fraudguard.decisions.tables import ACCOUNT_STATE, DECISIONS, DOCUMENTS, EVENT_IDS, LABELS
 from fraudguard.decisions.watchlists import WatchLists
 from fraudguard.decisions.weekly import Weekly
@@ -88,6 +91,7 @@ class Repository:
         self._open: Open = lambda: transaction(engine)
         self.rulebook, self.lists, self.models = _books(self._open)
         self.cases, self.outbox, self.keys = CaseBook(engine), Outbox(engine), KeyRing(engine)
+        self.people, self.sessions, self.repeats = People(engine), Sessions(engine), Repeats(engine)
         self.weekly, self.evidence = Weekly(self._open), EvidenceBook(self._open)
         self._months: set[date] = set()
 

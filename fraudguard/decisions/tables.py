@@ -264,6 +264,41 @@ SHADOW_SCORES = Table(
     Column("at", _TIME, nullable=False),
 )
 
+USERS = Table(
+    "users",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("password_hash", Text, nullable=False),
+    Column("secret", LargeBinary),
+    Column("code_step", BigInteger, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("locked_until", _TIME),
+    Column("created_at", _TIME, nullable=False),
+    Column("disabled_at", _TIME),
+)
+
+SESSIONS = Table(
+    "sessions",
+    METADATA,
+    Column("token_hash", LargeBinary, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Column("seen_at", _TIME, nullable=False),
+)
+
+REPEATS = Table(
+    "repeats",
+    METADATA,
+    Column("caller", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("begun_at", _TIME, nullable=False),
+    Column("status", Integer),
+    Column("headers", JSONB),
+    Column("body", LargeBinary),
+)
+
 EVIDENCE = Table(
     "evidence",
     METADATA,

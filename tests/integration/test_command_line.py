@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
 from support import ROOT, fresh_topics, reading, send_raw, settings_for, wait_until
 
 from fraudguard.config import Settings
@@ -108,6 +111,31 @@ def test_keys_are_shown_once_and_can_be_revoked(database_url: str) -> None:
     assert key not in listed
     assert fraudguard("keys", "revoke", key_id, settings=settings).returncode == 0
     assert "revoked" in fraudguard("keys", "list", settings=settings).stdout
+
+
+def test_people_are_invited_changed_and_sent_away(database_url: str) -> None:
+    """Passwords and codes are shown once, by the command that makes them; what cannot be done says why."""
+    key = Fernet.generate_key().decode()
+    settings = settings_for("unused:1", database_url, secrets_key=SecretStr(key))
+
+    def users(*words: str) -> str:
+        done = fraudguard("users", *words, settings=settings)
+        return done.stdout if done.returncode == 0 else done.stderr
+
+    first, second = users("create", "wang.wei", "analyst").strip(), users("reset", "wang.wei").strip()
+    assert len({first, second}) == 2
+    assert min(len(first), len(second)) >= 20
+    assert "there is a user 'wang.wei' already" in users("create", "wang.wei", "analyst")
+    assert "is no name" in users("create", "Wang Wei", "analyst")
+    assert "is for machines" in users("create", "bank", "service")
+    assert users("totp", "wang.wei").startswith("otpauth://totp/fraudguard:wang.wei?secret=")
+    users("role", "wang.wei", "lead")
+    listed = users("list")
+    assert re.fullmatch(r"wang.wei +lead +\S+ \S+  one-time codes\n", listed)
+    users("totp", "wang.wei", "--off")
+    users("disable", "wang.wei")
+    assert re.fullmatch(r"wang.wei +lead +\S+ \S+  disabled \S+ \S+\n", users("list"))
+    assert "no user 'li.na'" in users("disable", "li.na")
 
 
 def test_drift_is_printed_written_and_exposed(database_url: str, tmp_path: Path) -> None:

@@ -36,10 +36,10 @@ async def labels_of(api: Api, account: str) -> list[Label]:
 async def test_the_queue_shows_the_greatest_loss_first_and_a_case_its_lines(api: Api) -> None:
     """Filters and pages as for decisions; each alert has its risk, its reasons and the masked line."""
     small, large = await opened(api, "a-small", "10000.00"), await opened(api, "a-large", "90000.00")
-    first = (await api.send(Role.RISK_MANAGER, "GET", "/v1/cases", params={"limit": 1})).json()
+    first = (await api.send(Role.RULE_EDITOR, "GET", "/v1/cases", params={"limit": 1})).json()
     assert [case["case_id"] for case in first["items"]] == [large["case_id"]]
     params = {"limit": 1, "cursor": first["next"], "state": "open"}
-    second = (await api.send(Role.RISK_MANAGER, "GET", "/v1/cases", params=params)).json()
+    second = (await api.send(Role.RULE_EDITOR, "GET", "/v1/cases", params=params)).json()
     assert [case["case_id"] for case in second["items"]] == [small["case_id"]]
     assert second["next"] is None
     assert (await api.send(Role.ANALYST, "GET", "/v1/cases", params={"state": "closed"})).json()["items"] == []

@@ -168,7 +168,7 @@ async def test_accepted_events_are_decided_and_labels_are_stored(api: Api) -> No
         (Role.ANALYST, examples.LABEL, True),
         (Role.ANALYST, examples.LABEL | {"source": "analyst"}, True),
         (Role.ANALYST, examples.TRANSACTION, False),
-        (Role.RISK_MANAGER, examples.LABEL, False),
+        (Role.RULE_EDITOR, examples.LABEL, False),
         (Role.ADMIN, examples.LABEL | {"source": "analyst"}, True),
     ],
 )

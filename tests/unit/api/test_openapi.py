@@ -63,12 +63,13 @@ def test_every_example_fits_its_schema(app: FastAPI) -> None:
     assert count > 40
 
 
-def test_the_routes_under_v1_name_their_problems_and_their_key(app: FastAPI) -> None:
-    """401, 403 and 503 can happen to every one of them, and each asks for the key."""
+def test_the_routes_under_v1_name_their_problems_and_who_may_call(app: FastAPI) -> None:
+    """401, 403 and 503 can happen to every one of them, and each but signing in asks for a key or a session."""
     for name, operation in operations(app.openapi()):
         if "/v1/" in name:
             assert {"401", "403", "503"} <= set(operation["responses"]), name
-            assert operation["security"] == [{"APIKeyHeader": []}], name
+            if name != "POST /v1/session":
+                assert operation["security"] == [{"APIKeyHeader": []}, {"APIKeyCookie": []}], name
 
 
 async def test_the_documentation_page_loads_nothing_from_elsewhere(http: httpx.AsyncClient) -> None:

@@ -65,7 +65,7 @@ def test_a_damaged_baseline_is_refused(tmp_path: Path, text: str, said: str) -> 
     with pytest.raises(BadInput, match=said) as refused:
         read_baseline(tmp_path)
     assert str(tmp_path / BASELINE) in str(refused.value)
-    assert "finetune.baseline" in str(refused.value)
+    assert "finetune.publish" in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["", "没有", "a\0b"])

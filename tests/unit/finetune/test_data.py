@@ -70,8 +70,8 @@ def test_of_a_fraudulent_window_the_last_turn_alone_is_known(data_folder: Path) 
         assert [(told.truth, told.weight) for told in life.events] == truths
 
 
-def test_a_scam_is_learned_slowly_from_its_first_turns() -> None:
-    """The truth of a scam's turns rises to 1; a harmless dialogue's and ordinary life's are 0."""
+def test_the_first_turns_of_a_scam_are_learned_and_not_measured() -> None:
+    """The truth of a scam's first turns is below 1, then 1; a harmless dialogue's and ordinary life's are 0."""
     turns = tuple(("counterparty", f"turn {n}") for n in range(6))
     scam = data.Dialogue("teleantifraud", "g", "train", "en", "call", turns, fraud=True)
     harmless = data.Dialogue("kdconv_zh", "g", "train", "zh", "chat", turns, fraud=False)

@@ -5,11 +5,16 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from packs import payment
 
-from finetune import publish
+from finetune import dataset, publish
+from finetune.dataset import LabelledEvent, LabelledTimeline
+from fraudguard.baseline import read_baseline
 from fraudguard.engine.release import STARTER, SUMS, open_release, verify
 from fraudguard.engine.release_metrics import read_metrics
+from fraudguard.features.registry import MODEL_FEATURES
 
 MEASURES = {
     "average_precision": 0.5, "roc_auc": 0.9, "recall_at_0.1%_fpr": 0.1, "recall_at_1%_fpr": 0.3, "precision_at_k": 0.2,
@@ -19,13 +24,16 @@ MEASURES = {
 
 @pytest.fixture
 def folders(tmp_path: Path) -> dict[str, Path]:
-    """A release, the card of its dataset, its report and a licence."""
+    """A release, its dataset with a card, its report and a licence."""
     found = {name: tmp_path / name for name in ("release", "data", "report")}
     shutil.copytree(STARTER, found["release"])
     found["data"].mkdir()
     digest = hashlib.sha256(b"test").hexdigest()
     (found["data"] / "card.json").write_text(json.dumps({"name": "d", "splits": {"test": {"sha256": digest}}}))
     (found["data"] / "card.md").write_text("# Data card\n")
+    numbers = np.full(len(MODEL_FEATURES), np.nan, dtype=np.float32)
+    event = LabelledEvent(payment("t-1"), numbers, 0.0, 1.0, None, None, "own")
+    dataset.write(found["data"], "train", [LabelledTimeline("life", "a-1", (event,))])
     found["report"].mkdir()
     made = open_release(STARTER)
     metrics = {
@@ -57,6 +65,7 @@ def test_it_is_whole_and_sealed(folders: dict[str, Path]) -> None:
     sums = (folders["out"] / SUMS).read_text()
     for name in ("data.json", "data.md", "metrics.json", "LICENCE.md", "head/head.json", "base/tokenizer.json"):
         assert f"  {name}\n" in sums
+    assert read_baseline(folders["out"]).variables["transaction"].keys() == set(MODEL_FEATURES)
     found = read_metrics(open_release(folders["out"]))
     assert found is not None
     assert found.measures.average_precision == 0.5

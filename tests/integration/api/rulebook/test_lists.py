@@ -84,15 +84,15 @@ async def test_an_entry_ends_by_the_events_own_time(api: Api) -> None:
 )  # fmt: skip
 async def test_a_value_is_kept_as_it_was_sent(api: Api, value: str) -> None:
     """Through path, body and store; found, met by an event whose field is the same text, and taken off again."""
-    response = await api.send(Role.RISK_MANAGER, "PUT", entry(value), json=WHY)
+    response = await api.send(Role.RULE_EDITOR, "PUT", entry(value), json=WHY)
     assert (response.status_code, response.json().get("value")) == (200, value), response.text
     assert await values(api) == [value]
     found = await api.send(Role.SERVICE, "GET", f"/v1/list-entries/{quote(value, safe='')}")
     assert found.json() == [response.json()]
     assert rules_hit(await pay(api, "p-1", amount="9.00", counterparty_id=value)) == {"listed-payee"}
-    gone = await api.send(Role.RISK_MANAGER, "DELETE", entry(value), params={"reason": "cleared"})
+    gone = await api.send(Role.RULE_EDITOR, "DELETE", entry(value), params={"reason": "cleared"})
     assert gone.status_code == 204
-    again = await api.send(Role.RISK_MANAGER, "POST", MULES, json={"entries": {value: WHY}})
+    again = await api.send(Role.RULE_EDITOR, "POST", MULES, json={"entries": {value: WHY}})
     assert again.json() == {"entries": 1, "changed": 1}
     assert await values(api) == [value]
 
@@ -139,10 +139,10 @@ async def test_no_list_of_that_name(api: Api) -> None:
         ("PUT", entry("c-9", "mules"), WHY),
         ("POST", "/v1/lists/mules/entries", {"entries": {"c-9": WHY}}),
     ):
-        response = await api.send(Role.RISK_MANAGER, method, path, json=body)
+        response = await api.send(Role.RULE_EDITOR, method, path, json=body)
         assert (response.status_code, response.json()["code"]) == (404, "not_found")
         assert "mule_accounts, trusted_payees" in response.json()["hint"]
-    response = await api.send(Role.RISK_MANAGER, "DELETE", entry("c-9", "mules"), params={"reason": "x"})
+    response = await api.send(Role.RULE_EDITOR, "DELETE", entry("c-9", "mules"), params={"reason": "x"})
     assert response.status_code == 404
 
 
@@ -184,7 +184,7 @@ async def test_every_change_is_on_the_trail(api: Api) -> None:
     assert (await wang.send("PUT", entry("c/9"), json=WHY)).json()["owner"] == wang.name
     changed = {"reason": "letter 4711", "source": "police", "expires_at": "2126-01-01T00:00:00.000Z"}
     await wang.send("PUT", entry("c/9"), json=changed)
-    await api.send(Role.RISK_MANAGER, "DELETE", entry("c/9"), params={"reason": " cleared "})
+    await api.send(Role.RULE_EDITOR, "DELETE", entry("c/9"), params={"reason": " cleared "})
     first = {"reason": WHY["reason"], "owner": wang.name, "source": "api", "expires_at": None}
     second = changed | {"owner": wang.name}
     deeds = await trail(api, "list.")
@@ -192,7 +192,7 @@ async def test_every_change_is_on_the_trail(api: Api) -> None:
         (wang.name, "list.add", "@mule_accounts c/9", {"before": None, "after": first}),
         (wang.name, "list.add", "@mule_accounts c/9", {"before": first, "after": second}),
     ]
-    assert deeds[2][0].startswith("test risk_manager (")
+    assert deeds[2][0].startswith("test rule_editor (")
     assert deeds[2][1:] == ("list.remove", "@mule_accounts c/9", {"reason": "cleared", "before": second})
 
 

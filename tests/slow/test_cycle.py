@@ -24,6 +24,8 @@ from fraudguard.engine.release import STARTER, seal, verify
 from fraudguard.engine.release_metrics import Metrics
 from fraudguard.events.masking import mask_event
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
+
 START = datetime(2026, 10, 1, 9, tzinfo=UTC)
 DAYS = 30
 ACCOUNTS = 150
@@ -138,7 +140,6 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content = yaml.safe_load(Path("finetune/cycle.yaml").read_text())
     content |= {"rehearsal_timelines": 120, "threads": 1, "evaluate": str(Path("finetune/evaluate.yaml").absolute())}
     content["decisions"] |= {"label_delay_days": 4, "dev_days": 5, "test_days": 10, "unlabelled_share": 1.0}
-    content["lexicon"] |= {"buckets": 4096, "folds": 2}
     file = tmp_path_factory.mktemp("cycle") / "cycle.yaml"
     file.write_text(yaml.safe_dump(content))
     return file
@@ -185,6 +186,7 @@ def test_a_new_scam_is_learned_and_the_old_is_kept(
     fixed = Metrics.model_validate_json((challenger / "metrics.json").read_text())
     old = Metrics.model_validate_json((champion / "metrics.json").read_text())
     assert fixed.dataset == old.dataset
+    print(old.measures, fixed.measures, before, after)
     assert fixed.measures.average_precision > old.measures.average_precision - 0.01
     written = (out / "cycle.md").read_text()
     assert "## Newest decisions" in written
