@@ -71,28 +71,34 @@ class EvidenceMaker:
                 log.warning("no evidence for now: %s", error)
 
     async def _next(self) -> bool:
-        """Make one; whether there was one to make. Raises StoreUnavailable."""
+        """Make one; whether there was one to make. Raises StoreUnavailable, and then it still waits."""
         if self._waiting:
-            record = self._waiting.popleft()
-            if reason := await self._make(record):
-                log.warning("no evidence of decision %s: %s", record.decision.decision_id, reason)
+            await self._tried(self._waiting[0])
+            self._waiting.popleft()
             return True
-        wish = await self._repository.evidence.claim(self._clock.now())
+        book = self._repository.evidence
+        wish = await book.claim(self._clock.now())
         if wish is None:
             return False
-        if await self._repository.evidence.of(wish) is not None:
-            await self._repository.evidence.forget(wish)
-            return True
+        if await book.of(wish) is not None:
+            await book.forget(wish)
+        elif reason := await self._tried(await self._repository.record(wish)):
+            await book.fail(wish, reason, self._clock.now())
+        return True
+
+    async def _tried(self, record: DecisionRecord) -> str:
+        """Why a decision's evidence could not be made, or nothing. Raises StoreUnavailable."""
         try:
-            reason = await self._make(await self._repository.record(wish))
+            reason = await self._make(record)
         except Transient:
             raise
         except Exception as error:  # of this one decision: the others' evidence must go on
-            log.exception("no evidence of decision %s", wish)
+            log.exception("no evidence of decision %s", record.decision.decision_id)
             reason = f"internal error: {type(error).__name__}"
+        metrics.EVIDENCE.labels("failed" if reason else "made").inc()
         if reason:
-            await self._repository.evidence.fail(wish, reason, self._clock.now())
-        return True
+            log.warning("no evidence of decision %s: %s", record.decision.decision_id, reason)
+        return reason
 
     async def _make(self, record: DecisionRecord) -> str:
         """Make and store a decision's evidence; why it could not be made, or nothing. Raises StoreUnavailable."""
@@ -103,17 +109,14 @@ class EvidenceMaker:
         try:
             scores = await self._ask([question.request for question in asked])
         except EngineUnavailable as error:
-            metrics.EVIDENCE.labels("failed").inc()
             return f"the model does not answer: {error}"
         read = [score for score in scores if score is not None]
         if len(read) < len(scores) or len({score.model for score in read}) != 1:
-            metrics.EVIDENCE.labels("failed").inc()
             return "the model has no time, or was just replaced"
         made = contributions(asked, read)
         await self._repository.evidence.put(
             Evidence(decision.decision_id, read[0].model, read[0].risk, made, self._clock.now())
         )
-        metrics.EVIDENCE.labels("made").inc()
         return ""
 
 

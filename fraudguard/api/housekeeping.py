@@ -1,4 +1,4 @@
-"""Forgets what has run out: sessions, and answers kept for idempotency keys. Every API process does, harmlessly."""
+"""Forgets what has run out: sessions, answers kept for idempotency keys, wishes for evidence. Every API process does."""
 
 import asyncio
 import logging
@@ -35,3 +35,4 @@ class Housekeeper:
         now = self._clock.now()
         await self._repository.sessions.prune(now, self._idle, self._longest)
         await self._repository.repeats.prune(now)
+        await self._repository.evidence.prune(now)

@@ -1,12 +1,14 @@
 """A case in words, as server-sent events: numbered evidence, then a text that links to it. It reads alone."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
-from typing import Annotated
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
+from typing import Annotated, Final, cast
 
 from fastapi import APIRouter, Depends, Path, Query
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from fraudguard.api import examples
 from fraudguard.api.auth import Serves
@@ -26,13 +28,21 @@ from fraudguard.narrative.telling import End, Source, tell
 router = APIRouter(tags=["cases"])
 
 READERS = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR)
+TOLD_S: Final = 150.0  # more than a server's answer and a template take together
 _TOLD: Responses = {200: {"content": {"text/event-stream": {"example": examples.NARRATIVE}}}}
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events."""
+    """Server-sent events, for TOLD_S at most: whoever reads too slowly must not keep others from theirs."""
 
     media_type = "text/event-stream"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them, and end whatever makes them."""
+        making = cast(AsyncGenerator[str, None], self.body_iterator)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TOLD_S), aclosing(making):
+                await super().__call__(scope, receive, send)
 
 
 @router.get(
@@ -79,7 +89,7 @@ async def _items(services: Services, decision_id: str) -> tuple[Item, ...]:
     return items_of(record, lines, made, explained.asked if explained else ())
 
 
-async def _events(services: Services, items: tuple[Item, ...], language: Language) -> AsyncIterator[str]:
+async def _events(services: Services, items: tuple[Item, ...], language: Language) -> AsyncGenerator[str, None]:
     shown = [{"number": i.number, "kind": i.kind, "ref": i.ref, "facts": dict(i.facts)} for i in items]
     yield _event("evidence", {"generated": True, "language": language, "items": shown})
     settings = services.settings

@@ -18,6 +18,7 @@ CHANNEL: Final = "fraudguard_evidence"
 WISHES_MAX: Final = 1_000  # that wait; more than a worker serves while anybody still looks
 CLAIM: Final = timedelta(seconds=30)  # after it, a wish whose worker is gone is another's
 RETRY: Final = timedelta(seconds=60)  # before a wish that failed may be made again
+WISH_KEPT: Final = timedelta(days=1)
 
 Wish = Literal["waits", "failed", "too_many"]
 
@@ -46,6 +47,8 @@ WHERE decision_id = (
 RETURNING decision_id
 """)
 _FAIL = text("UPDATE evidence_wishes SET failed = :reason, failed_at = :at WHERE decision_id = :decision")
+
+_PRUNE = text("DELETE FROM evidence_wishes WHERE asked_at < :before")
 
 _RISKS = text("""
 SELECT d.sequence, d.decision_id, d.event_type, d.event_time, d.outcome, d.risk, d.body ->> 'line' AS line
@@ -142,6 +145,11 @@ class EvidenceBook:
         """A wish that needs no serving."""
         async with self._open() as connection:
             await connection.execute(_DONE, {"decision": decision_id})
+
+    async def prune(self, now: datetime) -> None:
+        """Forget wishes of WISH_KEPT ago, served by nobody: whoever still looks wishes again."""
+        async with self._open() as connection:
+            await connection.execute(_PRUNE, {"before": now - WISH_KEPT})
 
     async def risks(self, account_id: str, first: int, last: int) -> tuple[LineRisk, ...]:
         """The account's lines with these sequence numbers, both ends in, and the risk after each."""
