@@ -1,4 +1,4 @@
-"""Forgets what has run out: sessions, answers kept for idempotency keys, wishes for evidence. Every API process does."""
+"""Forgets what ran out: sessions, answers for idempotency keys, wishes for evidence. Every API process does."""
 
 import asyncio
 import logging
