@@ -20,10 +20,12 @@ from fraudguard.api import (
     cases,
     decisions,
     events,
+    evidence,
     health,
     lists,
     live,
     models,
+    narrative,
     openapi,
     problems,
     repeats,
@@ -73,6 +75,8 @@ def create_app(settings: Settings, clock: Clock) -> FastAPI:
         models,
         sessions,
         webhooks,
+        evidence,
+        narrative,
     )
     routers = [resource.router for resource in resources]
     for router in routers:
