@@ -25,6 +25,7 @@ ORDER = [
     "GET /v1/decisions/{decision_id}/text",
     "GET /v1/decisions/{decision_id}/evidence",
     "GET /v1/cases",
+    "GET /v1/inboxes",
     "POST /v1/cases/{case_id}/claim",
     "POST /v1/cases/{case_id}/release",
     "POST /v1/cases/{case_id}/assign",
