@@ -214,6 +214,7 @@ class Pipeline:
                         alerts=[r for r in records if book.pack.policy.opens_case(r.event.type, r.decision.outcome)],
                         activation=book.activation,
                         shadow=shadow,
+                        due=book.pack.policy.due,
                     )
                 )
         self._check_in(states, touched)

@@ -18,6 +18,7 @@ from fraudguard.api.rates import Rates
 from fraudguard.api.webhook_sender import WebhookSender
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
+from fraudguard.decisions.feed import CaseFeed
 from fraudguard.decisions.repository import Repository, connect
 from fraudguard.rulebook import Publishing, open_publishing
 from fraudguard.sealing import Seal
@@ -43,6 +44,7 @@ class Services:
     listener: DecisionListener
     labels: LabelPublisher
     trials: asyncio.Semaphore
+    feed: CaseFeed
 
 
 @asynccontextmanager
@@ -51,12 +53,14 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
 
     Raises BadSettings for a malformed database URL.
     """
-    async with connect(settings.database_url.get_secret_value()) as repository:
+    url = settings.database_url.get_secret_value()
+    async with connect(url, settings.review_percent) as repository:
         producer, listener = EventProducer(settings), DecisionListener(settings)
         labels = LabelPublisher(repository.outbox, producer, clock)
         seal = Seal(settings.secrets_key)
         sender, keeper = WebhookSender(repository.webhooks, seal, clock), Housekeeper(repository, settings, clock)
-        parts = (producer, listener, labels, sender, keeper)
+        feed = CaseFeed(url)
+        parts = (producer, listener, labels, sender, keeper, feed)
         running = [asyncio.create_task(part.run(), name=type(part).__name__) for part in parts]
         for task in running:
             task.add_done_callback(_report)
@@ -77,6 +81,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
                 listener=listener,
                 labels=labels,
                 trials=trials,
+                feed=feed,
             )
         finally:
             for task in reversed(running):  # the publisher first, for it uses the producer
