@@ -94,7 +94,10 @@ class Webhooks:
             given_up.scalar_subquery().label("given_up"),
         )
         async with transaction(self._engine) as connection:
-            return [Webhook(*row) for row in await connection.execute(counted.order_by(WEBHOOKS.c.name))]
+            return [
+                Webhook(r.name, r.url, r.kinds, r.created_at, r.created_by, r.waiting, r.given_up)
+                for r in await connection.execute(counted.order_by(WEBHOOKS.c.name))
+            ]
 
     async def remove(self, name: str, actor: str, at: datetime) -> None:
         """With everything that it was still to be told. Audited. Raises NotFound."""
