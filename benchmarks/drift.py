@@ -24,7 +24,7 @@ from benchmarks.backtest import fill
 from fraudguard.assembly import load_parts, open_pipeline
 from fraudguard.clock import SystemClock
 from fraudguard.config import Settings
-from fraudguard.decisions.casebook import CaseFilter, Disposition
+from fraudguard.decisions.casebook import UNDO, CaseFilter, Disposition
 from fraudguard.decisions.migrate import upgrade
 from fraudguard.decisions.repository import Repository, connect
 from fraudguard.domain import Label, Received, Screenable
@@ -113,8 +113,8 @@ async def _dispose(pipeline: Pipeline, repository: Repository, frauds: set[str],
         found = any(alert.event_id in frauds for alert in alerts)
         disposition = Disposition.CONFIRMED_FRAUD if found else Disposition.FALSE_POSITIVE
         disposition = Disposition.SUSPICIOUS if place % 9 == 8 else disposition
-        await repository.cases.dispose(case.case_id, disposition, "the script", "analyst", at)
-    waiting = await repository.outbox.pending(10_000)
+        await repository.cases.dispose(case.case_id, case.version, disposition, "the script", "analyst", at)
+    waiting = await repository.outbox.take(10_000, at + UNDO)
     if waiting:
         await pipeline.screen([Received(item.label, datetime.now(UTC)) for item in waiting])
         await repository.outbox.mark_published([item.id for item in waiting], at)

@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from fraudguard import __version__
+from fraudguard.audit_commands import audit_app
 from fraudguard.clock import SystemClock
 from fraudguard.config import Settings
 from fraudguard.domain import Role
@@ -42,6 +43,7 @@ app.add_typer(lists_app, name="lists")
 app.add_typer(models_app, name="model")
 app.add_typer(letters_app, name="dead-letters")
 app.add_typer(keys_app, name="keys")
+app.add_typer(audit_app, name="audit")
 app.add_typer(users_app, name="users")
 
 out, err = Console(), Console(stderr=True)

@@ -91,6 +91,7 @@ class Settings(BaseSettings):
 
     api_host: str = "127.0.0.1"
     api_port: Port = 8080
+    review_percent: Annotated[float, Field(ge=0, le=100)] = 5.0  # of disposed cases, how many a second person looks at
     screen_deadline_ms: Annotated[int, Field(ge=1, le=60_000)] = 2_000
 
     session_idle_s: Annotated[int, Field(ge=60)] = 1_800  # a person who did nothing for that long signs in again

@@ -9,6 +9,7 @@
     |   |-- BadSettings       a setting is missing or contradicts another
     |   |-- BadSignIn         a name, password or one-time code is not right, or the account is locked
     |   `-- Conflict          what is asked contradicts what has been done: a closed case is not disposed of again
+    |       `-- Overtaken     somebody changed it since it was read; read it again, then decide
     |-- NotFound              an id that names nothing
     |-- Transient             may work if tried again; retried with a bound, then the worker stops unacked
     |   |-- StateConflict     another worker wrote this account's state first: reload and try again
@@ -72,6 +73,10 @@ class BadSignIn(BadInput):
 
 class Conflict(BadInput):
     """What is asked contradicts what has been done already; asking again cannot help."""
+
+
+class Overtaken(Conflict):
+    """Somebody else changed it since the version that was read; says who."""
 
 
 class NotFound(FraudguardError):

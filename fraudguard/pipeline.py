@@ -219,6 +219,7 @@ class Pipeline:
                         alerts=alerts,
                         activation=book.activation,
                         shadow=shadow,
+                        due=book.pack.policy.due,
                     )
                 )
         self._check_in(states, touched)

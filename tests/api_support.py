@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import aiokafka
@@ -22,6 +23,17 @@ from fraudguard.events.topics import INPUTS
 from fraudguard.stream.agents import Door, Publisher
 
 CLOCK = SystemClock()
+
+
+class Ahead(SystemClock):
+    """The machine's clock, and by how much the API's is ahead of it."""
+
+    def __init__(self) -> None:
+        self.by = timedelta(0)
+
+    def now(self) -> datetime:
+        """What the API takes the time for."""
+        return super().now() + self.by
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +86,23 @@ class Api:
     keys: Mapping[Role, str]
     settings: Settings
     repository: Repository
+    clock: Ahead
 
     async def send(self, role: Role, method: str, path: str, **options: Any) -> httpx.Response:
         """One request in this role."""
-        return await self.http.request(method, path, headers={"X-API-Key": self.keys[role]}, **options)
+        headers = {"X-API-Key": self.keys[role]} | options.pop("headers", {})
+        return await self.http.request(method, path, headers=headers, **options)
+
+    async def seen(self, case_id: str) -> dict[str, str]:
+        """The header that says that one saw the case as it is now."""
+        return {"If-Match": (await self.send(Role.ADMIN, "GET", f"/v1/cases/{case_id}")).headers["ETag"]}
 
 
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[Api]:
     """The application with its lifespan, ready, without a socket."""
-    app = create_app(settings, CLOCK)
+    clock = Ahead()
+    app = create_app(settings, clock)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         connect(settings.database_url.get_secret_value()) as repository,
@@ -92,7 +111,7 @@ async def serving(settings: Settings) -> AsyncIterator[Api]:
     ):
         keys = {role: await repository.keys.create(role, f"test {role}", "test", CLOCK.now()) for role in Role}
         await until(lambda: _is_ready(http), "the API is ready")
-        yield Api(http, keys, settings, repository)
+        yield Api(http, keys, settings, repository, clock)
 
 
 async def _is_ready(http: httpx.AsyncClient) -> bool:

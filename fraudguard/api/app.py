@@ -4,21 +4,26 @@ Holds nothing between requests but connections and a short memory of keys, so an
 """
 
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from fraudguard.api import (
+    case_actions,
+    case_files,
     cases,
     decisions,
     events,
     evidence,
     health,
     lists,
+    live,
     models,
     narrative,
     openapi,
@@ -26,7 +31,9 @@ from fraudguard.api import (
     repeats,
     rules,
     sessions,
+    webhooks,
 )
+from fraudguard.api.console.app import mount_console
 from fraudguard.api.middleware import BodyLimit, Meter
 from fraudguard.api.services import open_services
 from fraudguard.clock import Clock, SystemClock
@@ -34,6 +41,7 @@ from fraudguard.config import Settings
 from fraudguard.decisions.connection import driver_url
 
 SHUTDOWN_S = 15  # for requests in flight
+STARTUP_FAILURE = 3  # the exit code that uvicorn gives
 
 
 def create_app(settings: Settings, clock: Clock) -> FastAPI:
@@ -53,10 +61,27 @@ def create_app(settings: Settings, clock: Clock) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    resources = (health, events, decisions, cases, rules, lists, models, sessions, evidence, narrative)
+    # live before cases: its path would be read as a case's id.
+    resources = (
+        health,
+        events,
+        decisions,
+        live,
+        cases,
+        case_actions,
+        case_files,
+        rules,
+        lists,
+        models,
+        sessions,
+        webhooks,
+        evidence,
+        narrative,
+    )
     routers = [resource.router for resource in resources]
     for router in routers:
         app.include_router(router)
+    mount_console(app)
     problems.install(app)
     repeats.install(app)
     openapi.install(app, routers)
@@ -64,6 +89,23 @@ def create_app(settings: Settings, clock: Clock) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(Meter, clock=clock)  # added last, so it is the outermost and measures refusals too
     return app
+
+
+class Server(uvicorn.Server):
+    """Ends the live queue's streams when it stops, for which it would else wait SHUTDOWN_S.
+
+    Logs as the process does, and no accesses: they would hold account ids.
+    """
+
+    def __init__(self, app: FastAPI, **options: Any) -> None:
+        """options: uvicorn's."""
+        super().__init__(uvicorn.Config(app, log_config=None, access_log=False, server_header=False, **options))
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, end the streams, let the other requests finish."""
+        self._app.state.services.feed.end()
+        await super().shutdown(sockets)
 
 
 def serve(settings: Settings) -> None:
@@ -74,12 +116,8 @@ def serve(settings: Settings) -> None:
     driver_url(settings.database_url.get_secret_value())
     # uvicorn raises the signal again when it has shut down: a stop that was asked for is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    uvicorn.run(
-        create_app(settings, SystemClock()),
-        host=settings.api_host,
-        port=settings.api_port,
-        log_config=None,  # the process's own logging; the access log would hold account ids
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=SHUTDOWN_S,
-    )
+    app = create_app(settings, SystemClock())
+    server = Server(app, host=settings.api_host, port=settings.api_port, timeout_graceful_shutdown=SHUTDOWN_S)
+    server.run()
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)

@@ -1,51 +1,107 @@
-"""Cases: the queue, one with its alerts, and its disposition, whose labels go to Kafka."""
+"""Cases: the queue, one with everything in it, what was done with it, and the same deed on many."""
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Path, Query
+from fastapi import APIRouter, Body, Depends, Path, Query, Response
 
-from fraudguard.api import examples
+from fraudguard.api import case_examples, examples
 from fraudguard.api.auth import Serves, actor
+from fraudguard.api.case_schemas import (
+    AlertLine,
+    Bulk,
+    BulkAssign,
+    BulkDispose,
+    BulkDone,
+    BulkEscalate,
+    BulkLine,
+    BulkSnooze,
+    CaseDetail,
+    CaseHistory,
+    CaseQuery,
+    DeedLine,
+    FileLine,
+    LabelLine,
+    LinkLine,
+    NoteLine,
+)
 from fraudguard.api.openapi import refusals, shown
-from fraudguard.api.schemas import AlertLine, CaseBrief, CaseDetail, CasePage, CaseQuery, Verdict
-from fraudguard.api.services import Use
-from fraudguard.decisions.casebook import CaseFilter
+from fraudguard.api.schemas import CaseBrief, CasePage
+from fraudguard.api.services import Services, Use
+from fraudguard.api.versions import etag
+from fraudguard.decisions.case_bulk import Refusal, each
+from fraudguard.decisions.case_types import Alert, Case, CaseFilter
 from fraudguard.decisions.keys import Principal
 from fraudguard.domain import Role
+from fraudguard.errors import BadInput, Conflict, NotFound, Overtaken, StateConflict
 
 router = APIRouter(tags=["cases"])
 
 READERS = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR)
+Reader = Annotated[Principal, Depends(READERS)]
 _CASE_ID = Path(max_length=64, examples=[examples.CASE_ID])
-_VERDICT = {"disposition": examples.CLOSED["disposition"], "reason": examples.CLOSED["reason"]}
 
 
 @router.get(
     "/v1/cases",
-    summary="Cases, the greatest expected loss first",
+    summary="Cases, the greatest priority first",
     responses=shown({"items": [examples.CASE], "next": None}) | refusals(401, 403, 422, 503),
-    dependencies=[Depends(READERS)],
 )
-async def list_cases(services: Use, query: Annotated[CaseQuery, Query()]) -> CasePage:
-    """Filters are joined by "and". A case whose loss grows while you page may show twice, or not at all."""
-    wanted = CaseFilter(state=query.state, account_id=query.account_id, typology=query.typology, outcome=query.outcome)
+async def list_cases(services: Use, caller: Reader, query: Annotated[CaseQuery, Query()]) -> CasePage:
+    """Filters are joined by "and". Closed ones, and those that wait for a review: the newest first.
+
+    A case whose priority grows while you page may show twice, or not at all.
+    """
+    wanted = CaseFilter(
+        state=query.state,
+        account_id=query.account_id,
+        typology=query.typology,
+        outcome=query.outcome,
+        inbox=query.inbox,
+        mine=actor(caller) if query.mine else None,
+        snoozed=query.snoozed,
+        escalated=query.escalated,
+        review=query.review,
+        at=services.clock.now(),
+    )
     page = await services.repository.cases.list_cases(wanted, query.limit, query.cursor)
     return CasePage(items=tuple(map(CaseBrief.model_validate, page.items)), next=page.next)
 
 
 @router.get(
     "/v1/cases/{case_id}",
-    summary="One case with its alerts",
-    responses=shown({"case": examples.CASE, "alerts": [examples.ALERT]}) | refusals(401, 403, 404, 422, 503),
+    summary="One case with everything in it",
+    responses=shown(case_examples.DETAIL) | refusals(401, 403, 404, 422, 503),
     dependencies=[Depends(READERS)],
 )
-async def get_case(services: Use, case_id: Annotated[str, _CASE_ID]) -> CaseDetail:
-    """The newest 1,000 alerts in the account's order, each with its risk and the line that the model read."""
+async def get_case(services: Use, case_id: Annotated[str, _CASE_ID], response: Response) -> CaseDetail:
+    """The newest 1,000 alerts in the account's order, each with its risk, the line that the model read, and what was
+    said of its event since: by analysts, chargebacks, the customer.
+
+    `ETag` is the case's version; send it as `If-Match` with whatever you do to the case.
+    """
     case, alerts = await services.repository.cases.get_case(case_id)
-    records = await services.repository.earlier([alert.event_id for alert in alerts])
-    lines = [
+    folder = await services.repository.cases.folder(case_id)
+    response.headers.update(etag(case.version))
+    return CaseDetail(
+        case=CaseBrief.model_validate(case),
+        alerts=await _lines(services, alerts),
+        notes=tuple(map(NoteLine.model_validate, folder.notes)),
+        files=tuple(map(FileLine.model_validate, folder.files)),
+        links=tuple(map(LinkLine.model_validate, folder.links)),
+        merged=folder.merged,
+    )
+
+
+async def _lines(services: Services, alerts: tuple[Alert, ...]) -> tuple[AlertLine, ...]:
+    events = [alert.event_id for alert in alerts]
+    records = await services.repository.earlier(events)
+    labels = await services.repository.labels(events)
+    return tuple(
         AlertLine(
             decision_id=alert.decision_id,
+            case_id=alert.case_id,
+            account_id=alert.account_id,
             event_id=alert.event_id,
             event_type=alert.event_type,
             event_time=alert.event_time,
@@ -56,26 +112,73 @@ async def get_case(services: Use, case_id: Annotated[str, _CASE_ID]) -> CaseDeta
             amount_base=alert.amount_base,
             reasons=records[alert.event_id].decision.reasons,
             line=records[alert.event_id].line,
+            disposition=alert.disposition,
+            labels=tuple(map(LabelLine.model_validate, labels.get(alert.event_id, ()))),
         )
         for alert in alerts
-    ]
-    return CaseDetail(case=CaseBrief.model_validate(case), alerts=tuple(lines))
+    )
+
+
+@router.get(
+    "/v1/cases/{case_id}/history",
+    summary="What people did with a case",
+    responses=shown(case_examples.HISTORY) | refusals(401, 403, 404, 422, 503),
+    dependencies=[Depends(READERS)],
+)
+async def case_history(services: Use, case_id: Annotated[str, _CASE_ID]) -> CaseHistory:
+    """The newest 500 deeds of the audit trail, oldest first."""
+    await services.repository.cases.get_case(case_id)
+    deeds = await services.repository.cases.history(case_id)
+    return CaseHistory(items=tuple(map(DeedLine.model_validate, deeds)))
 
 
 @router.post(
-    "/v1/cases/{case_id}/dispose",
-    summary="Close a case with a verdict",
-    responses=shown(examples.CLOSED) | refusals(401, 403, 404, 409, 413, 422, 503),
+    "/v1/cases/bulk",
+    summary="Do the same to many cases",
+    responses=shown(case_examples.BULK_DONE) | refusals(401, 403, 413, 422, 503),
 )
-async def dispose(
+async def bulk(
     services: Use,
-    caller: Annotated[Principal, Depends(Serves(Role.ANALYST, Role.LEAD))],
-    case_id: Annotated[str, _CASE_ID],
-    verdict: Annotated[Verdict, Body(examples=[_VERDICT])],
-) -> CaseBrief:
-    """`confirmed_fraud` and `false_positive` label every alert; `suspicious` labels none. A second time: 409."""
-    case = await services.repository.cases.dispose(
-        case_id, verdict.disposition, verdict.reason, actor(caller), services.clock.now()
-    )
-    services.labels.wake()
-    return CaseBrief.model_validate(case)
+    caller: Annotated[Principal, Depends(Serves(Role.LEAD))],
+    bulk: Annotated[Bulk, Body(examples=[case_examples.BULK])],
+) -> BulkDone:
+    """Up to 200, each at the version you saw, each by itself: one that was overtaken holds up no other."""
+    seen = {case.case_id: case.version for case in bulk.cases}
+    if len(seen) < len(bulk.cases):
+        raise BadInput("names a case twice", path="cases", hint="leave one of them out")
+    done = await each(seen, _deed(services, bulk, actor(caller)))
+    lines = tuple(_line(case_id, what) for case_id, what in done.items())
+    return BulkDone(done=sum(line.version is not None for line in lines), items=lines)
+
+
+def _deed(services: Services, bulk: Bulk, by: str) -> Callable[[str, int], Awaitable[Case]]:
+    cases, at = services.repository.cases, services.clock.now()
+    match bulk:
+        case BulkAssign(assignee=assignee, team=team):
+            return lambda case_id, seen: cases.assign(case_id, seen, assignee, team, by, at)
+        case BulkEscalate(reason=reason):
+            return lambda case_id, seen: cases.escalate(case_id, seen, reason, by, at)
+        case BulkSnooze(until=until):
+            return lambda case_id, seen: cases.snooze(case_id, seen, until, by, at)
+        case BulkDispose(disposition=disposition, reason=reason):
+            return lambda case_id, seen: cases.dispose(case_id, seen, disposition, reason, by, at)
+        case _ if bulk.action == "claim":
+            return lambda case_id, seen: cases.claim(case_id, seen, by, at)
+        case _:
+            return lambda case_id, seen: cases.release(case_id, seen, by, at, anyones=True)
+
+
+def _line(case_id: str, what: Case | Refusal) -> BulkLine:
+    match what:
+        case Case():
+            return BulkLine(case_id=case_id, version=what.version, code=None, detail=None)
+        case Overtaken():
+            return BulkLine(case_id=case_id, version=None, code="overtaken", detail=what.reason)
+        case Conflict():
+            return BulkLine(case_id=case_id, version=None, code="conflict", detail=what.reason)
+        case BadInput():
+            return BulkLine(case_id=case_id, version=None, code="bad_field", detail=str(what))
+        case NotFound():
+            return BulkLine(case_id=case_id, version=None, code="not_found", detail=str(what))
+        case StateConflict():
+            return BulkLine(case_id=case_id, version=None, code="conflict", detail="somebody else changed this first")

@@ -86,9 +86,32 @@ CASE: dict[str, Any] = {
     "reason": None,
     "closed_at": None,
     "closed_by": None,
+    "version": 2,
+    "changed_by": "",
+    "claimed_until": None,
+    "assigned_to": None,
+    "team": None,
+    "inbox": "scam",
+    "due_at": "2026-11-21T10:28:00.021Z",
+    "snoozed_until": None,
+    "escalated_at": None,
+    "money_held": 50000.0,
+    "top_line": "[pay out CNY 50,000 new payee memo: 货款]",
+    "merged_into": None,
+    "review": None,
+    "reviewed_by": None,
 }
-CLOSED: dict[str, Any] = CASE | {
+CLAIMED: dict[str, Any] = CASE | {
+    "state": "investigating",
+    "updated_at": "2026-11-21T10:10:00.000Z",
+    "version": 3,
+    "changed_by": "Wang (51f0c2d9a7be4416)",
+    "claimed_by": "Wang (51f0c2d9a7be4416)",
+    "claimed_until": "2026-11-21T10:25:00.000Z",
+}
+CLOSED: dict[str, Any] = CLAIMED | {
     "state": "closed",
+    "version": 4,
     "updated_at": "2026-11-21T10:20:00.000Z",
     "disposition": "confirmed_fraud",
     "reason": "the customer confirms on the phone that the payee is a stranger",
@@ -236,6 +259,17 @@ MODELS: dict[str, Any] = {
 SIGN_IN: dict[str, Any] = {"name": "wang.wei", "password": "seven harbour crane lamp"}
 NEW_PASSWORD: dict[str, Any] = {"old": SIGN_IN["password"], "new": "quiet river pencil storm"}
 WHO: dict[str, Any] = {"name": "wang.wei", "role": "analyst", "csrf_token": "5b" * 32}
+
+NEW_WEBHOOK: dict[str, Any] = {"url": "https://payments.bank.example/fraud", "kinds": ["case.closed", "decision.block"]}
+MADE_WEBHOOK: dict[str, Any] = {"name": "payments", "secret": "whsec_CZ9J5r1zV0mJ1Wm8oE7y3cZr8gqXWc0bqk2kQmT0p1E="}
+WEBHOOK: dict[str, Any] = {
+    "name": "payments",
+    **NEW_WEBHOOK,
+    "created_at": "2026-11-21T09:00:00.000Z",
+    "created_by": "root",
+    "waiting": 0,
+    "given_up": 0,
+}
 EVIDENCE: dict[str, Any] = {
     "decision_id": DECISION_ID,
     "status": "made",

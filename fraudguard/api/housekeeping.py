@@ -1,4 +1,7 @@
-"""Forgets what ran out: sessions, answers for idempotency keys, wishes for evidence. Every API process does."""
+"""Forgets what has run out: sessions, answers kept for idempotency keys, messages of webhooks, wishes for evidence.
+
+Every API process does, harmlessly.
+"""
 
 import asyncio
 import logging
@@ -35,4 +38,5 @@ class Housekeeper:
         now = self._clock.now()
         await self._repository.sessions.prune(now, self._idle, self._longest)
         await self._repository.repeats.prune(now)
+        await self._repository.webhooks.prune(now)
         await self._repository.evidence.prune(now)

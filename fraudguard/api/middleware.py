@@ -14,9 +14,19 @@ from fraudguard.clock import Clock
 
 BODY_BYTES_MAX = 64 * 1024  # the largest event of 8,000 characters in UTF-8 takes about half
 FILES_BYTES_MAX = 2 * 1024 * 1024  # whole rule files, or 10,000 entries of a list
+EVIDENCE_BYTES_MAX = 4 * 1024 * 1024  # a file of a case: decisions/case_files.py
 BODY_S = 10.0  # from the headers to the last byte of the body
 
-_TAKES_FILES = re.compile(r"/v1/(rules/(check|releases)|lists/[^/]+/entries)")
+# What may be sent where by POST, in bytes, and what to do where it is too much.
+_LARGE = (
+    (
+        re.compile(r"/v1/(rules/(check|releases)|lists/[^/]+/entries)"),
+        FILES_BYTES_MAX,
+        "send the files that changed, or the entries in parts",
+    ),
+    (re.compile(r"/v1/cases/[^/]+/files"), EVIDENCE_BYTES_MAX, "send a smaller picture, or the pages that matter"),
+)
+_ONE_EVENT = "send one event a request, its text in UTF-8 and without escapes"
 
 
 class BodyLimit:
@@ -30,18 +40,17 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        takes_files = scope["method"] == "POST" and _TAKES_FILES.fullmatch(scope["path"]) is not None
-        bytes_max = FILES_BYTES_MAX if takes_files else BODY_BYTES_MAX
+        bytes_max, hint = _bound(scope)
         try:
             async with asyncio.timeout(BODY_S):
                 body = await _read(scope, receive, bytes_max)
         except TimeoutError:
             detail = f"the body did not arrive within {BODY_S:g} s"
-            await _refuse(408, "body_too_slow", detail, takes_files)(scope, receive, send)
+            await _refuse(408, "body_too_slow", detail, hint)(scope, receive, send)
             return
         if body is None:
             detail = f"the body has more than {bytes_max:,} bytes"
-            await _refuse(413, "too_large", detail, takes_files)(scope, receive, send)
+            await _refuse(413, "too_large", detail, hint)(scope, receive, send)
             return
         await self._app(scope, _replay(body, receive), send)
 
@@ -75,9 +84,15 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-def _refuse(status: int, code: str, detail: str, takes_files: bool) -> ASGIApp:
-    one_event = "send one event a request, its text in UTF-8 and without escapes"
-    hint = "send the files that changed, or the entries in parts" if takes_files else one_event
+def _bound(scope: Scope) -> tuple[int, str]:
+    """The bytes that a body may have, and what to do about one that has more."""
+    for path, bytes_max, hint in _LARGE:
+        if scope["method"] == "POST" and path.fullmatch(scope["path"]):
+            return bytes_max, hint
+    return BODY_BYTES_MAX, _ONE_EVENT
+
+
+def _refuse(status: int, code: str, detail: str, hint: str) -> ASGIApp:
     # The rest of the body is not read: the connection cannot be used again.
     return ProblemError(status, code, detail, hint=hint, headers={"Connection": "close"}).response()
 

@@ -32,12 +32,24 @@ _PROBLEMS: Mapping[int, Mapping[str, str]] = {
     403: {"code": "wrong_role", "detail": "this route does not serve service", "hint": "it serves analyst, admin"},
     404: {"code": "not_found", "detail": "no decision 'd-404'"},
     409: {"code": "conflict", "detail": "case c-1 was closed as suspicious by Wang (51f0)", "path": "case_id"},
+    412: {
+        "code": "overtaken",
+        "detail": "case c-1 is version 3, not 2: Wang (51f0) changed it at 10:20:00 UTC",
+        "path": "If-Match",
+        "hint": "read it again, then decide whether to repeat the request",
+    },
     413: {"code": "too_large", "detail": "the body has more than 65,536 bytes", "hint": "send one event a request"},
     422: {
         "code": "unknown_field",
         "detail": "is not a field",
         "path": "ammount",
         "hint": "did you mean `amount`? Else put fields of your own under `attributes`",
+    },
+    428: {
+        "code": "version_needed",
+        "detail": "says not which version it is about",
+        "path": "If-Match",
+        "hint": "send the ETag of GET /v1/cases/{case_id}",
     },
     429: {"code": "too_often", "detail": "more than 1,200 requests a minute", "hint": "wait as Retry-After says"},
     503: {

@@ -17,7 +17,7 @@ from fraudguard.events.topics import LABELS
 log = logging.getLogger(__name__)
 
 BATCH = 100
-EVERY_S = 1.0  # also finds what a process that died had left
+EVERY_S = 1.0  # labels wait longer for the time in which their disposition may be taken back
 
 
 class LabelPublisher:
@@ -25,30 +25,20 @@ class LabelPublisher:
 
     def __init__(self, outbox: Outbox, producer: EventProducer, clock: Clock) -> None:
         self._outbox, self._producer, self._clock = outbox, producer, clock
-        self._awake = asyncio.Event()
-
-    def wake(self) -> None:
-        """There is something to publish just now."""
-        self._awake.set()
 
     async def run(self) -> None:
-        """Publish what is pending, then wait until woken, EVERY_S at most."""
+        """Publish what may go, every EVERY_S."""
         while True:
             try:
                 while await self._publish() == BATCH:
                     pass
             except (Transient, BadSettings) as error:
                 log.warning("labels stay in the outbox for now: %s", error)
-            try:
-                async with asyncio.timeout(EVERY_S):
-                    await self._awake.wait()
-            except TimeoutError:
-                pass
-            self._awake.clear()
+            await asyncio.sleep(EVERY_S)
 
     async def _publish(self) -> int:
         """Publish one batch and say so in the store; how many there were."""
-        pending = await self._outbox.pending(BATCH)
+        pending = await self._outbox.take(BATCH, self._clock.now())
         metrics.OUTBOX_PENDING.set(len(pending))
         if pending:
             labels = [item.label for item in pending]

@@ -23,6 +23,7 @@ from fraudguard.errors import (
     BrokerUnavailable,
     Conflict,
     NotFound,
+    Overtaken,
     StateConflict,
     StoreUnavailable,
 )
@@ -92,6 +93,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(BadInput, _bad_input)
     app.add_exception_handler(BadSignIn, _bad_sign_in)
     app.add_exception_handler(Conflict, _conflict)
+    app.add_exception_handler(Overtaken, _outrun)
     app.add_exception_handler(NotFound, _not_found)
     app.add_exception_handler(StateConflict, _overtaken)
     app.add_exception_handler(StoreUnavailable, _store)
@@ -128,6 +130,10 @@ def _bad_sign_in(_: Request, error: Any) -> Response:
 
 def _conflict(_: Request, error: Any) -> Response:
     return ProblemError(409, "conflict", error.reason, path=error.path, hint=error.hint).response()
+
+
+def _outrun(_: Request, error: Any) -> Response:
+    return ProblemError(412, "overtaken", error.reason, path=error.path, hint=error.hint).response()
 
 
 def _overtaken(_: Request, error: Any) -> Response:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fraudguard.api import examples
+from fraudguard.decisions.case_types import Review
 from fraudguard.decisions.casebook import REASON_CHARACTERS_MAX, CaseState, Disposition
 from fraudguard.decisions.pages import PAGE_MAX
 from fraudguard.decisions.rulebook import NOTE_CHARACTERS_MAX
@@ -62,15 +63,6 @@ class TextQuery(_Query):
     )
 
 
-class CaseQuery(_PageQuery):
-    """Which cases to list."""
-
-    state: CaseState | None = Field(default=None, examples=["open"])
-    account_id: str | None = Field(default=None, max_length=128, examples=[examples.ACCOUNT_ID])
-    typology: Typology | None = None
-    outcome: Outcome | None = Field(default=None, examples=["block"])
-
-
 class Accepted(_Body):
     """An event is on Kafka and will be decided."""
 
@@ -94,7 +86,13 @@ class RawText(_Body):
 
 
 class CaseBrief(_Body):
-    """One account's case. expected_loss: risk times amount over its payments, in the base currency."""
+    """One account's case. expected_loss: risk times amount over its payments, in the base currency.
+
+    version: as in the ETag; changed_by: who made it, "" for a new alert. claimed_by: until claimed_until. inbox: team,
+    else typology, else `unscored`. due_at: when it should be closed. money_held: by stopped payments, in the base
+    currency. top_line: of the newest riskiest alert, masked. merged_into: the case it is judged with. review: by a
+    second person, null outside of the sample.
+    """
 
     case_id: str
     account_id: str
@@ -111,36 +109,27 @@ class CaseBrief(_Body):
     reason: str | None
     closed_at: Time | None
     closed_by: str | None
+    version: int
+    changed_by: str
+    claimed_until: Time | None
+    assigned_to: str | None
+    team: str | None
+    inbox: str
+    due_at: Time
+    snoozed_until: Time | None
+    escalated_at: Time | None
+    money_held: float
+    top_line: str
+    merged_into: str | None
+    review: Review | None
+    reviewed_by: str | None
 
 
 class CasePage(_Body):
-    """Cases, the greatest expected loss first."""
+    """Cases, the greatest priority first."""
 
     items: tuple[CaseBrief, ...]
     next: str | None = Field(description="The following page's `cursor`; null on the last page")
-
-
-class AlertLine(_Body):
-    """An alert of a case with the line that the model read, masked."""
-
-    decision_id: str
-    event_id: str
-    event_type: EventType
-    event_time: Time
-    sequence: int
-    outcome: Outcome
-    risk: float | None
-    typology: Typology | None
-    amount_base: float | None
-    reasons: tuple[str, ...]
-    line: str
-
-
-class CaseDetail(_Body):
-    """A case and its alerts in the account's order."""
-
-    case: CaseBrief
-    alerts: tuple[AlertLine, ...]
 
 
 class Verdict(_Body):

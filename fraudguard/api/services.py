@@ -15,10 +15,13 @@ from fraudguard.api.housekeeping import Housekeeper
 from fraudguard.api.kafka import DecisionListener, EventProducer
 from fraudguard.api.outbox import LabelPublisher
 from fraudguard.api.rates import Rates
+from fraudguard.api.webhook_sender import WebhookSender
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
+from fraudguard.decisions.feed import CaseFeed
 from fraudguard.decisions.repository import Repository, connect
 from fraudguard.rulebook import Publishing, open_publishing
+from fraudguard.sealing import Seal
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +39,13 @@ class Services:
     publishing: Publishing
     keys: KeyCache
     accounts: Accounts
+    seal: Seal
     rates: Rates
     producer: EventProducer
     listener: DecisionListener
     labels: LabelPublisher
     trials: asyncio.Semaphore
+    feed: CaseFeed
     narratives: asyncio.Semaphore
 
 
@@ -50,17 +55,21 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
 
     Raises BadSettings for a malformed database URL.
     """
-    async with connect(settings.database_url.get_secret_value()) as repository:
+    url = settings.database_url.get_secret_value()
+    async with connect(url, settings.review_percent) as repository:
         producer, listener = EventProducer(settings), DecisionListener(settings)
         labels = LabelPublisher(repository.outbox, producer, clock)
-        parts = (producer, listener, labels, Housekeeper(repository, settings, clock))
+        seal = Seal(settings.secrets_key)
+        sender, keeper = WebhookSender(repository.webhooks, seal, clock), Housekeeper(repository, settings, clock)
+        feed = CaseFeed(url)
+        parts = (producer, listener, labels, sender, keeper, feed)
         running = [asyncio.create_task(part.run(), name=type(part).__name__) for part in parts]
         for task in running:
             task.add_done_callback(_report)
         try:
             keys, publishing = KeyCache(repository.keys, clock), open_publishing(settings, repository)
             trials, narratives = asyncio.Semaphore(TRIALS_MAX), asyncio.Semaphore(NARRATIVES_MAX)
-            accounts = Accounts(repository, settings.secrets_key)
+            accounts = Accounts(repository, seal)
             yield Services(
                 settings=settings,
                 clock=clock,
@@ -68,11 +77,13 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
                 publishing=publishing,
                 keys=keys,
                 accounts=accounts,
+                seal=seal,
                 rates=Rates(settings),
                 producer=producer,
                 listener=listener,
                 labels=labels,
                 trials=trials,
+                feed=feed,
                 narratives=narratives,
             )
         finally:

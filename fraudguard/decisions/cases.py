@@ -1,30 +1,42 @@
 """Cases: what a person must look at, one unclosed case an account. Later alerts of the account join it.
 
-Knows how alerts open and join a case. Which decisions are alerts is the policy's word.
+Knows how alerts open and join a case. Which decisions are alerts, and how soon one is due, is the policy's word.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID, uuid5
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fraudguard.domain import DecisionRecord, Outcome, Typology
+from fraudguard.domain import STOPPED, DecisionRecord, Outcome, Typology
 
 # Names of case ids; a case is named after the decision that opened it, so that a repeated batch names the same case.
 NAMESPACE = UUID("0b6c2c3e-7f0e-5a57-9d5b-3a0f6f0c9b42")
 
+CHANNEL = "fraudguard_cases"  # what is sent on it: the id of a case that changed, with the transaction's commit
+LINE_CHARACTERS_MAX = 200  # of a case's line; the whole one stands with its alert
+
+# A new alert ends a snooze; it changes nothing of who has the case.
 _JOIN = text("""
 INSERT INTO cases AS c (case_id, account_id, state, opened_at, updated_at, expected_loss, top_risk, typology, outcome,
-                        alerts)
-SELECT case_id, account_id, 'open', opened_at, updated_at, loss, risk, typology, outcome, alerts
+                        alerts, due_at, money_held, top_line)
+SELECT case_id, account_id, 'open', opened_at, updated_at, loss, risk, typology, outcome, alerts, due_at, held, line
 FROM unnest(CAST(:cases AS text[]), CAST(:accounts AS text[]), CAST(:opened AS timestamptz[]),
             CAST(:updated AS timestamptz[]), CAST(:losses AS double precision[]), CAST(:risks AS double precision[]),
-            CAST(:typologies AS text[]), CAST(:outcomes AS text[]), CAST(:alerts AS integer[]))
-     AS n (case_id, account_id, opened_at, updated_at, loss, risk, typology, outcome, alerts)
+            CAST(:typologies AS text[]), CAST(:outcomes AS text[]), CAST(:alerts AS integer[]),
+            CAST(:dues AS timestamptz[]), CAST(:held AS double precision[]), CAST(:lines AS text[]))
+     AS n (case_id, account_id, opened_at, updated_at, loss, risk, typology, outcome, alerts, due_at, held, line)
 ON CONFLICT (account_id) WHERE state <> 'closed' DO UPDATE SET
+    version = c.version + 1,
+    changed_by = '',
+    snoozed_until = NULL,
+    due_at = least(c.due_at, excluded.due_at),
+    money_held = c.money_held + excluded.money_held,
+    top_line = CASE WHEN c.top_risk IS NULL OR excluded.top_risk >= c.top_risk THEN excluded.top_line
+                    ELSE c.top_line END,
     updated_at = greatest(c.updated_at, excluded.updated_at),
     expected_loss = c.expected_loss + excluded.expected_loss,
     top_risk = greatest(c.top_risk, excluded.top_risk),
@@ -32,7 +44,7 @@ ON CONFLICT (account_id) WHERE state <> 'closed' DO UPDATE SET
     outcome = CASE WHEN array_position(CAST(:order AS text[]), excluded.outcome)
                       > array_position(CAST(:order AS text[]), c.outcome) THEN excluded.outcome ELSE c.outcome END,
     alerts = c.alerts + excluded.alerts
-RETURNING account_id, case_id
+RETURNING account_id, case_id, pg_notify(:channel, case_id)
 """)
 
 _ALERTS = text("""
@@ -57,6 +69,9 @@ class _Share:
     typology: Typology | None
     outcome: Outcome
     alerts: int
+    due_at: datetime
+    money_held: float
+    top_line: str
 
 
 def amount_base(record: DecisionRecord) -> float | None:
@@ -71,10 +86,22 @@ def expected_loss(record: DecisionRecord) -> float:
     return (1.0 if risk is None else risk) * (amount_base(record) or 0.0)
 
 
-def _share(alerts: Sequence[DecisionRecord]) -> _Share:
+def _held(record: DecisionRecord) -> float:
+    return (amount_base(record) or 0.0) if record.decision.outcome in STOPPED else 0.0
+
+
+def _due(record: DecisionRecord, due: Mapping[Outcome, timedelta]) -> datetime:
+    try:
+        return record.decision.decided_at + due[record.decision.outcome]
+    except OverflowError:  # the last day of the year 9999
+        return record.decision.decided_at
+
+
+def _share(alerts: Sequence[DecisionRecord], due: Mapping[Outcome, timedelta]) -> _Share:
     first = alerts[0].decision
     scored = [a.decision for a in alerts if a.decision.risk is not None]
     top = max(scored, key=lambda d: d.risk or 0.0, default=None)
+    newest_first = [a for a in reversed(alerts) if top is None or a.decision.risk == top.risk]
     return _Share(
         case_id=str(uuid5(NAMESPACE, first.decision_id)),
         opened_at=first.decided_at,
@@ -84,17 +111,25 @@ def _share(alerts: Sequence[DecisionRecord]) -> _Share:
         typology=top.typology if top else None,
         outcome=max((a.decision.outcome for a in alerts), key=lambda outcome: outcome.severity),
         alerts=len(alerts),
+        due_at=min(_due(a, due) for a in alerts),
+        money_held=sum(_held(a) for a in alerts),
+        top_line=newest_first[0].line[:LINE_CHARACTERS_MAX],
     )
 
 
-async def join_cases(connection: AsyncConnection, alerts: Sequence[DecisionRecord]) -> None:
-    """Open a case for each account without an unclosed one, or join it, in the caller's transaction."""
+async def join_cases(
+    connection: AsyncConnection, alerts: Sequence[DecisionRecord], due: Mapping[Outcome, timedelta]
+) -> None:
+    """Open a case for each account without an unclosed one, or join it, in the caller's transaction.
+
+    due: how long after it was decided an alert of each outcome should have been judged.
+    """
     if not alerts:
         return
     by_account: dict[str, list[DecisionRecord]] = {}
     for alert in sorted(alerts, key=lambda a: (a.decision.account_id, a.decision.sequence)):
         by_account.setdefault(alert.decision.account_id, []).append(alert)
-    shares = {account: _share(own) for account, own in by_account.items()}
+    shares = {account: _share(own, due) for account, own in by_account.items()}
     rows = await connection.execute(
         _JOIN,
         {
@@ -107,7 +142,11 @@ async def join_cases(connection: AsyncConnection, alerts: Sequence[DecisionRecor
             "typologies": [s.typology and s.typology.value for s in shares.values()],
             "outcomes": [s.outcome.value for s in shares.values()],
             "alerts": [s.alerts for s in shares.values()],
+            "dues": [s.due_at for s in shares.values()],
+            "held": [s.money_held for s in shares.values()],
+            "lines": [s.top_line for s in shares.values()],
             "order": [outcome.value for outcome in Outcome],
+            "channel": CHANNEL,
         },
     )
     case_of = {row.account_id: row.case_id for row in rows}

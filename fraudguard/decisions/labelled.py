@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fraudguard.decisions import history
 from fraudguard.decisions.casebook import Disposition, label_id
+from fraudguard.decisions.verdicts import review_label_id
 from fraudguard.domain import Label, Scalar, Screenable, Typology
 
 _EVENT: TypeAdapter[Screenable] = TypeAdapter(Annotated[Screenable, Field(discriminator="type")])
@@ -23,7 +24,9 @@ _LABELS: TypeAdapter[list[Label]] = TypeAdapter(list[Label])
 # The lateral part is read through the labels' index for each decision: no order is lost on the way.
 _QUERY = text("""
 SELECT d.account_id, d.sequence, CAST(b.event AS text) AS event, CAST(b.features AS text) AS features,
-       CAST(l.labels AS text) AS labels, a.case_id, c.typology, p.disposition, p.at
+       CAST(l.labels AS text) AS labels, a.case_id, coalesce(r.typology, c.typology) AS typology,
+       CASE WHEN p.disposition <> 'reopened' THEN coalesce(o.disposition, p.disposition) END AS disposition,
+       CASE WHEN p.disposition <> 'reopened' THEN p.at END AS at
 FROM decisions d
 CROSS JOIN LATERAL json_to_record(d.body) AS b (event json, features json)
 LEFT JOIN LATERAL (
@@ -35,7 +38,14 @@ LEFT JOIN LATERAL (
 ) l ON true
 LEFT JOIN alerts a ON a.decision_id = d.decision_id
 LEFT JOIN cases c ON c.case_id = a.case_id
-LEFT JOIN dispositions p ON p.case_id = a.case_id AND p.at <= :until
+LEFT JOIN cases r ON r.case_id = c.merged_into
+LEFT JOIN LATERAL (
+    SELECT disposition, at FROM dispositions WHERE case_id = a.case_id AND at <= :until ORDER BY id DESC LIMIT 1
+) p ON true
+LEFT JOIN LATERAL (
+    SELECT disposition FROM alert_dispositions WHERE decision_id = a.decision_id AND at <= :until
+    ORDER BY id DESC LIMIT 1
+) o ON true
 WHERE d.event_time >= :since AND d.event_time <= :until
 ORDER BY d.account_id, d.sequence
 """)
@@ -48,7 +58,10 @@ SELECT greatest((SELECT max(event_time) FROM decisions), (SELECT max(event_time)
 
 @dataclass(frozen=True, slots=True)
 class CaseOutcome:
-    """The case that an alert belongs to. typology: of its riskiest alert. disposition and at: None while it is open."""
+    """The case that an alert belongs to. typology: of its riskiest alert. at: None while it is open.
+
+    disposition: of the alert itself where it was judged by itself, else of the case; None while that is open.
+    """
 
     case_id: str
     typology: Typology | None
@@ -87,9 +100,14 @@ async def labelled_decisions(
         own = tuple(
             label
             for label in (_LABELS.validate_json(labels) if labels else ())
-            if case_id is None or label.event_id != label_id(case_id, label.target_event_id)
+            if case_id is None or label.event_id not in _sent(case_id, label.target_event_id)
         )
         yield LabelledDecision(account_id, sequence, _EVENT.validate_json(event), orjson.loads(features), own, case)
+
+
+def _sent(case_id: str, target: str) -> tuple[str, str]:
+    """The ids of the labels that the case sends of an event."""
+    return label_id(case_id, target), review_label_id(case_id, target)
 
 
 async def newest(connection: AsyncConnection) -> datetime | None:

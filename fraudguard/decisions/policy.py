@@ -6,6 +6,7 @@ Knows no database, no model and no rule's inside. See docs/policy.md for the fil
 import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,7 @@ EventType = Literal["transaction", "message"]
 _TYPES: Final[tuple[EventType, ...]] = ("transaction", "message")
 LATE_EVENT = "LATE_EVENT"
 SOURCE_BYTES_MAX = 65_536
+_DUE_MINUTES: Final = {"step_up": 1_440, "review": 240, "block": 30}
 
 _OutcomeName = Literal["approve", "step_up", "review", "block"]
 _Risk = Annotated[float, Field(gt=0, le=1)]
@@ -92,6 +94,15 @@ class _Severities(_Strict):
     block: Severity
 
 
+_Minutes = Annotated[int, Field(ge=1, le=43_200)]
+
+
+class _Due(_Strict):
+    step_up: _Minutes
+    review: _Minutes
+    block: _Minutes
+
+
 class _Allow(_Strict):
     takes_back: _ByType
 
@@ -106,12 +117,13 @@ class _File(_Strict):
     model: _Model
     degraded: _Degraded
     cases: _Cases
-    # Policies stored before these existed are still read: the model then asks without a severity, and allow rules
-    # take nothing back.
+    # Policies stored before these existed are still read: the model then asks without a severity, allow rules take
+    # nothing back, and alerts are due as in _DUE_MINUTES.
     severity: _Severities | None = None
     allow: _Allow | None = None
+    due: _Due | None = None
 
-    @field_validator("severity", "allow", mode="before")
+    @field_validator("severity", "allow", "due", mode="before")
     @classmethod
     def _stated(cls, value: Any) -> Any:
         if value is None:
@@ -152,7 +164,7 @@ class Policy:
     """A policy in force. version: 12 hex digits of the source's SHA-256; source: the file's text.
 
     thresholds: the most severe first. takes_back: the most severe outcome that an allow rule takes back; approve is
-    nothing.
+    nothing. due: how long after it was decided an alert should have been judged.
     """
 
     version: str
@@ -162,6 +174,7 @@ class Policy:
     cases: Mapping[EventType, frozenset[Outcome]]
     severities: Mapping[Outcome, Severity]
     takes_back: Mapping[EventType, Outcome]
+    due: Mapping[Outcome, timedelta]
 
     @classmethod
     def from_source(cls, text: str, path: str = "policy.yaml") -> Self:
@@ -191,6 +204,7 @@ class Policy:
                 event_type: Outcome(getattr(file.allow.takes_back, event_type)) if file.allow else Outcome.APPROVE
                 for event_type in _TYPES
             },
+            due=due_of(dict(file.due) if file.due else _DUE_MINUTES),
         )
 
     @property
@@ -247,6 +261,14 @@ class Policy:
     def opens_case(self, event_type: EventType, outcome: Outcome) -> bool:
         """Whether a person must look at such a decision."""
         return outcome in self.cases[event_type]
+
+
+def due_of(minutes: Mapping[str, int] = _DUE_MINUTES) -> dict[Outcome, timedelta]:
+    """Minutes by outcome as times; an approved event that opens a case is as urgent as a step-up."""
+    return {
+        outcome: timedelta(minutes=minutes["step_up" if outcome is Outcome.APPROVE else outcome.value])
+        for outcome in Outcome
+    }
 
 
 def json_schema() -> dict[str, Any]:
@@ -337,7 +359,7 @@ def _place(node: yaml.Node | None, where: Sequence[str | int]) -> str:
 _MESSAGES = {"extra_forbidden": "unknown field", "missing": "is missing", "model_type": "must be a mapping"}
 _FIELDS = {
     name
-    for part in (_File, _Model, _Thresholds, _ByTypology, _Degraded, _ByType, _Severities, _Allow, _Cases)
+    for part in (_File, _Model, _Thresholds, _ByTypology, _Degraded, _ByType, _Severities, _Allow, _Cases, _Due)
     for name in part.model_fields
 }
 

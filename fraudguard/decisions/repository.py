@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, 
 from contextlib import asynccontextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, Self
 
 from sqlalchemy import ColumnElement, Row, Text, select, text
@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from fraudguard.decisions import audit, batch, history, labelled, windows
 from fraudguard.decisions.batch import StoredState
 from fraudguard.decisions.casebook import CaseBook
+from fraudguard.decisions.casefile import CaseFile
 from fraudguard.decisions.cases import join_cases
 from fraudguard.decisions.connection import Open, any_of, open_engine, transaction
 from fraudguard.decisions.evidence import EvidenceBook
@@ -29,14 +30,27 @@ from fraudguard.decisions.models import ModelBook, ShadowScore, write_shadow_sco
 from fraudguard.decisions.outbox import Outbox
 from fraudguard.decisions.pages import Page
 from fraudguard.decisions.people import People
+from fraudguard.decisions.policy import due_of
 from fraudguard.decisions.records import load_record
 from fraudguard.decisions.repeats import Repeats
 from fraudguard.decisions.rulebook import RuleBook
 from fraudguard.decisions.sessions import Sessions
 from fraudguard.decisions.tables import ACCOUNT_STATE, DECISIONS, DOCUMENTS, EVENT_IDS, LABELS
+from fraudguard.decisions.verdicts import REVIEW_PERCENT
 from fraudguard.decisions.watchlists import WatchLists
+from fraudguard.decisions.webhooks import Webhooks
 from fraudguard.decisions.weekly import Weekly
-from fraudguard.domain import DecisionRecord, EntityCount, Label, Line, Screenable, Timeline, Typology, WindowCount
+from fraudguard.domain import (
+    DecisionRecord,
+    EntityCount,
+    Label,
+    Line,
+    Outcome,
+    Screenable,
+    Timeline,
+    Typology,
+    WindowCount,
+)
 from fraudguard.errors import BadInput, NotFound, StateConflict
 
 __all__ = ["Changes", "Repository", "StoredState", "connect"]
@@ -49,7 +63,7 @@ class Changes:
     states: by account; the version is the one that was read (0: none), the stored one is that + 1.
     counts, window_counts: increments. alerts: those of `records` that open or join a case. activation: the one of the
     rule book (`rulebook.head()`) whose rules decided the batch, 0 for none. shadow: what the challenger says of
-    `records`.
+    `records`. due: how long after they were decided alerts of each outcome should have been judged.
     """
 
     records: Sequence[DecisionRecord] = ()
@@ -60,6 +74,7 @@ class Changes:
     window_counts: Sequence[WindowCount] = ()
     activation: int = 0
     shadow: Sequence[ShadowScore] = ()
+    due: Mapping[Outcome, timedelta] = field(default_factory=due_of)
 
 
 _COUNTS = text("""
@@ -86,13 +101,15 @@ ORDER BY e.sequence
 class Repository:
     """The pipeline's door to PostgreSQL. Every method raises StoreUnavailable when it does not answer."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        """engine: see connection.open_engine."""
+    def __init__(self, engine: AsyncEngine, review_percent: float = REVIEW_PERCENT) -> None:
+        """engine: see connection.open_engine. review_percent: see CaseBook."""
         self._open: Open = lambda: transaction(engine)
         self.rulebook, self.lists, self.models = _books(self._open)
-        self.cases, self.outbox, self.keys = CaseBook(engine), Outbox(engine), KeyRing(engine)
+        self.cases, self.outbox, self.keys = CaseBook(engine, review_percent), Outbox(engine), KeyRing(engine)
         self.people, self.sessions, self.repeats = People(engine), Sessions(engine), Repeats(engine)
+        self.webhooks = Webhooks(engine)
         self.weekly, self.evidence = Weekly(self._open), EvidenceBook(self._open)
+        self.casefile = CaseFile(self._open)
         self._months: set[date] = set()
 
     @asynccontextmanager
@@ -311,7 +328,7 @@ class Repository:
                 await batch.write_decisions(connection, changes.records)
                 await write_shadow_scores(connection, changes.shadow)
                 await batch.write_labels(connection, changes.labels)
-                await join_cases(connection, changes.alerts)
+                await join_cases(connection, changes.alerts, changes.due)
                 await batch.add_counts(connection, changes.counts)
                 await windows.add(connection, changes.window_counts)
         except IntegrityError as error:
@@ -367,10 +384,10 @@ def _label(row: Row[Any]) -> Label:
 
 
 @asynccontextmanager
-async def connect(url: str) -> AsyncIterator[Repository]:
+async def connect(url: str, review_percent: float = REVIEW_PERCENT) -> AsyncIterator[Repository]:
     """A repository on its own pool, closed at the end."""
     engine = open_engine(url)
     try:
-        yield Repository(engine)
+        yield Repository(engine, review_percent)
     finally:
         await engine.dispose()

@@ -106,6 +106,21 @@ CASES = Table(
     Column("reason", Text),
     Column("closed_at", _TIME),
     Column("closed_by", Text),
+    Column("version", BigInteger, nullable=False),
+    Column("changed_by", Text, nullable=False),
+    Column("claimed_until", _TIME),
+    Column("assigned_to", Text),
+    Column("team", Text),
+    Column("due_at", _TIME, nullable=False),
+    Column("snoozed_until", _TIME),
+    Column("escalated_at", _TIME),
+    Column("money_held", Double, nullable=False),
+    Column("top_line", Text, nullable=False),
+    Column("merged_into", Text),
+    Column("review", Text),
+    Column("reviewed_by", Text),
+    Column("inbox", Text, nullable=False),
+    Column("priority", Double, nullable=False),
 )
 
 ALERTS = Table(
@@ -127,7 +142,8 @@ ALERTS = Table(
 DISPOSITIONS = Table(
     "dispositions",
     METADATA,
-    Column("case_id", Text, primary_key=True),
+    Column("id", BigInteger, primary_key=True),
+    Column("case_id", Text, nullable=False),
     Column("disposition", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("actor", Text, nullable=False),
@@ -141,6 +157,9 @@ OUTBOX = Table(
     Column("body", JSON, nullable=False),
     Column("created_at", _TIME, nullable=False),
     Column("published_at", _TIME),
+    Column("case_id", Text),
+    Column("not_before", _TIME),
+    Column("taken_at", _TIME),
 )
 
 API_KEYS = Table(
@@ -163,6 +182,8 @@ AUDIT = Table(
     Column("action", Text, nullable=False),
     Column("subject", Text, nullable=False),
     Column("detail", JSONB, nullable=False),
+    Column("prev_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False),
 )
 
 RULE_RELEASES = Table(
@@ -264,6 +285,59 @@ SHADOW_SCORES = Table(
     Column("at", _TIME, nullable=False),
 )
 
+ALERT_DISPOSITIONS = Table(
+    "alert_dispositions",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("decision_id", Text, nullable=False),
+    Column("disposition", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("at", _TIME, nullable=False),
+)
+
+CASE_NOTES = Table(
+    "case_notes",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("case_id", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("at", _TIME, nullable=False),
+)
+
+CASE_FILES = Table(
+    "case_files",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("case_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("at", _TIME, nullable=False),
+)
+
+CASE_LINKS = Table(
+    "case_links",
+    METADATA,
+    Column("a", Text, primary_key=True),
+    Column("b", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("at", _TIME, nullable=False),
+)
+
+AUDIT_CHAIN = Table(
+    "audit_chain",
+    METADATA,
+    Column("id", Boolean, primary_key=True),
+    Column("rows", BigInteger, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
 USERS = Table(
     "users",
     METADATA,
@@ -297,6 +371,31 @@ REPEATS = Table(
     Column("status", Integer),
     Column("headers", JSONB),
     Column("body", LargeBinary),
+)
+
+WEBHOOKS = Table(
+    "webhooks",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("kinds", ARRAY(Text), nullable=False),
+    Column("secret", LargeBinary, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Column("created_by", Text, nullable=False),
+)
+
+WEBHOOK_MESSAGES = Table(
+    "webhook_messages",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("webhook", Text, nullable=False),
+    Column("body", JSON, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Column("due_at", _TIME, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("problem", Text),
+    Column("done_at", _TIME),
+    Column("given_up", Boolean, nullable=False),
 )
 
 EVIDENCE = Table(

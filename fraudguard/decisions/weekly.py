@@ -39,8 +39,11 @@ WHERE d.event_time >= :first AND d.event_time < :before
 """)
 
 _ALERTS = text("""
-SELECT width_bucket(a.event_time, CAST(:firsts AS timestamptz[])) - 1, a.event_type, d.disposition, count(*)
-FROM alerts a LEFT JOIN dispositions d ON d.case_id = a.case_id
+SELECT width_bucket(a.event_time, CAST(:firsts AS timestamptz[])) - 1, a.event_type,
+       CASE WHEN c.disposition IS NOT NULL THEN coalesce(o.disposition, c.disposition) END, count(*)
+FROM alerts a JOIN cases c ON c.case_id = a.case_id
+LEFT JOIN (SELECT DISTINCT ON (decision_id) decision_id, disposition FROM alert_dispositions
+           ORDER BY decision_id, id DESC) o ON o.decision_id = a.decision_id
 WHERE a.event_time >= :first AND a.event_time < :before
 GROUP BY 1, 2, 3
 """)
@@ -76,7 +79,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class AlertCount:
-    """Alerts of a week's decisions. disposition: of their case; None while it is not disposed of."""
+    """Alerts of a week's decisions. disposition: their own, else of their case; None while that is open."""
 
     week: int
     event_type: str

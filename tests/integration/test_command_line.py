@@ -1,5 +1,6 @@
 """The commands as a person types them."""
 
+import asyncio
 import json
 import os
 import re
@@ -9,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
+import asyncpg
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
 from support import ROOT, fresh_topics, reading, send_raw, settings_for, wait_until
@@ -111,6 +113,30 @@ def test_keys_are_shown_once_and_can_be_revoked(database_url: str) -> None:
     assert key not in listed
     assert fraudguard("keys", "revoke", key_id, settings=settings).returncode == 0
     assert "revoked" in fraudguard("keys", "list", settings=settings).stdout
+
+
+def test_the_audit_trail_is_verified(database_url: str) -> None:
+    """Whole, with a hash to keep; at that hash; broken, with the row; and a hash that is nowhere."""
+    settings = settings_for("unused:1", database_url)
+    for owner in ("test", "bank"):
+        fraudguard("keys", "create", "admin", owner, settings=settings)
+    whole = fraudguard("audit", "verify", settings=settings)
+    assert (whole.returncode, whole.stdout.splitlines()[0]) == (0, "whole: 2 rows")
+    anchor = whole.stdout.splitlines()[1]
+    assert fraudguard("audit", "verify", "--anchor", anchor, settings=settings).returncode == 0
+    forged = fraudguard("audit", "verify", "--anchor", "0" * 63 + "1", settings=settings)
+    assert (forged.returncode, "BROKEN at the end: no row has" in forged.stdout) == (1, True)
+
+    async def harm() -> None:
+        connection = await asyncpg.connect(database_url)
+        await connection.execute("SET session_replication_role = replica")
+        await connection.execute("UPDATE audit SET actor = 'somebody else' WHERE id = 1")
+        await connection.close()
+
+    asyncio.run(harm())
+    broken = fraudguard("audit", "verify", settings=settings)
+    assert broken.returncode == 1
+    assert broken.stdout.splitlines()[0] == "BROKEN at row 1: is not what was written"
 
 
 def test_people_are_invited_changed_and_sent_away(database_url: str) -> None:

@@ -81,7 +81,7 @@ async def _live(url: str) -> dict[str, DecisionRecord]:
                     for record in records(await pipeline.screen(received(mask_event(event)))):
                         assert stored.setdefault(record.event.event_id, record) == record
             await _dispose(repository)
-            sent = [pending.label for pending in await repository.outbox.pending(100)]
+            sent = await repository.outbox.waiting(100)
             assert len(sent) == 3  # a suspicious case sends none
             for _ in range(2):
                 await pipeline.screen(received(*sent, *CHARGEBACKS))
@@ -94,7 +94,8 @@ async def _dispose(repository: Repository) -> None:
     cases = {case.account_id: case for case in (await repository.cases.list_cases(CaseFilter())).items}
     assert set(cases) == {*DISPOSED, "open"}
     for account, (disposition, day) in DISPOSED.items():
-        await repository.cases.dispose(cases[account].case_id, disposition, "called", "ana", NOON + timedelta(days=day))
+        case, at = cases[account], NOON + timedelta(days=day)
+        await repository.cases.dispose(case.case_id, case.version, disposition, "called", "ana", at)
 
 
 def _prepared(url: str, folder: Path, until: datetime, **others: int) -> dict[str, tuple[str, LabelledTimeline]]:

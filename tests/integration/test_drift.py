@@ -213,12 +213,13 @@ async def test_alerts_and_labels_are_counted_once_in_the_week_of_their_decision(
             await pipeline.screen(received(one))
     assert Counter(record.decision.outcome for record in made) == {Outcome.REVIEW: 32, Outcome.APPROVE: 1}
     async with connect(database_url) as repository:
-        cases = {c.account_id: c.case_id for c in (await repository.cases.list_cases(CaseFilter())).items}
+        cases = {c.account_id: c for c in (await repository.cases.list_cases(CaseFilter())).items}
         for account, disposition in (
             ("a-0", Disposition.CONFIRMED_FRAUD), ("a-1", Disposition.FALSE_POSITIVE),
             ("a-2", Disposition.FALSE_POSITIVE), ("a-3", Disposition.SUSPICIOUS),
         ):  # fmt: skip
-            await repository.cases.dispose(cases[account], disposition, "told", "ana", NOON + timedelta(days=30))
+            case, at = cases[account], NOON + timedelta(days=30)
+            await repository.cases.dispose(case.case_id, case.version, disposition, "told", "ana", at)
     drift = await counted(database_url)
     first, second, third, last = (drift.of(week, "transaction") for week in drift.weeks)
     for of in (first, second, third, last):

@@ -20,6 +20,7 @@ from fraudguard.api import examples
 from fraudguard.api.app import create_app
 from fraudguard.config import Settings
 from fraudguard.decisions import outbox
+from fraudguard.decisions.casebook import UNDO
 from fraudguard.decisions.connection import open_engine, transaction
 from fraudguard.decisions.repository import connect
 from fraudguard.domain import Label, Role
@@ -92,7 +93,7 @@ async def test_it_connects_to_a_kafka_that_starts_later(database_url: str, servi
             assert (await http.post("/v1/events", json=examples.TRANSACTION, headers=key)).status_code == 202
 
             async def published() -> bool:
-                return not await repository.outbox.pending(1)
+                return not await repository.outbox.waiting(1)
 
             await until(published, "the label is published")
         finally:
@@ -136,8 +137,10 @@ async def test_screening_and_labels_survive_the_death_of_kafka(api: Api, kafka: 
     os.kill(dead, signal.SIGKILL)
     case_id = examples.CASE_ID
     verdict = {"disposition": "confirmed_fraud", "reason": "called"}
-    assert (await api.send(Role.ANALYST, "POST", f"/v1/cases/{case_id}/dispose", json=verdict)).status_code == 200
-    assert len(await api.repository.outbox.pending(10)) == 2
+    path, seen = f"/v1/cases/{case_id}/dispose", await api.seen(case_id)
+    assert (await api.send(Role.ANALYST, "POST", path, json=verdict, headers=seen)).status_code == 200
+    api.clock.by = UNDO
+    assert len(await api.repository.outbox.waiting(10)) == 2
     event = examples.TRANSACTION | {"event_id": "t-2"}
     response = await api.send(Role.SERVICE, "POST", "/v1/screen", params={"deadline_ms": 300}, json=event)
     assert response.status_code in (503, 504)
@@ -149,7 +152,7 @@ async def test_screening_and_labels_survive_the_death_of_kafka(api: Api, kafka: 
     await until(decides_again, "screening works again", 60)
 
     async def published() -> bool:
-        return not await api.repository.outbox.pending(10) and len(await api.repository.labels(["m-1", "t-1"])) == 2
+        return not await api.repository.outbox.waiting(10) and len(await api.repository.labels(["m-1", "t-1"])) == 2
 
     await until(published, "the labels arrive", 60)
 

@@ -2,20 +2,20 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from fraudguard.decisions.casebook import CaseFilter, Disposition
+from fraudguard.decisions.casebook import UNDO, Case, CaseFilter, Disposition
 from fraudguard.decisions.repository import Changes, Repository, StoredState
 from fraudguard.domain import DecisionRecord, Outcome, Typology
-from fraudguard.errors import BadInput, Conflict, NotFound
+from fraudguard.errors import BadInput, Conflict, NotFound, Overtaken
 
 Make = Callable[..., DecisionRecord]
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
-DISPOSE = (Disposition.CONFIRMED_FRAUD, "the payee is on two other cases", "ana", NOW)
+DISPOSE = (1, Disposition.CONFIRMED_FRAUD, "the payee is on two other cases", "ana", NOW)
 
 
 async def alert(repository: Repository, *records: DecisionRecord) -> None:
@@ -75,26 +75,29 @@ async def test_disposing_makes_labels(
     records = [make(), make(text="急用钱")]
     await alert(repository, *records)
     case_id = await only_case(repository)
-    closed = await repository.cases.dispose(case_id, disposition, " told by phone ", "ana", NOW)
+    closed = await repository.cases.dispose(case_id, 1, disposition, " told by phone ", "ana", NOW)
     assert (closed.state, closed.disposition, closed.reason) == ("closed", disposition, "told by phone")
     assert (closed.closed_at, closed.closed_by) == (NOW, "ana")
     assert (await repository.cases.get_case(case_id))[0] == closed
-    waiting = await repository.outbox.pending(10)
-    assert [p.label.target_event_id for p in waiting] == [r.event.event_id for r in records]
-    assert {(p.label.verdict, p.label.typology, p.label.source, p.label.event_time) for p in waiting} == {
+    waiting = await repository.outbox.waiting(10)
+    assert [label.target_event_id for label in waiting] == [r.event.event_id for r in records]
+    assert {(label.verdict, label.typology, label.source, label.event_time) for label in waiting} == {
         (verdict, typology, "analyst", NOW)
     }
-    assert len({p.label.event_id for p in waiting}) == 2
-    await repository.outbox.mark_published([waiting[0].id], NOW)
-    assert await repository.outbox.pending(10) == waiting[1:]
-    assert await repository.outbox.pending(0) == []
+    assert len({label.event_id for label in waiting}) == 2
+    assert await repository.outbox.take(10, NOW + UNDO - timedelta(microseconds=1)) == []
+    assert await repository.outbox.take(0, NOW + UNDO) == []
+    taken = await repository.outbox.take(10, NOW + UNDO)
+    assert [pending.label for pending in taken] == waiting
+    await repository.outbox.mark_published([taken[0].id], NOW)
+    assert await repository.outbox.take(10, NOW + UNDO) == taken[1:]
 
 
 async def test_suspicious_makes_no_label(repository: Repository, make: Make) -> None:
     """A case that stays merely suspicious says nothing to the next training."""
     await alert(repository, make())
-    await repository.cases.dispose(await only_case(repository), Disposition.SUSPICIOUS, "cannot tell", "ana", NOW)
-    assert await repository.outbox.pending(10) == []
+    await repository.cases.dispose(await only_case(repository), 1, Disposition.SUSPICIOUS, "cannot tell", "ana", NOW)
+    assert await repository.outbox.waiting(10) == []
 
 
 async def test_disposing_is_audited_and_kept(repository: Repository, engine: AsyncEngine, make: Make) -> None:
@@ -104,10 +107,11 @@ async def test_disposing_is_audited_and_kept(repository: Repository, engine: Asy
     await repository.cases.dispose(case_id, *DISPOSE)
     async with engine.connect() as connection:
         trail = (await connection.execute(text("SELECT at, actor, action, subject, detail FROM audit"))).all()
-        kept = (await connection.execute(text("SELECT * FROM dispositions"))).all()
-    detail = {"disposition": "confirmed_fraud", "reason": DISPOSE[1], "labels": "1"}
+        query = "SELECT case_id, disposition, reason, actor, at FROM dispositions"
+        kept = (await connection.execute(text(query))).all()
+    detail = {"version": 2, "disposition": "confirmed_fraud", "reason": DISPOSE[2], "labels": "1"}
     assert [tuple(row) for row in trail] == [(NOW, "ana", "case.dispose", case_id, detail)]
-    assert [tuple(row) for row in kept] == [(case_id, "confirmed_fraud", DISPOSE[1], "ana", NOW)]
+    assert [tuple(row) for row in kept] == [(case_id, "confirmed_fraud", DISPOSE[2], "ana", NOW)]
 
 
 async def test_a_case_is_disposed_of_once(repository: Repository, other: Repository, make: Make) -> None:
@@ -117,10 +121,10 @@ async def test_a_case_is_disposed_of_once(repository: Repository, other: Reposit
     done = await asyncio.gather(
         repository.cases.dispose(case_id, *DISPOSE), other.cases.dispose(case_id, *DISPOSE), return_exceptions=True
     )
-    assert sorted(type(d).__name__ for d in done) == ["Case", "Conflict"]
+    assert sorted(type(d).__name__ for d in done) == ["Case", "Overtaken"]
     with pytest.raises(Conflict, match="closed as confirmed_fraud by ana"):
-        await repository.cases.dispose(case_id, Disposition.FALSE_POSITIVE, "changed my mind", "bo", NOW)
-    assert len(await repository.outbox.pending(10)) == 1
+        await repository.cases.dispose(case_id, 2, Disposition.FALSE_POSITIVE, "changed my mind", "bo", NOW)
+    assert len(await repository.outbox.waiting(10)) == 1
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 2_001, "a\x00b"])
@@ -129,7 +133,7 @@ async def test_a_disposition_needs_a_reason(repository: Repository, make: Make, 
     await alert(repository, make())
     case_id = await only_case(repository)
     with pytest.raises(BadInput, match="reason"):
-        await repository.cases.dispose(case_id, Disposition.SUSPICIOUS, reason, "ana", NOW)
+        await repository.cases.dispose(case_id, 1, Disposition.SUSPICIOUS, reason, "ana", NOW)
     assert (await repository.cases.get_case(case_id))[0].state == "open"
 
 
@@ -157,18 +161,21 @@ async def test_the_next_alert_opens_a_new_case(repository: Repository, make: Mak
 async def test_alerts_racing_a_disposition_are_never_lost(
     repository: Repository, other: Repository, make: Make
 ) -> None:
-    """An alert that arrives while its case is being closed is in that case, labelled, or in a new open one."""
+    """An alert that arrives while its case is being closed keeps it open, unseen as it is, or opens a new one."""
     for n in range(12):
         account = f"a-{n}"
         await alert(repository, make(account))
         (case,) = (await repository.cases.list_cases(CaseFilter(account_id=account))).items
         late = make(account)
-        await asyncio.gather(alert(repository, late), other.cases.dispose(case.case_id, *DISPOSE))
+        disposed = other.cases.dispose(case.case_id, *DISPOSE)
+        _, done = await asyncio.gather(alert(repository, late), disposed, return_exceptions=True)
+        assert isinstance(done, Case | Overtaken)
         cases = (await repository.cases.list_cases(CaseFilter(account_id=account))).items
         assert sum(c.alerts for c in cases) == 2
-        labelled = {p.label.target_event_id for p in await repository.outbox.pending(500)}
-        reopened = any(c.state == "open" for c in cases)
-        assert (late.event.event_id in labelled) != reopened
+        assert len(cases) == (1 if isinstance(done, Overtaken) else 2)
+        labelled = {label.target_event_id for label in await repository.outbox.waiting(500)}
+        assert late.event.event_id not in labelled
+        assert sum(c.state == "open" for c in cases) == 1
 
 
 async def test_the_queue_is_paged_by_loss_then_age(repository: Repository, make: Make) -> None:

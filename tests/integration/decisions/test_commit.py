@@ -211,7 +211,9 @@ async def test_history_cannot_be_changed(repository: Repository, engine: AsyncEn
     async with transaction(engine) as connection:
         await documents.save(connection, "policy", "p-1", "version: 1")
     case = (await repository.cases.list_cases(CaseFilter())).items[0]
-    await repository.cases.dispose(case.case_id, Disposition.SUSPICIOUS, "unsure", "ana", record.decision.decided_at)
+    await repository.cases.dispose(
+        case.case_id, case.version, Disposition.SUSPICIOUS, "unsure", "ana", record.decision.decided_at
+    )
     async with engine.connect() as connection:
         column = await connection.scalar(
             text("SELECT attname FROM pg_attribute WHERE attrelid = cast(:t AS regclass) AND attnum = 2"), {"t": table}

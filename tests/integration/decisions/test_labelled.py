@@ -69,7 +69,7 @@ async def test_labels_and_dispositions_as_they_were_known(repository: Repository
     await repository.commit(Changes(records=[alert, plain, other], alerts=[alert], labels=labels))
     (case,) = await _cases(repository)
     closed = START + timedelta(days=20)
-    await repository.cases.dispose(case.case_id, Disposition.CONFIRMED_FRAUD, "called", "ana", closed)
+    await repository.cases.dispose(case.case_id, case.version, Disposition.CONFIRMED_FRAUD, "called", "ana", closed)
     outcome = CaseOutcome(case.case_id, Typology.SCAM, Disposition.CONFIRMED_FRAUD, closed)
     for day, heard, disposed in ((8, 0, False), (15, 1, False), (40, 2, True), (99, 3, True)):
         first, second, third = await read(repository, START + timedelta(days=day))
@@ -84,8 +84,10 @@ async def test_what_a_disposition_sent_is_no_label_of_the_event(repository: Repo
     alert = make("a-0", event_id="e-1", sequence=1, at=START)
     await repository.commit(Changes(records=[alert], alerts=[alert]))
     (case,) = await _cases(repository)
-    await repository.cases.dispose(case.case_id, Disposition.FALSE_POSITIVE, "called", "ana", START + timedelta(days=2))
-    sent = [pending.label for pending in await repository.outbox.pending(10)]
+    await repository.cases.dispose(
+        case.case_id, case.version, Disposition.FALSE_POSITIVE, "called", "ana", START + timedelta(days=2)
+    )
+    sent = await repository.outbox.waiting(10)
     assert [label.verdict for label in sent] == ["legitimate"]
     own = said("l-1", "e-1", 1)
     await repository.commit(Changes(labels=[*sent, own]))
@@ -126,7 +128,9 @@ async def test_newest(repository: Repository, make: Make) -> None:
     await repository.commit(Changes(labels=[said("l-1", "e", 3)]))
     assert await repository.newest() == START + timedelta(days=3, microseconds=7)
     (case,) = await _cases(repository)
-    await repository.cases.dispose(case.case_id, Disposition.SUSPICIOUS, "called", "ana", START + timedelta(days=5))
+    await repository.cases.dispose(
+        case.case_id, case.version, Disposition.SUSPICIOUS, "called", "ana", START + timedelta(days=5)
+    )
     assert await repository.newest() == START + timedelta(days=5)
 
 

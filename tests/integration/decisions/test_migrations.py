@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
@@ -14,14 +15,15 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from fraudguard.decisions import migrate
+from fraudguard.decisions import audit, migrate
 from fraudguard.decisions.batch import write_decisions
+from fraudguard.decisions.casebook import CaseFilter
 from fraudguard.decisions.connection import open_engine
 from fraudguard.decisions.repository import Changes, Repository, StoredState, connect
 from fraudguard.decisions.tables import METADATA
 from fraudguard.domain import DecisionRecord, EntityCount
 from fraudguard.embedded.postgres import EmbeddedPostgres
-from fraudguard.errors import BadSettings
+from fraudguard.errors import BadSettings, Conflict
 
 _numbers = itertools.count(1)
 
@@ -43,7 +45,7 @@ async def test_processes_may_migrate_at_once_and_again(empty_url: str) -> None:
     await asyncio.to_thread(migrate.upgrade, empty_url)
     engine = open_engine(empty_url)
     async with engine.connect() as connection:
-        assert (await connection.scalars(text("SELECT version_num FROM alembic_version"))).all() == ["0006"]
+        assert (await connection.scalars(text("SELECT version_num FROM alembic_version"))).all() == ["0007"]
     await engine.dispose()
 
 
@@ -74,12 +76,53 @@ async def test_a_filled_database_keeps_what_it_holds(empty_url: str, make: Calla
     await repository.commit(Changes(records=[later], states={"a-1": StoredState(1, b"t")}, counts=[counted]))
     keys = {("ip", "203.0.113.5"), ("device", "d-1")}
     assert {(c.kind, c.transactions) for c in await repository.entity_counts(keys, 0)} == {("ip", 3), ("device", 3)}
-    assert await repository.schema_revision() == "0006"
+    assert await repository.schema_revision() == "0007"
     found = [past.event async for past in repository.history(record.event.event_time, record.decision.decided_at)]
     assert found == [record.event, later.event]
     with pytest.raises(DBAPIError, match="entity_counts_kind_check"):
         async with engine.begin() as connection:
             await connection.execute(text("INSERT INTO entity_counts VALUES ('iban', 'x', 20000, 3, 1)"))
+    await engine.dispose()
+
+
+CASES_OF_0003 = """
+INSERT INTO cases (case_id, account_id, state, opened_at, updated_at, expected_loss, top_risk, typology, outcome,
+                   alerts, disposition, reason, closed_at, closed_by)
+VALUES ('c-1', 'a-1', 'closed', '2026-11-01Z', '2026-11-01Z', 7, 0.9, 'scam', 'block', 1,
+        'confirmed_fraud', 'told', '2026-11-02Z', 'ana'),
+       ('c-2', 'a-1', 'open', '2026-11-03Z', '2026-11-03Z', 100, NULL, NULL, 'review', 1, NULL, NULL, NULL, NULL),
+       ('c-3', 'a-2', 'open', '2026-11-03Z', '2026-11-03Z', 100, 0.9, 'mule', 'block', 1, NULL, NULL, NULL, NULL);
+INSERT INTO dispositions VALUES ('c-1', 'confirmed_fraud', 'told', 'ana', '2026-11-02Z');
+INSERT INTO outbox (body, created_at) VALUES
+    ('{"type": "label", "version": 1, "event_id": "l-1", "account_id": "a-1", "event_time": "2026-11-02T00:00:00Z",
+       "target_event_id": "e-1", "source": "analyst", "verdict": "fraud"}', '2026-11-02Z');
+INSERT INTO audit (at, actor, action, subject, detail) VALUES
+    ('2026-11-01Z', 'cli:root', 'key.create', 'k-1', '{"owner": "风控 \\u007f\\n\\"x\\"", "role": "admin"}'),
+    ('2026-11-02 01:02:03.000004Z', 'ana', 'case.dispose', 'c-1', '{"labels": "1", "before": {"b": null, "a": "x"}}')
+"""
+
+
+async def test_cases_and_the_trail_of_an_older_revision_go_on(empty_url: str) -> None:
+    """Cases get due times, versions and inboxes; labels that waited still leave; the trail is one chain."""
+    engine = open_engine(empty_url)
+    async with engine.begin() as connection:
+        await connection.run_sync(_upgrade_to, "0003")
+        for statement in CASES_OF_0003.split(";\n"):
+            await connection.exec_driver_sql(statement)
+    await asyncio.to_thread(migrate.upgrade, empty_url)
+
+    repository = Repository(engine)
+    queue = (await repository.cases.list_cases(CaseFilter(state="open"))).items
+    assert [(case.case_id, case.inbox, case.version) for case in queue] == [("c-3", "mule", 1), ("c-2", "unscored", 1)]
+    assert [case.due_at - case.opened_at for case in queue] == [timedelta(minutes=30), timedelta(hours=4)]
+    closed, _ = await repository.cases.get_case("c-1")
+    now = datetime(2026, 11, 22, tzinfo=UTC)
+    with pytest.raises(Conflict, match="c-2"):
+        await repository.cases.reopen("c-1", closed.version, "ana", now)
+    assert [pending.label.event_id for pending in await repository.outbox.take(10, now)] == ["l-1"]
+    await repository.cases.claim("c-3", 1, "bo", now)
+    found = await audit.verify(engine)
+    assert (found.rows, found.broken) == (3, None)
     await engine.dispose()
 
 
