@@ -485,4 +485,5 @@ def _what(one: Contribution, record: DecisionRecord, timeline: Timeline, members
         return f"line {one.name}: {timeline.lines[int(one.name) - timeline.start].text}"
     if one.kind == "group":
         return f"all features of the group {one.name}"
-    return ", ".join(f"{name} = {show(record.features[name])}" for name in members[one.name])
+    values = ", ".join(f"{name} = {show(record.features[name])}" for name in members.get(one.name, ()))
+    return values or one.name  # a feature of an older registry

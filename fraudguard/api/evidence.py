@@ -83,7 +83,7 @@ async def evidence_of(services: Services, record: DecisionRecord, made: Evidence
             kind="feature" if one.kind == "feature" else "group",
             name=one.name,
             effect=one.effect,
-            values={name: record.features[name] for name in members[one.name]} if one.kind == "feature" else {},
+            values={name: record.features[name] for name in members.get(one.name, ())} if one.kind == "feature" else {},
         )
         for one in found
         if one.kind != "line"

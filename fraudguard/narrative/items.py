@@ -121,6 +121,6 @@ def _features(
         key=lambda one: (-one[0], one[1]),
     )
     return [
-        (name, {**{part: record.features[part] for part in members[name]}, "effect": effect})
+        (name, {**{part: record.features[part] for part in members.get(name, ())}, "effect": effect})
         for effect, name in most[:FEATURES_MAX]
     ]
