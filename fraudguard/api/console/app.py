@@ -14,7 +14,7 @@ from fraudguard.api.console import case, decisions, deeds, queue, signing
 from fraudguard.api.console.rendering import refused
 from fraudguard.api.console.security import Guarded
 from fraudguard.api.problems import ProblemError, unavailable
-from fraudguard.errors import BadInput, Conflict, NotFound, StateConflict, StoreUnavailable
+from fraudguard.errors import BadInput, Conflict, NotFound, Overtaken, StateConflict, StoreUnavailable
 
 PATH: Final = "/console"
 
@@ -40,6 +40,7 @@ def mount_console(app: FastAPI) -> None:
     console.add_exception_handler(NotFound, _not_found)
     console.add_exception_handler(BadInput, _bad_input)
     console.add_exception_handler(Conflict, _conflict)
+    console.add_exception_handler(Overtaken, _overtaken)
     console.add_exception_handler(StateConflict, _conflict)
     console.add_exception_handler(StoreUnavailable, _store)
     console.add_exception_handler(RequestValidationError, _validation)
@@ -67,6 +68,10 @@ async def _bad_input(request: Request, error: Any) -> Response:
 
 async def _conflict(request: Request, error: Any) -> Response:
     return refused(request, ProblemError(409, "conflict", str(error)))
+
+
+async def _overtaken(request: Request, error: Any) -> Response:
+    return refused(request, ProblemError(412, "overtaken", error.reason))
 
 
 async def _store(request: Request, _: Any) -> Response:

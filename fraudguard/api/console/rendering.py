@@ -119,7 +119,7 @@ def refused(request: Request, error: ProblemError) -> Response:
             else RedirectResponse(to, 303)
         )
     reader = reader_of(request, getattr(request.state, "principal", None))
-    kind = {403: "forbidden", 404: "missing", 503: "unavailable"}.get(status, "refused" if status < 500 else "broken")
+    kind = {403: "forbidden", 404: "missing", 409: "overtaken", 412: "overtaken", 503: "unavailable"}.get(status, "refused" if status < 500 else "broken")
     template = "notice.html" if is_fragment(request) else "refused.html"
     html = render(template, reader, kind=kind, problem=error.problem, code=code)
     return HTMLResponse(html, status, error.headers)
