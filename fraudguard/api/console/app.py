@@ -10,9 +10,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from fraudguard.api.console import case, decisions, deeds, queue, signing
+from fraudguard.api.console import case, decisions, deeds, queue, signing, unmasking
 from fraudguard.api.console.rendering import refused
 from fraudguard.api.console.security import Guarded
+from fraudguard.api.console.why import RuleShelf
 from fraudguard.api.problems import ProblemError, unavailable
 from fraudguard.errors import BadInput, Conflict, NotFound, Overtaken, StateConflict, StoreUnavailable
 
@@ -28,11 +29,12 @@ class _Static(StaticFiles):
         return response
 
 
-def mount_console(app: FastAPI) -> None:
-    """Serve the console from this application, with what it has open."""
+def mount_console(app: FastAPI, currency: str) -> None:
+    """Serve the console from this application, with what it has open. currency: the base currency."""
     console = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     console.state = app.state
-    for resource in (signing, queue, case, deeds, decisions):
+    app.state.rule_shelf = RuleShelf(currency)
+    for resource in (signing, queue, case, deeds, decisions, unmasking):
         console.include_router(resource.router)
     console.mount("/static", _Static(packages=[("fraudguard.api.console", "static")]), name="static")
     console.add_middleware(Guarded)
