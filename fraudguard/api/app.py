@@ -81,7 +81,7 @@ def create_app(settings: Settings, clock: Clock) -> FastAPI:
     routers = [resource.router for resource in resources]
     for router in routers:
         app.include_router(router)
-    mount_console(app)
+    mount_console(app, settings.base_currency)
     problems.install(app)
     repeats.install(app)
     openapi.install(app, routers)
