@@ -5,9 +5,9 @@ import importlib
 import itertools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import asyncpg
@@ -79,6 +79,12 @@ def _database(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
     _execute(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield postgres.url_of(name)
     _execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def database_of(postgres: EmbeddedPostgres) -> Callable[[str], AbstractContextManager[str]]:
+    """Gives the URL of a fresh clone of a template database, for as long as it is entered."""
+    return lambda template: _database(postgres, template)
 
 
 @pytest.fixture

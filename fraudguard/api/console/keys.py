@@ -1,0 +1,56 @@
+"""Every key of the console: one table, from which pages act and `?` draws its help."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Place = Literal["everywhere", "queue", "case", "decisions"]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """press: as a KeyboardEvent's `key`, `shift+a`, `ctrl+z`, or two pressed one after the other, `g q`.
+
+    action: what static/console.js does; its words are `key.<action>` of the catalogue.
+    """
+
+    place: Place
+    press: str
+    action: str
+
+
+KEYS: Final = (
+    Key("everywhere", "?", "help"),
+    Key("everywhere", "g q", "go_queue"),
+    Key("everywhere", "g d", "go_decisions"),
+    Key("everywhere", "/", "filter"),
+    Key("everywhere", "Escape", "leave"),
+    Key("everywhere", "L", "language"),
+    Key("everywhere", "D", "theme"),
+    Key("queue", "j", "down"),
+    Key("queue", "k", "up"),
+    Key("queue", "Enter", "open"),
+    Key("queue", "ctrl+z", "undo"),
+    Key("queue", "c", "claim"),
+    Key("queue", "z", "snooze"),
+    Key("queue", "]", "inbox_next"),
+    Key("queue", "[", "inbox_previous"),
+    Key("case", "]", "line_next"),
+    Key("case", "[", "line_previous"),
+    Key("case", "b", "block"),
+    Key("case", "a", "approve"),
+    Key("case", "n", "next"),
+    Key("case", "ctrl+z", "undo"),
+    Key("case", "c", "claim"),
+    Key("case", "z", "snooze"),
+    Key("case", "e", "escalate"),
+    Key("case", "w", "note"),
+    Key("case", "u", "unmask"),
+    Key("decisions", "j", "down"),
+    Key("decisions", "k", "up"),
+    Key("decisions", "Enter", "open"),
+)
+
+
+def keys_of(place: Place) -> tuple[Key, ...]:
+    """The page's own keys, then those that work everywhere."""
+    return tuple(key for wanted in (place, "everywhere") for key in KEYS if key.place == wanted)

@@ -1,0 +1,91 @@
+"""What a person reads around a case: inbox sizes, the account's own decisions in order, its days. Reads only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from sqlalchemy import text
+
+from fraudguard.decisions.connection import Open
+from fraudguard.decisions.records import load_record
+from fraudguard.domain import DecisionRecord
+
+_INBOXES = text("""
+SELECT inbox, count(*) FILTER (WHERE NOT sleeps) AS awake, count(*) FILTER (WHERE sleeps) AS asleep,
+       count(*) FILTER (WHERE mine) AS mine
+FROM (
+    SELECT inbox, coalesce(snoozed_until > :at, false) AS sleeps,
+           coalesce(claimed_by = :person AND claimed_until > :at, false)
+               OR coalesce(assigned_to = :person, false) AS mine
+    FROM cases WHERE state <> 'closed'
+) c
+GROUP BY inbox
+""")
+
+_NEWEST = text("SELECT max(sequence) FROM event_ids WHERE account_id = :account")
+
+_LINES = text("""
+SELECT CAST(d.body AS text) AS body
+FROM event_ids e JOIN decisions d ON d.event_time = e.event_time AND d.decision_id = e.decision_id
+WHERE e.account_id = :account AND e.sequence BETWEEN :first AND :last
+ORDER BY e.sequence
+""")
+
+_DAYS = text("""
+SELECT CAST(timezone(:zone, d.event_time) AS date) AS day, count(*) AS payments,
+       coalesce(sum(CAST(b.features ->> 'amount_base' AS double precision)), 0) AS total
+FROM decisions d, json_to_record(d.body) AS b (event json, features json)
+WHERE d.account_id = :account AND d.event_time >= :since AND d.event_type = 'transaction'
+  AND b.event ->> 'direction' = 'debit'
+GROUP BY 1
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class InboxSize:
+    """Unclosed cases of one inbox: awake, asleep (snoozed), and those of one person."""
+
+    inbox: str
+    awake: int
+    asleep: int
+    mine: int
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """Outgoing transactions of one local day; total in the base currency."""
+
+    day: date
+    payments: int
+    total: float
+
+
+class CaseFile:
+    """Every method raises StoreUnavailable when PostgreSQL does not answer."""
+
+    def __init__(self, open_: Open) -> None:
+        """open_: gives the transaction to work in."""
+        self._open = open_
+
+    async def inboxes(self, person: str, at: datetime) -> Sequence[InboxSize]:
+        """Every inbox that has an unclosed case, in no order. person: whose cases count as `mine`."""
+        async with self._open() as connection:
+            rows = await connection.execute(_INBOXES, {"person": person, "at": at})
+            return [InboxSize(row.inbox, row.awake, row.asleep, row.mine) for row in rows]
+
+    async def newest_sequence(self, account_id: str) -> int:
+        """Of the account's decisions; 0 where it has none."""
+        async with self._open() as connection:
+            return await connection.scalar(_NEWEST, {"account": account_id}) or 0
+
+    async def lines(self, account_id: str, first: int, last: int) -> Sequence[DecisionRecord]:
+        """The account's decisions from sequence `first` to `last`, both included, without sealed texts."""
+        async with self._open() as connection:
+            rows = await connection.execute(_LINES, {"account": account_id, "first": first, "last": last})
+            return [load_record(row.body, None) for row in rows]
+
+    async def days(self, account_id: str, since: datetime, zone: str) -> Sequence[Day]:
+        """The account's local days with an outgoing transaction, in no order."""
+        async with self._open() as connection:
+            rows = await connection.execute(_DAYS, {"account": account_id, "since": since, "zone": zone})
+            return [Day(row.day, row.payments, row.total) for row in rows]
