@@ -180,12 +180,8 @@ class Folders(Casework):
             change.must_be_free()
             change.must_be_free(other)
             gone = change.others[other]
-            for further in list(
-                await change.connection.scalars(
-                    select(CASES.c.case_id).where(CASES.c.merged_into == other).order_by(CASES.c.account_id)
-                )
-            ):
-                await change.write(further, merged_into=case_id)
+            for further in change.merged_into(other):
+                await change.write(further.case_id, merged_into=case_id)
             closed = UNCLAIMED | {"state": "closed", "merged_into": case_id, "closed_at": at, "closed_by": actor}
             await change.write(other, **closed)
             await audit.append(change.connection, at, actor, "case.merge", other, {"into": case_id, "reason": reason})

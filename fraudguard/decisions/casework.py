@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from fraudguard.decisions import audit
@@ -34,6 +34,10 @@ class Change:
     others: dict[str, Case]
     actor: str
     at: datetime
+
+    def merged_into(self, case_id: str) -> list[Case]:
+        """The cases that are judged with this one; whoever changes that holds this one locked."""
+        return [case for case in self.others.values() if case.merged_into == case_id]
 
     def must_be_unclosed(self) -> None:
         """Raises Conflict."""
@@ -106,10 +110,11 @@ class Casework:
         *others: str,
         others_seen: Mapping[str, int] | None = None,
     ) -> AsyncIterator[Change]:
-        """One transaction with the case locked at the version that was seen, and other cases beside it."""
+        """One transaction with the case locked as it was seen, other cases, and those merged into any of them."""
         async with transaction(self._engine) as connection:
             # In the order in which a batch of alerts locks them, so that neither waits for the other for good.
-            locked = select(CASES).where(CASES.c.case_id == any_of({case_id, *others}))
+            named = any_of({case_id, *others})
+            locked = select(CASES).where(or_(CASES.c.case_id == named, CASES.c.merged_into == named))
             locked = locked.order_by(CASES.c.account_id, CASES.c.case_id).with_for_update()
             found = {row.case_id: case_of(row) for row in await connection.execute(locked)}
             for wanted in (case_id, *others):

@@ -13,7 +13,7 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from fraudguard.decisions import outbox
-from fraudguard.decisions.case_types import Case, Disposition, case_of, checked
+from fraudguard.decisions.case_types import Case, Disposition, checked
 from fraudguard.decisions.cases import NAMESPACE
 from fraudguard.decisions.casework import Casework, Change
 from fraudguard.decisions.connection import any_of
@@ -55,7 +55,7 @@ class Verdicts(Casework):
         reason = checked(reason)
         async with self.changing(case_id, seen, actor, at) as change:
             change.must_be_free()
-            merged = await _merged(change)
+            merged = change.merged_into(case_id)
             await _find(change, merged, disposition, reason)
             labels = await _labels(change, merged, disposition)
             await outbox.put(change.connection, labels, at, case_id=case_id, not_before=at + UNDO)
@@ -86,7 +86,7 @@ class Verdicts(Casework):
             raise BadInput(f"must be 1 to {ALERTS_A_DEED_MAX} alerts", path="decision_ids")
         async with self.changing(case_id, seen, actor, at) as change:
             change.must_be_free()
-            cases = [case_id, *(case.case_id for case in await _merged(change))]
+            cases = [case_id, *(case.case_id for case in change.merged_into(case_id))]
             query = select(ALERTS.c.decision_id).where(
                 ALERTS.c.decision_id == any_of(wanted), ALERTS.c.case_id == any_of(cases)
             )
@@ -119,7 +119,7 @@ class Verdicts(Casework):
                     path="case_id",
                     hint="send a label of source `analyst` for what was found wrongly",
                 )
-            await _find(change, await _merged(change), None, "reopened")
+            await _find(change, change.merged_into(case_id), None, "reopened")
             return await change.save(
                 "case.reopen",
                 {},
@@ -147,7 +147,7 @@ class Verdicts(Casework):
             detail = {"disposition": disposition.value, "reason": reason}
             if disposition is case.disposition:
                 return await change.save("case.review", detail, review="agreed", reviewed_by=actor)
-            merged = await _merged(change)
+            merged = change.merged_into(case_id)
             await _find(change, merged, disposition, reason)
             labels = await _labels(change, merged, disposition, again=True)
             await outbox.put(change.connection, labels, at, case_id=case_id)
@@ -159,13 +159,6 @@ class Verdicts(Casework):
                 review="disagreed",
                 reviewed_by=actor,
             )
-
-
-async def _merged(change: Change) -> list[Case]:
-    """The cases that are judged with this one; whoever changes that holds this one locked."""
-    found = select(CASES).where(CASES.c.merged_into == change.case.case_id)
-    rows = await change.connection.execute(found.order_by(CASES.c.account_id, CASES.c.case_id).with_for_update())
-    return [case_of(row) for row in rows]
 
 
 async def _find(change: Change, merged: Sequence[Case], disposition: Disposition | None, reason: str) -> None:

@@ -23,7 +23,9 @@ from fraudguard.domain import DecisionRecord
 from fraudguard.errors import BadInput, NotFound
 
 Make = Callable[..., DecisionRecord]
-Deed = tuple[str, int, int, int]  # verb, place of its case, of another case or a disposition, how many versions behind
+Deed = tuple[
+    int, int, int, int
+]  # place of its verb among those likely, place of its case, of another case or a disposition, how many versions behind
 START = datetime(2026, 11, 22, 9, tzinfo=UTC)
 VERBS = (
     "claim",
@@ -43,9 +45,21 @@ VERBS = (
 ACTORS = ("ana", "bo")
 _rounds = itertools.count(1)
 
-deeds = st.tuples(st.sampled_from(VERBS), st.integers(0, 3), st.integers(0, 3), st.sampled_from((0, 0, 0, 1)))
+deeds = st.tuples(st.integers(0, 15), st.sampled_from((0, 0, 1, 2)), st.integers(0, 3), st.sampled_from((0, 0, 0, 1)))
+pairs = st.tuples(deeds, deeds)
 # An alert for one of the accounts, or what each of the two does at the same time; and how much time passes first.
-steps = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 2) | st.tuples(deeds, deeds)), max_size=14)
+steps = st.lists(
+    st.tuples(st.sampled_from((0, 1, 5, 12)), st.one_of(pairs, pairs, pairs, st.integers(0, 2))),
+    min_size=4,
+    max_size=16,
+)
+
+
+def likely(case: Case) -> tuple[str, ...]:
+    """Every verb, those that are apt to be done to such a case more than once."""
+    if case.state == "closed":
+        return ("reopen", "reopen", "review", *VERBS)
+    return ("dispose", "release" if case.claimed_by else "claim", *VERBS)
 
 
 @dataclass
@@ -71,8 +85,9 @@ class World:
         if not wanted:
             return
         made = []
-        for actor, (verb, place, more, behind) in zip(ACTORS, pair, strict=True):
+        for actor, (choice, place, more, behind) in zip(ACTORS, pair, strict=True):
             case = wanted[place % len(wanted)]
+            verb = likely(case)[choice % len(likely(case))]
             made.append((case, case.version - behind, self.deed(verb, actor, case, wanted[more % len(wanted)], behind)))
         done = await asyncio.gather(*(deed for _, _, deed in made), return_exceptions=True)
         won: dict[tuple[str, int], int] = {}
