@@ -15,6 +15,7 @@ from fraudguard.domain import Role
 from fraudguard.embedded.supervisor import free_port
 
 WHY = {"reason": "seen on 2 forums", "source": "analyst"}
+SEEN = '"1"'  # the version of a case that just opened
 ENTRIES = "/v1/lists/mule_accounts/entries"
 
 
@@ -25,14 +26,14 @@ def code(response: httpx.Response) -> tuple[int, str]:
 
 async def post(api: Api, path: str, key: str, role: Role = Role.ANALYST, **options: Any) -> httpx.Response:
     """With an idempotency key."""
-    headers = {"X-API-Key": api.keys[role], "Idempotency-Key": key}
-    return await api.http.post(path, headers=headers, **options)
+    return await api.send(role, "POST", path, headers={"If-Match": SEEN, "Idempotency-Key": key}, **options)
 
 
 async def opened_case(api: Api) -> str:
     """The path that disposes of a new case."""
     assert (await api.send(Role.SERVICE, "POST", "/v1/screen", json=examples.TRANSACTION)).status_code == 200
     (case,) = (await api.send(Role.ANALYST, "GET", "/v1/cases")).json()["items"]
+    assert case["version"] == 1
     return f"/v1/cases/{case['case_id']}/dispose"
 
 
@@ -47,7 +48,7 @@ async def test_a_repeated_request_is_carried_out_once(api: Api) -> None:
     assert {answer.content for answer in done} == {again.content}
     assert (again.headers["idempotency-replayed"], again.headers["content-type"]) == ("true", "application/json")
     assert [answer.headers.get("idempotency-replayed") for answer in done].count(None) == 1
-    assert code(await post(api, path, "k-2", json=verdict)) == (409, "conflict")
+    assert code(await post(api, path, "k-2", json=verdict)) == (412, "overtaken")
 
 
 async def test_a_key_is_for_one_request_of_one_caller(api: Api) -> None:
@@ -57,7 +58,7 @@ async def test_a_key_is_for_one_request_of_one_caller(api: Api) -> None:
     assert (await post(api, path, "k-1", json=verdict)).status_code == 200
     for place, body in ((path, verdict | {"reason": "y"}), (f"{path}?a=1", verdict), (ENTRIES, verdict)):
         assert code(await post(api, place, "k-1", json=body)) == (422, "key_used")
-    assert code(await post(api, path, "k-1", Role.LEAD, json=verdict)) == (409, "conflict")
+    assert code(await post(api, path, "k-1", Role.LEAD, json=verdict)) == (412, "overtaken")
     for bad in ("", "x" * 129, "a\tb"):
         assert code(await post(api, path, bad, json=verdict)) == (422, "bad_field")
 
