@@ -265,6 +265,7 @@ def _show_next(
     database = settings.database_url.get_secret_value()
     lines = [
         "Where to look next",
+        f"  console {url}/console, signed in as {Role.ANALYST}; ? shows every key",
         f"  API and its documentation   {url}/docs",
         *(f"  key, role {role:<18}{key}" for role, key in keys.items()),
         *(f"  sign in as {name:<17}{password}" for name, password in passwords.items()),

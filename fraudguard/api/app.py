@@ -20,10 +20,12 @@ from fraudguard.api import (
     cases,
     decisions,
     events,
+    evidence,
     health,
     lists,
     live,
     models,
+    narrative,
     openapi,
     problems,
     repeats,
@@ -73,11 +75,13 @@ def create_app(settings: Settings, clock: Clock) -> FastAPI:
         models,
         sessions,
         webhooks,
+        evidence,
+        narrative,
     )
     routers = [resource.router for resource in resources]
     for router in routers:
         app.include_router(router)
-    mount_console(app)
+    mount_console(app, settings.base_currency)
     problems.install(app)
     repeats.install(app)
     openapi.install(app, routers)

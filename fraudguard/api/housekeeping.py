@@ -1,4 +1,4 @@
-"""Forgets what has run out: sessions, answers kept for idempotency keys, messages of webhooks that are done.
+"""Forgets what has run out: sessions, answers kept for idempotency keys, messages of webhooks, wishes for evidence.
 
 Every API process does, harmlessly.
 """
@@ -39,3 +39,4 @@ class Housekeeper:
         await self._repository.sessions.prune(now, self._idle, self._longest)
         await self._repository.repeats.prune(now)
         await self._repository.webhooks.prune(now)
+        await self._repository.evidence.prune(now)

@@ -26,6 +26,7 @@ from fraudguard.sealing import Seal
 log = logging.getLogger(__name__)
 
 TRIALS_MAX = 2  # rule packs that are tried at once
+NARRATIVES_MAX = 8  # that are written at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Services:
     labels: LabelPublisher
     trials: asyncio.Semaphore
     feed: CaseFeed
+    narratives: asyncio.Semaphore
 
 
 @asynccontextmanager
@@ -66,7 +68,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
             task.add_done_callback(_report)
         try:
             keys, publishing = KeyCache(repository.keys, clock), open_publishing(settings, repository)
-            trials = asyncio.Semaphore(TRIALS_MAX)
+            trials, narratives = asyncio.Semaphore(TRIALS_MAX), asyncio.Semaphore(NARRATIVES_MAX)
             accounts = Accounts(repository, seal)
             yield Services(
                 settings=settings,
@@ -82,6 +84,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
                 labels=labels,
                 trials=trials,
                 feed=feed,
+                narratives=narratives,
             )
         finally:
             for task in reversed(running):  # the publisher first, for it uses the producer

@@ -397,3 +397,23 @@ WEBHOOK_MESSAGES = Table(
     Column("done_at", _TIME),
     Column("given_up", Boolean, nullable=False),
 )
+
+EVIDENCE = Table(
+    "evidence",
+    METADATA,
+    Column("decision_id", Text, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("risk", Double, nullable=False),
+    Column("body", JSON, nullable=False),
+    Column("made_at", _TIME, nullable=False),
+)
+
+EVIDENCE_WISHES = Table(
+    "evidence_wishes",
+    METADATA,
+    Column("decision_id", Text, primary_key=True),
+    Column("asked_at", _TIME, nullable=False),
+    Column("claimed_until", _TIME),
+    Column("failed", Text),
+    Column("failed_at", _TIME),
+)

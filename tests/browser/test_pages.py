@@ -1,4 +1,4 @@
-"""Every page in both languages, both themes, two sizes: axe finds nothing, nothing overflows, no policy is broken."""
+"""Every page in both languages, both themes and two sizes: axe finds nothing, nothing overflows, the policy holds."""
 
 from collections.abc import Callable
 from pathlib import Path

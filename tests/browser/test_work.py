@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from console_support import CLOCK, Desk, Site
+from console_support import CLOCK, RAW_TEXT_KEY, Desk, Site
 
 from fraudguard.api import examples
 from fraudguard.assembly import load_parts, open_pipeline
@@ -124,7 +124,9 @@ def test_a_new_alert_appears_in_the_open_queue_by_itself(desk_of: Callable[..., 
     assert desk.page.locator("[data-row].current").get_attribute("data-id") == chosen
 
 
-async def _scam(site: Site) -> None:
+async def _scam(site: Site, sealed: str | None = None) -> None:
+    """A chat and a payment, decided; sealed: the unmasked text that is kept of both."""
+    box = None if sealed is None else seal(sealed, RAW_TEXT_KEY)
     parts = load_parts(site.settings)
     now = CLOCK.now()
     told: list[dict[str, Any]] = [dict(examples.MESSAGE), dict(examples.TRANSACTION)]
@@ -140,7 +142,7 @@ async def _scam(site: Site) -> None:
         for place, (kind, one) in enumerate(zip((Message, Transaction), told, strict=True))
     ]
     async with open_pipeline(site.settings, parts, CLOCK) as pipeline:
-        await pipeline.screen([Received(event, now) for event in events])
+        await pipeline.screen([Received(event, now, box) for event in events])
     parts.close()
 
 
@@ -182,3 +184,26 @@ def test_a_filter_is_typed_and_left_by_keys(desk_of: Callable[..., Desk], site: 
     desk.page.wait_for_selector(".empty:has-text('nobody')")
     desk.press("Escape", "Escape")
     desk.page.wait_for_url("**/console/queue")
+
+
+def test_a_line_is_unmasked_for_a_reason_and_that_is_logged(desk_of: Callable[..., Desk], site: Site) -> None:
+    """`u` asks why; the text stands where the masked one stood, and the trail has who read it and why."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, _scam(site, sealed="请转到 6222021234567890123")).result(timeout=120)
+    desk = desk_of("lin")
+    desk.page.goto(f"{site.url}/console/queue?account=a-live")
+    open_first(desk)
+    desk.press("u")
+    assert desk.page.locator("#notice").inner_text() != ""
+    desk.page.locator(".movers a").first.click()
+    line = desk.page.locator(".line.at")
+    assert "6222021234567890123" not in line.inner_text()
+    desk.press("u")
+    desk.page.keyboard.type("complaint 4711")
+    desk.press("Enter")
+    desk.page.wait_for_selector(".line.at .raw:has-text('6222021234567890123')")
+    decision_id = line.get_attribute("data-decision")
+    deeds = ask(site, lambda repository: repository.cases.history(str(decision_id)))
+    assert [(deed.actor, deed.action, dict(deed.detail)) for deed in deeds] == [
+        ("lin", "text.read", {"reason": "complaint 4711"})
+    ]

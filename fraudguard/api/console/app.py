@@ -10,11 +10,12 @@ from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from fraudguard.api.console import case, decisions, deeds, queue, signing
+from fraudguard.api.console import case, decisions, deeds, queue, signing, unmasking
 from fraudguard.api.console.rendering import refused
 from fraudguard.api.console.security import Guarded
+from fraudguard.api.console.why import RuleShelf
 from fraudguard.api.problems import ProblemError, unavailable
-from fraudguard.errors import BadInput, Conflict, NotFound, StateConflict, StoreUnavailable
+from fraudguard.errors import BadInput, Conflict, NotFound, Overtaken, StateConflict, StoreUnavailable
 
 PATH: Final = "/console"
 
@@ -28,11 +29,12 @@ class _Static(StaticFiles):
         return response
 
 
-def mount_console(app: FastAPI) -> None:
-    """Serve the console from this application, with what it has open."""
+def mount_console(app: FastAPI, currency: str) -> None:
+    """Serve the console from this application, with what it has open. currency: the base currency."""
     console = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     console.state = app.state
-    for resource in (signing, queue, case, deeds, decisions):
+    app.state.rule_shelf = RuleShelf(currency)
+    for resource in (signing, queue, case, deeds, decisions, unmasking):
         console.include_router(resource.router)
     console.mount("/static", _Static(packages=[("fraudguard.api.console", "static")]), name="static")
     console.add_middleware(Guarded)
@@ -40,6 +42,7 @@ def mount_console(app: FastAPI) -> None:
     console.add_exception_handler(NotFound, _not_found)
     console.add_exception_handler(BadInput, _bad_input)
     console.add_exception_handler(Conflict, _conflict)
+    console.add_exception_handler(Overtaken, _overtaken)
     console.add_exception_handler(StateConflict, _conflict)
     console.add_exception_handler(StoreUnavailable, _store)
     console.add_exception_handler(RequestValidationError, _validation)
@@ -67,6 +70,10 @@ async def _bad_input(request: Request, error: Any) -> Response:
 
 async def _conflict(request: Request, error: Any) -> Response:
     return refused(request, ProblemError(409, "conflict", str(error)))
+
+
+async def _overtaken(request: Request, error: Any) -> Response:
+    return refused(request, ProblemError(412, "overtaken", error.reason))
 
 
 async def _store(request: Request, _: Any) -> Response:

@@ -63,8 +63,7 @@ async def _facts(
 ) -> dict[str, Any]:
     repository = services.repository
     alerted = [row.record for row in rows if row.alert][-ALERTS_EXPLAINED:]
-    shelf = why.RuleShelf(repository, reader.currency)
-    hits = await why.reasons(shelf, [(record, _timeline(record, rows)) for record in alerted])
+    hits = await why.reasons(reader.shelf, repository, [(record, _timeline(record, rows)) for record in alerted])
     top = max(alerted, key=lambda r: (r.event.type == "transaction", r.decision.risk or 0), default=None)
     at = top.event.event_time if top else reader.now
     earlier = await repository.cases.list_cases(CaseFilter(account_id=case.account_id, state="closed"), EARLIER_MAX + 1)

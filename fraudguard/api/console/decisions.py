@@ -52,8 +52,7 @@ async def show(services: Use, reader: Reading, decision_id: Annotated[str, Path(
     """One decision: the line, the outcome, the hits with their values, and every feature."""
     record = await services.repository.record(decision_id)
     lines = await services.repository.timeline(record)
-    shelf = why.RuleShelf(services.repository, reader.currency)
-    hits = await why.reasons(shelf, [(record, lines)])
+    hits = await why.reasons(reader.shelf, services.repository, [(record, lines)])
     groups: dict[str, list[tuple[Any, Any]]] = {}
     for feature in features_in(reader.currency):
         value = record.features.get(feature.name)

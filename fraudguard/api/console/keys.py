@@ -44,6 +44,7 @@ KEYS: Final = (
     Key("case", "z", "snooze"),
     Key("case", "e", "escalate"),
     Key("case", "w", "note"),
+    Key("case", "u", "unmask"),
     Key("decisions", "j", "down"),
     Key("decisions", "k", "up"),
     Key("decisions", "Enter", "open"),

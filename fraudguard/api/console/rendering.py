@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from fraudguard.api.console import keys, shown
+from fraudguard.api.console.why import RuleShelf
 from fraudguard.api.console.words import Words, choose
 from fraudguard.api.problems import ProblemError
 from fraudguard.api.services import Services
@@ -45,6 +46,7 @@ class Reader:
     now: datetime
     zone: ZoneInfo
     currency: str
+    shelf: RuleShelf
 
     @property
     def works(self) -> bool:
@@ -70,6 +72,7 @@ def reader_of(request: Request, principal: Principal | None) -> Reader:
         now=services.clock.now(),
         zone=ZoneInfo(services.settings.time_zone),
         currency=services.settings.base_currency,
+        shelf=request.app.state.rule_shelf,
     )
 
 
@@ -119,7 +122,11 @@ def refused(request: Request, error: ProblemError) -> Response:
             else RedirectResponse(to, 303)
         )
     reader = reader_of(request, getattr(request.state, "principal", None))
-    kind = {403: "forbidden", 404: "missing", 503: "unavailable"}.get(status, "refused" if status < 500 else "broken")
+    kind = {403: "forbidden", 404: "missing", 409: "overtaken", 412: "overtaken", 503: "unavailable"}.get(
+        status, "refused" if status < 500 else "broken"
+    )
+    if code in {"text_not_kept"} or "kept text" in error.problem.detail:
+        kind = "not_kept"
     template = "notice.html" if is_fragment(request) else "refused.html"
     html = render(template, reader, kind=kind, problem=error.problem, code=code)
     return HTMLResponse(html, status, error.headers)

@@ -52,15 +52,15 @@ class Reason:
 class RuleShelf:
     """Rule sets as written, by the version that a decision names; the newest few stay read."""
 
-    def __init__(self, repository: Repository, currency: str) -> None:
-        self._repository, self._fields = repository, features_in(currency)
+    def __init__(self, currency: str) -> None:
+        self._fields = features_in(currency)
         self._read: OrderedDict[str, Contents] = OrderedDict()
 
-    async def contents(self, version: str) -> Contents | None:
+    async def contents(self, repository: Repository, version: str) -> Contents | None:
         """The rules and fields of a version; None where it was not stored."""
         if version not in self._read:
             try:
-                sources = json.loads(await self._repository.document("rules", version))
+                sources = json.loads(await repository.document("rules", version))
             except NotFound:
                 return None
             self._read[version] = read_contents(sources, self._fields)
@@ -69,11 +69,13 @@ class RuleShelf:
         return self._read[version]
 
 
-async def reasons(shelf: RuleShelf, alerts: Sequence[tuple[DecisionRecord, Timeline]]) -> list[Reason]:
+async def reasons(
+    shelf: RuleShelf, repository: Repository, alerts: Sequence[tuple[DecisionRecord, Timeline]]
+) -> list[Reason]:
     """The live hits of these decisions, each rule once with its newest, the strongest outcome first."""
     newest: dict[str, Reason] = {}
     for record, timeline in alerts:
-        contents = await shelf.contents(record.decision.rules_version)
+        contents = await shelf.contents(repository, record.decision.rules_version)
         for hit in record.hits:
             if hit.state == "live" and hit.outcome is not Outcome.APPROVE:
                 before = newest.get(hit.rule)

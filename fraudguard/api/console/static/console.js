@@ -105,12 +105,64 @@
     claim: () => act("claim"),
     snooze: () => act("snooze"),
     note: () => verdict("note"),
+    unmask: () => {
+      const form = document.getElementById("verdict-unmask");
+      const line = document.querySelector(".line.at");
+      if (form && !line) say(form.dataset.none);
+      else if (form) verdict("unmask");
+    },
     escalate: () => verdict("escalate"),
     undo: () => { if (undo && undo.isConnected) undo.requestSubmit(); },
     block: () => verdict("block"),
     approve: () => verdict("approve"),
     next: () => { const button = document.querySelector('[data-do="next"]'); if (button) location.assign(button.dataset.href); },
   };
+
+  const unmasking = document.getElementById("verdict-unmask");
+  if (unmasking) unmasking.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const line = document.querySelector(".line.at");
+    const values = { body: unmasking.elements.body.value };
+    const target = line.querySelector(".said, .memo") || line.querySelector(".paid");
+    htmx.ajax("POST", `/console/decisions/${line.dataset.decision}/text`, { source: unmasking, target, swap: "outerHTML", values });
+    unmasking.elements.body.value = "";
+    verdict("");
+  });
+
+  // ---- the risk curve beside the timeline: one point a line, at the line's height
+  const SVG = "http://www.w3.org/2000/svg";
+  function drawCurve() {
+    const list = document.getElementById("lines");
+    if (!list) return;
+    const frame = list.parentElement; // a list holds list items alone
+    frame.querySelector(".curve")?.remove();
+    const plots = all(".plot", list);
+    if (!plots.length || !plots[0].clientWidth) return;
+    const from = frame.getBoundingClientRect();
+    const whole = list.getBoundingClientRect();
+    const box = plots[0].getBoundingClientRect();
+    const svg = document.createElementNS(SVG, "svg");
+    const add = (name, values) => {
+      const one = document.createElementNS(SVG, name);
+      Object.entries(values).forEach(([key, value]) => one.setAttribute(key, value));
+      svg.append(one);
+    };
+    for (const [key, value] of [["class", "curve"], ["width", box.width + 8], ["height", whole.height], ["aria-hidden", "true"]]) svg.setAttribute(key, value);
+    [0, 0.5, 1].forEach((risk) => add("line", { class: "grid", x1: 4 + risk * box.width, x2: 4 + risk * box.width, y1: 0, y2: whole.height }));
+    const points = all(".line", list).filter((line) => line.dataset.risk !== "").map((line) => {
+      const at = line.querySelector(".plot").getBoundingClientRect();
+      return { x: 4 + Number(line.dataset.risk) * box.width, y: at.top + at.height / 2 - whole.top, outcome: line.dataset.outcome };
+    });
+    add("polyline", { class: "path", points: points.map((one) => `${one.x.toFixed(1)},${one.y.toFixed(1)}`).join(" ") });
+    points.forEach((one) => add("circle", { class: `point ${one.outcome || ""}`, cx: one.x.toFixed(1), cy: one.y.toFixed(1), r: one.outcome ? 3.5 : 2 }));
+    frame.append(svg);
+    // Its place depends on the window: an inline style is not allowed, but a script may set one.
+    svg.style.left = `${box.left - from.left - 4}px`;
+    svg.style.top = `${whole.top - from.top}px`;
+  }
+  drawCurve();
+  addEventListener("resize", drawCurve);
+  document.addEventListener("htmx:afterSettle", drawCurve);
 
   // ---- keys
   const table = new Map(all("[data-press]").map((one) => [one.dataset.press, one.dataset.action]));
@@ -188,7 +240,7 @@
   document.addEventListener("htmx:afterRequest", (event) => { if (event.detail.successful) seen = Date.now(); });
   if (fresh) setInterval(() => {
     const age_s = Math.round((Date.now() - seen) / 1000);
-    const stale = age_s > 15;
+    const stale = age_s > 25;
     const age = age_s < 60 ? fresh.dataset.s.replace("{n}", age_s) : fresh.dataset.min.replace("{n}", Math.round(age_s / 60));
     fresh.classList.toggle("stale", stale);
     fresh.textContent = stale ? fresh.dataset.stale.replace("{age}", age) : fresh.dataset.fresh;
