@@ -47,13 +47,13 @@ Work = Annotated[Desk, Depends(Desk)]
 
 
 @router.post("/v1/cases/{case_id}/claim", summary="Take a case for 15 minutes", responses=answers(examples.CLAIMED))
-async def claim(desk: Work, caller: Analyst) -> CaseBrief:
+async def claim(caller: Analyst, desk: Work) -> CaseBrief:
     """Again: for 15 minutes more. 409 while it is somebody else's."""
     return await desk.do(desk.services.repository.cases.claim, caller)
 
 
 @router.post("/v1/cases/{case_id}/release", summary="Give a case back", responses=answers(case_examples.RELEASED))
-async def release(desk: Work, caller: Analyst) -> CaseBrief:
+async def release(caller: Analyst, desk: Work) -> CaseBrief:
     """One's own claim; a lead ends anybody's."""
     anyones = caller.role is not Role.ANALYST
     return await desk.do(desk.services.repository.cases.release, caller, anyones=anyones)
@@ -63,7 +63,7 @@ async def release(desk: Work, caller: Analyst) -> CaseBrief:
     "/v1/cases/{case_id}/assign", summary="Say whose work a case is", responses=answers(case_examples.ASSIGNED)
 )
 async def assign(
-    desk: Work, caller: Lead, assignment: Annotated[Assignment, Body(examples=[case_examples.ASSIGNMENT])]
+    caller: Lead, desk: Work, assignment: Annotated[Assignment, Body(examples=[case_examples.ASSIGNMENT])]
 ) -> CaseBrief:
     """The assignee is named as the API names callers: `closed_by`, `changed_by`. Another person's claim ends."""
     cases = desk.services.repository.cases
@@ -74,7 +74,7 @@ async def assign(
     "/v1/cases/{case_id}/escalate", summary="Ask the leads to look", responses=answers(case_examples.ESCALATED)
 )
 async def escalate(
-    desk: Work, caller: Analyst, escalation: Annotated[Escalation, Body(examples=[case_examples.ESCALATION])]
+    caller: Analyst, desk: Work, escalation: Annotated[Escalation, Body(examples=[case_examples.ESCALATION])]
 ) -> CaseBrief:
     """Your claim ends; `?escalated=true` lists such cases."""
     return await desk.do(desk.services.repository.cases.escalate, caller, escalation.reason)
@@ -82,7 +82,7 @@ async def escalate(
 
 @router.post("/v1/cases/{case_id}/snooze", summary="Let a case sleep", responses=answers(case_examples.SNOOZED))
 async def snooze(
-    desk: Work, caller: Analyst, snooze: Annotated[Snooze, Body(examples=[case_examples.SNOOZE])]
+    caller: Analyst, desk: Work, snooze: Annotated[Snooze, Body(examples=[case_examples.SNOOZE])]
 ) -> CaseBrief:
     """For 30 days at most, or until a new alert; your claim ends, and its due time stays."""
     return await desk.do(desk.services.repository.cases.snooze, caller, snooze.until)
@@ -90,7 +90,7 @@ async def snooze(
 
 @router.post("/v1/cases/{case_id}/notes", summary="Write a note", responses=answers(case_examples.NOTED))
 async def note(
-    desk: Work, caller: Analyst, note: Annotated[NewNote, Body(examples=[case_examples.NEW_NOTE])]
+    caller: Analyst, desk: Work, note: Annotated[NewNote, Body(examples=[case_examples.NEW_NOTE])]
 ) -> CaseBrief:
     """Of a closed case, or somebody else's, too. Notes are never changed."""
     return await desk.do(desk.services.repository.cases.note, caller, note.body)
@@ -98,14 +98,14 @@ async def note(
 
 @router.post("/v1/cases/{case_id}/links", summary="Link another case", responses=answers(case_examples.NOTED))
 async def link(
-    desk: Work, caller: Analyst, link: Annotated[NewLink, Body(examples=[case_examples.NEW_LINK])]
+    caller: Analyst, desk: Work, link: Annotated[NewLink, Body(examples=[case_examples.NEW_LINK])]
 ) -> CaseBrief:
     """It shows on both."""
     return await desk.do(desk.services.repository.cases.link, caller, link.case_id, link.reason)
 
 
 @router.post("/v1/cases/{case_id}/merge", summary="Judge another case with this one", responses=answers(examples.CASE))
-async def merge(desk: Work, caller: Lead, merge: Annotated[Merge, Body(examples=[case_examples.MERGE])]) -> CaseBrief:
+async def merge(caller: Lead, desk: Work, merge: Annotated[Merge, Body(examples=[case_examples.MERGE])]) -> CaseBrief:
     """The other one closes without a verdict of its own; its alerts get this one's. This cannot be taken back."""
     cases = desk.services.repository.cases
     return await desk.do(cases.merge, caller, merge.case_id, merge.version, merge.reason)
@@ -113,7 +113,7 @@ async def merge(desk: Work, caller: Lead, merge: Annotated[Merge, Body(examples=
 
 @router.post("/v1/cases/{case_id}/dispose", summary="Close a case with a verdict", responses=answers(examples.CLOSED))
 async def dispose(
-    desk: Work, caller: Analyst, verdict: Annotated[Verdict, Body(examples=[case_examples.VERDICT])]
+    caller: Analyst, desk: Work, verdict: Annotated[Verdict, Body(examples=[case_examples.VERDICT])]
 ) -> CaseBrief:
     """`confirmed_fraud` and `false_positive` label every alert; `suspicious` labels none. For 10 s it can be reopened;
     the labels leave after that.
@@ -125,7 +125,7 @@ async def dispose(
     "/v1/cases/{case_id}/alerts", summary="Judge some alerts by themselves", responses=answers(examples.CLAIMED)
 )
 async def dispose_alerts(
-    desk: Work, caller: Analyst, verdict: Annotated[AlertVerdict, Body(examples=[case_examples.ALERT_VERDICT])]
+    caller: Analyst, desk: Work, verdict: Annotated[AlertVerdict, Body(examples=[case_examples.ALERT_VERDICT])]
 ) -> CaseBrief:
     """They keep it when the case is closed with another verdict; until then it can be given anew."""
     cases = desk.services.repository.cases
@@ -134,7 +134,7 @@ async def dispose_alerts(
 
 
 @router.post("/v1/cases/{case_id}/reopen", summary="Take a verdict back", responses=answers(case_examples.REOPENED))
-async def reopen(desk: Work, caller: Analyst) -> CaseBrief:
+async def reopen(caller: Analyst, desk: Work) -> CaseBrief:
     """Your own, within 10 s: its labels have not left, and never will. 409 afterwards."""
     return await desk.do(desk.services.repository.cases.reopen, caller)
 
@@ -143,7 +143,7 @@ async def reopen(desk: Work, caller: Analyst) -> CaseBrief:
     "/v1/cases/{case_id}/review", summary="Judge a closed case again", responses=answers(case_examples.REVIEWED)
 )
 async def review(
-    desk: Work, caller: Lead, verdict: Annotated[Verdict, Body(examples=[case_examples.VERDICT])]
+    caller: Lead, desk: Work, verdict: Annotated[Verdict, Body(examples=[case_examples.VERDICT])]
 ) -> CaseBrief:
     """Of the sample, `?review=waiting`; never one's own. Another verdict than the first one holds, and is labelled."""
     return await desk.do(desk.services.repository.cases.review, caller, verdict.disposition, verdict.reason)
