@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     rate_service_s: Annotated[int, Field(ge=0)] = 2_000  # a key of role service, a second
     rate_caller_min: Annotated[int, Field(ge=0)] = 1_200  # any other key or person, a minute
     rate_sign_in_min: Annotated[int, Field(ge=0)] = 60  # sign-ins from one address, a minute
-    # Fernet key that seals what must be read again: secrets of one-time codes. Without it nobody can have such codes.
+    # Fernet key that seals what must be read again: secrets of one-time codes and webhooks. Without it there are none.
     secrets_key: SecretStr | None = None
     # A server of OpenAI's chat completions, the URL with its /v1, that tells cases in words and is sent masked text for
     # it. None: a template tells them.

@@ -37,12 +37,13 @@ CREATE INDEX ix_webhook_messages_done_at ON webhook_messages (done_at) WHERE don
 """
 
 # One row for each webhook that asked for this kind. Thin: ids and what one filters by; the rest is a question away.
+# Locked, so that one that is taken away meanwhile is left out, and fails no decision.
 TELL = """
 CREATE FUNCTION tell_webhooks(kind text, at timestamptz, data jsonb) RETURNS void LANGUAGE sql AS $$
     INSERT INTO webhook_messages (webhook, body, created_at, due_at)
     SELECT name, json_build_object('type', kind, 'timestamp',
            to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), 'data', data), at, at
-    FROM webhooks WHERE kind = ANY (kinds)
+    FROM webhooks WHERE kind = ANY (kinds) FOR KEY SHARE
 $$
 """
 

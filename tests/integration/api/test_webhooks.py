@@ -28,8 +28,8 @@ from fraudguard.embedded.supervisor import free_port
 
 CASE_KINDS = ["case.changed", "case.closed", "case.opened"]
 OPEN = """
-INSERT INTO cases (case_id, account_id, state, opened_at, updated_at, expected_loss, outcome, alerts)
-VALUES (:id, :id, 'open', :at, :at, 100, 'review', 1)
+INSERT INTO cases (case_id, account_id, state, opened_at, updated_at, due_at, expected_loss, outcome, alerts)
+VALUES (:id, :id, 'open', :at, :at, :at, 100, 'review', 1)
 """
 
 
@@ -133,8 +133,8 @@ async def test_decisions_and_cases_are_told_signed(api: Api) -> None:
         decision = (await api.send(Role.SERVICE, "POST", "/v1/screen", json=examples.TRANSACTION)).json()
         await told(receiver, 2)
         (case,) = (await api.send(Role.ANALYST, "GET", "/v1/cases")).json()["items"]
-        verdict = {"disposition": "suspicious", "reason": "x"}
-        await api.send(Role.ANALYST, "POST", f"/v1/cases/{case['case_id']}/dispose", json=verdict)
+        path, verdict = f"/v1/cases/{case['case_id']}/dispose", {"disposition": "suspicious", "reason": "x"}
+        await api.send(Role.ANALYST, "POST", path, json=verdict, headers=await api.seen(case["case_id"]))
         await told(receiver, 3)
     assert sorted(receiver.kinds()[:2]) == ["case.opened", f"decision.{decision['outcome']}"]
     assert receiver.kinds()[2:] == ["case.closed"]
@@ -232,6 +232,30 @@ async def test_a_receiver_that_hangs_delays_no_other(quiet: Settings) -> None:
         await told(quick, 30)
         await told(stuck, 20)
         assert sorted(body["data"]["case_id"] for body in quick.bodies()) == sorted(f"c-{n}" for n in range(30))
+
+
+async def test_taking_a_webhook_away_fails_no_deed(quiet: Settings) -> None:
+    """A case that is opened while its webhook is being taken away waits for that, and is opened."""
+    engine = open_engine(quiet.database_url.get_secret_value())
+    async with listening(quiet) as site:
+        await hook(site, "payments", "https://payments.bank.example/")
+        async with engine.connect() as taking:
+            await taking.execute(text("DELETE FROM webhooks"))
+            opening = asyncio.create_task(open_case(quiet, site, "c-1"))
+
+            async def waits() -> bool:
+                blocked = (
+                    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%cases%'"
+                )
+                async with engine.connect() as watching:  # a transaction sees the same activity all along
+                    return bool(await watching.scalar(text(blocked)))
+
+            await until(waits, "the case waits")
+            await taking.commit()
+            await opening
+        async with engine.connect() as connection:
+            assert await connection.scalar(text("SELECT count(*) FROM cases")) == 1
+    await engine.dispose()
 
 
 @pytest.mark.parametrize(
