@@ -14,6 +14,7 @@ from fraudguard.assembly import load_parts, open_pipeline
 from fraudguard.decisions.casebook import Case, CaseFilter, Disposition
 from fraudguard.decisions.repository import Repository, connect
 from fraudguard.domain import Message, Received, Transaction
+from fraudguard.events.masking import seal
 
 CASE_PAGE = re.compile(r"/console/cases/([^/?]+)")
 Found = TypeVar("Found")
