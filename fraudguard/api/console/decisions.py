@@ -29,7 +29,8 @@ async def explore(request: Request, services: Use, reader: Reading) -> Response:
     """Decisions that meet every filter; a filter that cannot be read is named and nothing is listed."""
     asked = {field: request.query_params.get(field, "").strip()[:128] for field in FIELDS}
     cursor = request.query_params.get("cursor")
-    found, problem = Page[DecisionRecord]((), None), None
+    found: Page[DecisionRecord] = Page((), None)
+    problem: BadInput | None = None
     try:
         found = await services.repository.list_decisions(_filter(asked, reader.zone), ROWS, cursor)
     except BadInput as error:
