@@ -36,7 +36,7 @@ from finetune.data import story_lives
 from finetune.passages import snapshots
 from fraudguard.domain import Scalar, Score, Typology
 from fraudguard.features.registry import FEATURES
-from fraudguard.pipeline import rule_inputs
+from fraudguard.inputs import rule_inputs
 from fraudguard.rules.expression import Node, parse
 from fraudguard.rules.gate import slots_of
 from fraudguard.rules.reference import holds

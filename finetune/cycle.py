@@ -22,6 +22,7 @@ from random import Random
 from typing import Annotated
 
 import torch
+from peft import PeftModel
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from finetune import adapt, calibrate_activations, dataset, evaluate, prepare
@@ -36,7 +37,7 @@ from finetune.run_folder import RunFolder
 from fraudguard.config import Settings
 from fraudguard.decisions.repository import connect
 from fraudguard.engine.engine import Engine
-from fraudguard.engine.head import load_head
+from fraudguard.engine.head import FusionHead, load_head
 from fraudguard.engine.loader import attach, load_base
 from fraudguard.engine.release import STARTER, Manifest, Release, open_release, seal
 from fraudguard.engine.release_metrics import Metrics, read_metrics
@@ -84,8 +85,11 @@ def champion_folder(settings: Settings) -> Path:
     return STARTER if found == "starter" else Path(found)
 
 
-def gather(recipe: CycleRecipe, new: Path, rehearsal: Path) -> tuple[list[LabelledTimeline], list[LabelledTimeline]]:
-    """Timelines to learn from and to choose and calibrate by: the new ones, and some of the old."""
+Parts = tuple[Sequence[LabelledTimeline], Sequence[LabelledTimeline], Sequence[LabelledTimeline]]
+
+
+def gather(recipe: CycleRecipe, new: Path, rehearsal: Path) -> Parts:
+    """Timelines of the old to keep, new ones to learn from, and of both to choose and calibrate by."""
     rng = Random(recipe.seed)
     old = dataset.read(rehearsal, "train")
     old = rng.sample(old, min(len(old), recipe.rehearsal_timelines))
@@ -94,33 +98,42 @@ def gather(recipe: CycleRecipe, new: Path, rehearsal: Path) -> tuple[list[Labell
         raise BadInput(
             "no new fraud has been confirmed", path=str(new), hint="decisions.since and labels say what is new"
         )
-    return [*old, *train], [*dataset.read(rehearsal, "dev"), *dataset.read(new, "dev")]
+    return old, train, [*dataset.read(rehearsal, "dev"), *dataset.read(new, "dev")]
 
 
 def _weighed(timeline: LabelledTimeline, factor: float) -> LabelledTimeline:
     return replace(timeline, events=tuple(replace(event, weight=event.weight * factor) for event in timeline.events))
 
 
+def remember(champion: PeftModel, head: FusionHead, old: Sequence[adapt.Sample]) -> None:
+    """Let what the champion says of the old be what is learned of it again: the labels of so few timelines would be
+    learned by heart, at the cost of all others (learning without forgetting, arXiv 1606.09282)."""
+    said = torch.from_numpy(adapt.read(champion, head, old)).float().sigmoid()
+    for sample, risks in zip(old, torch.split(said, [len(sample.ends) for sample in old]), strict=True):
+        sample.truth = risks
+
+
 def train(
     recipe: CycleRecipe,
     champion: Release,
     folder: Path,
-    parts: tuple[Sequence[LabelledTimeline], Sequence[LabelledTimeline]],
+    parts: Parts,
     out: Path,
     run: RunFolder,
 ) -> None:
     """Go on with the champion's adapter and head; the parts of a release, calibrated, but for release.json."""
     tokenizer, base, head = LineTokenizer(champion.base), load_base(champion.base), load_head(champion.head)
     base.name_or_path = ""  # or peft writes this machine's path into the adapter
-    learned, held_out = (
+    old, new, held_out = (
         adapt.samples(passages(part, tokenizer, head.spec.tokens_max), tokenizer, champion.prefix) for part in parts
     )
     if head.lexicon is not None:
         # The champion's stays: one of so few words would forget what all of its training taught.
-        write(head.lexicon, [*learned, *held_out])
+        write(head.lexicon, [*old, *new, *held_out])
     if champion.adapter is None:
         raise BadInput("the champion has no adapter to go on with", path=str(folder), hint="make one: finetune.lora")
     adapted = attach(base, champion.adapter)
+    remember(adapted, head, old)
     for name, parameter in adapted.named_parameters():
         parameter.requires_grad = "lora_" in name
     settings = AdapterRun(
@@ -130,7 +143,7 @@ def train(
     of_head = HeadRun(
         width=head.spec.width, bins=1, dropout=0.0, number_dropout=recipe.number_dropout, rate=recipe.head_rate
     )
-    adapt.train(adapted, head, learned, held_out, settings, of_head, recipe.seed, recipe.bfloat16, run)
+    adapt.train(adapted, head, [*old, *new], held_out, settings, of_head, recipe.seed, recipe.bfloat16, run)
     calibrate_on(adapted, head, held_out)
     # Those of other precisions were the champion's.
     head.spec = head.spec.model_copy(update={"calibrations": {}})

@@ -12,13 +12,12 @@ from datetime import datetime
 import pyotp
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
-from cryptography.fernet import Fernet, InvalidToken
-from pydantic import SecretStr
 
 from fraudguard.decisions.people import Credentials
 from fraudguard.decisions.repository import Repository
 from fraudguard.decisions.sessions import Opened
-from fraudguard.errors import BadInput, BadSettings, BadSignIn
+from fraudguard.errors import BadInput, BadSignIn
+from fraudguard.sealing import Seal
 
 PASSWORD_CHARACTERS_MIN, PASSWORD_CHARACTERS_MAX = 12, 256
 CODE_STEP_S = 30  # RFC 6238, 5.2; the step before and the one after count as well
@@ -45,9 +44,9 @@ def new_password() -> tuple[str, str]:
 class Accounts:
     """Checks what people type. Every method raises StoreUnavailable when PostgreSQL does not answer."""
 
-    def __init__(self, repository: Repository, secrets_key: SecretStr | None) -> None:
-        """secrets_key: Fernet key; None: nobody can have one-time codes."""
-        self._repository, self._secrets_key = repository, secrets_key
+    def __init__(self, repository: Repository, seal: Seal) -> None:
+        """seal: of the secrets of one-time codes."""
+        self._repository, self._seal = repository, seal
         self._hashing = asyncio.Semaphore(HASHES_AT_ONCE)
 
     async def sign_in(self, name: str, password: str, code: str | None, at: datetime) -> Opened:
@@ -77,7 +76,7 @@ class Accounts:
     async def ask_for_codes(self, name: str, actor: str, at: datetime) -> str:
         """From now on; the otpauth:// address for the person's app, shown once. Raises NotFound, BadSettings."""
         secret = pyotp.random_base32()
-        await self._repository.people.set_secret(name, self._box().encrypt(secret.encode()), actor, at)
+        await self._repository.people.set_secret(name, self._seal.close(secret), actor, at)
         return pyotp.TOTP(secret).provisioning_uri(name=name, issuer_name="fraudguard")
 
     async def _verify(self, hashed: str, password: str) -> bool:
@@ -93,26 +92,12 @@ class Accounts:
             return None
         if not code:
             raise BadSignIn("a one-time code is needed", path="code", hint="it is in your app", code="code_needed")
-        try:
-            totp = pyotp.TOTP(self._box().decrypt(known.secret).decode())
-        except InvalidToken as error:
-            hint = "FRAUDGUARD_SECRETS_KEY is not the one that sealed it; `fraudguard users totp` makes another"
-            raise BadSettings("a secret of one-time codes cannot be opened", path="secrets_key", hint=hint) from error
+        totp = pyotp.TOTP(self._seal.open(known.secret))
         now = int(at.timestamp()) // CODE_STEP_S
         for step in (now - 1, now, now + 1):
             if step > known.code_step and hmac.compare_digest(totp.at(step * CODE_STEP_S).encode(), code.encode()):
                 return step
         raise _refused()
-
-    def _box(self) -> Fernet:
-        if self._secrets_key is None:
-            hint = "set FRAUDGUARD_SECRETS_KEY to a Fernet key, the same for every process"
-            raise BadSettings("one-time codes need a key that seals them", path="secrets_key", hint=hint)
-        try:
-            return Fernet(self._secrets_key.get_secret_value())
-        except ValueError as error:
-            hint = 'make one: python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
-            raise BadSettings("is not a Fernet key", path="secrets_key", hint=hint) from error
 
 
 def _refused() -> BadSignIn:

@@ -102,6 +102,11 @@ class Settings(BaseSettings):
     rate_sign_in_min: Annotated[int, Field(ge=0)] = 60  # sign-ins from one address, a minute
     # Fernet key that seals what must be read again: secrets of one-time codes. Without it nobody can have such codes.
     secrets_key: SecretStr | None = None
+    # A server of OpenAI's chat completions, the URL with its /v1, that tells cases in words and is sent masked text for
+    # it. None: a template tells them.
+    narrative_url: HttpUrl | None = None
+    narrative_model: str | None = None  # what the server calls the model; without it the template
+    narrative_key: SecretStr | None = None
 
     raw_text_key: SecretStr | None = None  # Fernet key; without it unmasked text is never kept
     state_dir: Path = Path("var")  # where the embedded services and the demo keep their data

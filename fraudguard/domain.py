@@ -400,6 +400,19 @@ class Score:
     model: str
 
 
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What leaving one thing out does to a risk. effect: the risk with everything less the risk without it.
+
+    kind and name: `line` and its sequence number in the account; `feature`, the windows of one value together, by its
+    name; `group`, all features of one of the registry's groups, by its name.
+    """
+
+    kind: Literal["line", "feature", "group"]
+    name: str
+    effect: float
+
+
 # ---------------------------------------------------------------- rules
 
 

@@ -16,10 +16,21 @@ import yaml
 from fraudguard.config import Settings
 from fraudguard.decisions.policy import Ask, EventType, Policy, Verdict
 from fraudguard.decisions.repository import connect
-from fraudguard.domain import DecisionRecord, Feature, Hit, Outcome, Scalar, Score, Severity, Timeline, Typology
+from fraudguard.domain import (
+    Contribution,
+    DecisionRecord,
+    Feature,
+    Hit,
+    Outcome,
+    Scalar,
+    Score,
+    Severity,
+    Timeline,
+    Typology,
+)
 from fraudguard.errors import BadInput
-from fraudguard.features.registry import FEATURES, features_in
-from fraudguard.pipeline import rule_inputs
+from fraudguard.features.registry import FEATURES, families, features_in
+from fraudguard.inputs import rule_inputs
 from fraudguard.rulebook import open_pack
 from fraudguard.rules.expression import And, Node
 from fraudguard.rules.reference import holds
@@ -30,6 +41,7 @@ from fraudguard.rules.validators import Type, field_type, suggest
 from fraudguard.rules.values import Value, read_values
 
 NEAR_MISSES_MAX: Final = 10
+MOVED_MAX: Final = 12  # contributions told
 TEST_CHARS_MAX: Final = 90  # of a rendered test; patterns and lists of phrases are longer
 FOUND_MAX: Final = 2  # phrases told of one test
 SHORT_CHARS_MAX: Final = 30  # of a text that is told again where it would have to change
@@ -93,10 +105,18 @@ class Simulated:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """What moved the risk, where that was worked out (docs/evidence.md). effect: the risk would be so much lower."""
+
+    what: str
+    effect: float
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """outcome, severity, reasons: worked out again; agrees: whether outcome and reasons are those stored.
 
-    asked: what stands first, then what an allow rule took back. bands: none without a risk.
+    asked: what stands first, then what an allow rule took back. bands: none without a risk. moved: the greatest first.
     """
 
     decision_id: str
@@ -116,6 +136,7 @@ class Explanation:
     bands: tuple[Band, ...]
     near_misses: tuple[NearMiss, ...]
     simulated: Simulated | None
+    moved: tuple[Moved, ...] = ()
 
 
 class Explainer:
@@ -364,6 +385,9 @@ def render(explanation: Explanation) -> str:
         lines += _asked_lines(asked, e)
     lines += [] if e.asked else ["  nothing asked for more than approve"]
     lines += ["", "what would have changed it, and what would not", *_changing_lines(e)]
+    if e.moved:
+        lines += ["", "what moved the risk: it would be so much lower without"]
+        lines += [f"  {moved.effect:+.4f}  {moved.what}" for moved in e.moved]
     if e.near_misses:
         lines += ["", f"live rules that nearly hit (at most {NEAR_MISSES_MAX})"]
     for near in e.near_misses:
@@ -440,8 +464,26 @@ async def explain_one(settings: Settings, decision_id: str, changed: Mapping[str
         record = await repository.record(decision_id)
         timeline = await repository.timeline(record)
         fields = features_in(settings.base_currency)
+        evidence = await repository.evidence.of(decision_id)
         pack = await open_pack(repository, record.decision.rules_version, record.policy_version, fields)
     try:
-        return Explainer(record, timeline, pack.rules, pack.policy, fields).explain(changed)
+        explained = Explainer(record, timeline, pack.rules, pack.policy, fields).explain(changed)
+        return replace(explained, moved=_moved(record, timeline, evidence.contributions)) if evidence else explained
     finally:
         pack.close()
+
+
+def _moved(record: DecisionRecord, timeline: Timeline, contributions: Sequence[Contribution]) -> tuple[Moved, ...]:
+    members = {name: names for (_, name), names in families(record.features).items()}
+    return tuple(
+        Moved(_what(one, record, timeline, members), one.effect) for one in contributions[:MOVED_MAX] if one.effect
+    )
+
+
+def _what(one: Contribution, record: DecisionRecord, timeline: Timeline, members: Mapping[str, Sequence[str]]) -> str:
+    if one.kind == "line":
+        return f"line {one.name}: {timeline.lines[int(one.name) - timeline.start].text}"
+    if one.kind == "group":
+        return f"all features of the group {one.name}"
+    values = ", ".join(f"{name} = {show(record.features[name])}" for name in members.get(one.name, ()))
+    return values or one.name  # a feature of an older registry

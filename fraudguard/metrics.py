@@ -31,6 +31,8 @@ MODEL_REFUSALS = Counter("fraudguard_model_refusals", "Models that could not be 
 # Fresh decisions while there is a challenger: scored, or why not: degraded (no live score), late (no time left),
 # busy (it still read the batch before), failed.
 SHADOW = Counter("fraudguard_shadow_decisions", "Decisions by what the challenger did.", ["fate"])
+# Decisions whose evidence was to be made: made, or why not: dropped (too many waited), failed.
+EVIDENCE = Counter("fraudguard_evidence", "Decisions by what became of their evidence.", ["fate"])
 # Account states held in memory.
 ACCOUNTS_CACHED = Gauge("fraudguard_accounts_cached", "Account states in memory.")
 # Wall time of one request of the API, by method, route (as declared) and status.

@@ -31,7 +31,6 @@ from fraudguard.domain import (
     ScoreRequest,
     Screenable,
     Snapshot,
-    Timeline,
     Transaction,
 )
 from fraudguard.errors import BadEvent, BadSettings, EngineUnavailable, NotFound, StateConflict, Transient
@@ -42,7 +41,8 @@ from fraudguard.features.money import Rates
 from fraudguard.features.registry import WINDOWS_DAYS
 from fraudguard.features.shared import SharedWindows, shared_keys
 from fraudguard.features.state import AccountState
-from fraudguard.features.timeline import TokenCounter, chat
+from fraudguard.features.timeline import TokenCounter
+from fraudguard.inputs import rule_inputs, score_request
 from fraudguard.rulebook import Book, Pack, open_book
 from fraudguard.rules.registry import RuleSet
 from fraudguard.serving import Serving
@@ -58,10 +58,14 @@ WINDOWS_KEPT = timedelta(days=3)
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A committed decision; `fresh` is False where the event had been decided before."""
+    """A committed decision; `fresh` is False where the event had been decided before.
+
+    alert: whether it is fresh and a person must look at it.
+    """
 
     record: DecisionRecord
     fresh: bool
+    alert: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +206,7 @@ class Pipeline:
         with metrics.STAGE_SECONDS.labels("shadow").time():
             shadow = await self._shadow(taken, records, book.pack)
         touched = {item.event.account_id for item in taken} | {label.account_id for label in labels}
+        alerts = [r for r in records if book.pack.policy.opens_case(r.event.type, r.decision.outcome)]
         if touched:
             with metrics.STAGE_SECONDS.labels("commit").time():
                 await self._repository.commit(
@@ -211,7 +216,7 @@ class Pipeline:
                         states={a: StoredState(states[a][0], states[a][1].dump()) for a in sorted(touched)},
                         counts=known.feedback.increments(),
                         window_counts=known.shared.increments(),
-                        alerts=[r for r in records if book.pack.policy.opens_case(r.event.type, r.decision.outcome)],
+                        alerts=alerts,
                         activation=book.activation,
                         shadow=shadow,
                         due=book.pack.policy.due,
@@ -224,7 +229,7 @@ class Pipeline:
             if decision.degraded:
                 metrics.DEGRADED.labels(missing_reason).inc()
             metrics.LATENCY_SECONDS.observe(decision.latency_ms / 1000)
-        return _finish(batch, answers, records, known)
+        return _finish(batch, answers, records, known, {alert.event.event_id for alert in alerts})
 
     async def _turn(self, repository: Repository) -> Book:
         """The book in force; when it is another one, accounts are read anew, for their windows may be others.
@@ -398,6 +403,15 @@ class Pipeline:
         decided = list(zip(requests, records, strict=True))
         return await self._serving.shadow(decided, within_s, judge, now)
 
+    async def score_aside(self, requests: Sequence[ScoreRequest]) -> list[Score | None]:
+        """Scores of what is no event, read when no event waits; None for what the model has no room for.
+
+        Raises EngineUnavailable, also where the model is switched off.
+        """
+        if self._serving is None:
+            raise EngineUnavailable("the model is switched off")
+        return await self._serving.live.score_aside(requests)
+
     async def look_for_models(self) -> None:
         """Begin to load what the registry names, that a batch need not come first. Raises StoreUnavailable."""
         if self._serving:
@@ -460,12 +474,6 @@ class Pipeline:
         )
 
 
-def score_request(event: Screenable, timeline: Timeline, features: Mapping[str, Scalar]) -> ScoreRequest:
-    """What the engine is asked of an event; its tenant is the text of its attribute `tenant`."""
-    tenant = event.attributes.get("tenant")
-    return ScoreRequest(timeline, features, tenant if isinstance(tenant, str) else None)
-
-
 def on_lists(
     rules: RuleSet, features: Mapping[str, Scalar], entries: Mapping[tuple[str, str], datetime | None], at: datetime
 ) -> dict[str, Scalar]:
@@ -479,17 +487,6 @@ def on_lists(
         until = entries.get((watch_list, value), at) if isinstance(value, str) else at
         answers[name] = (until is None or at < until) if isinstance(value, str) else None
     return answers
-
-
-def rule_inputs(features: Mapping[str, Scalar], timeline: Timeline, score: Score | None) -> dict[str, Scalar]:
-    """Everything a rule may name, by name: the stored features, the recent conversation and the score."""
-    return {
-        **features,
-        "chat": chat(timeline),
-        "risk": score.risk if score else None,
-        "typology": score.typology.value if score else None,
-        "degraded": score is None,
-    }
 
 
 def wire_hits(hits: Iterable[Hit]) -> tuple[DecisionHit, ...]:
@@ -521,13 +518,14 @@ def _finish(
     answers: Sequence[Answer | _Taken | None],
     records: Sequence[DecisionRecord],
     known: _Known,
+    alerts: Collection[str],
 ) -> list[Answer]:
     by_id = {record.event.event_id: record for record in records}
     done: list[Answer] = []
     for item, answer in zip(batch, answers, strict=True):
         event_id = item.event.event_id
         if isinstance(answer, _Taken):
-            done.append(Decided(by_id[event_id], fresh=True))
+            done.append(Decided(by_id[event_id], fresh=True, alert=event_id in alerts))
         elif answer is None:
             metrics.DUPLICATES.inc()
             done.append(Decided(known.earlier.get(event_id) or by_id[event_id], fresh=False))

@@ -15,7 +15,8 @@ from fraudguard.decisions.policy import Policy
 from fraudguard.decisions.repository import Repository, connect
 from fraudguard.domain import DecisionRecord, Feature, Score, ScoreRequest, Timeline
 from fraudguard.features.registry import features_in
-from fraudguard.pipeline import rule_inputs, score_request, wire_hits
+from fraudguard.inputs import rule_inputs, score_request
+from fraudguard.pipeline import wire_hits
 from fraudguard.rules.registry import RuleSet
 
 # int8 kernels differ between processors; see docs/model-card.md for the measured drift.

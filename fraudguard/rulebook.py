@@ -314,7 +314,11 @@ class Publishing:
 
     async def pack(self, stored: Head | Release) -> Pack:
         """The rules and policy of a release. Raises NotFound."""
-        versions = stored.rules_version, stored.policy_version
+        return await self.pack_of(stored.rules_version, stored.policy_version)
+
+    async def pack_of(self, rules_version: str, policy_version: str) -> Pack:
+        """The rules and policy of these versions. Raises NotFound, BadSettings."""
+        versions = rules_version, policy_version
         if versions not in self._packs:
             self._packs[versions] = await open_pack(self._repository, *versions, self._fields)
             if len(self._packs) > PACKS_MAX:

@@ -78,9 +78,10 @@ def disable(name: _Name) -> None:
 def totp(name: _Name, off: Annotated[bool, typer.Option("--off", help="Ask for no codes any more.")] = False) -> None:
     """Ask for a one-time code beside the password; prints the address that an authenticator app takes, this once."""
     from fraudguard.accounts import Accounts
+    from fraudguard.sealing import Seal
 
-    now = SystemClock().now()
+    now, seal = SystemClock().now(), Seal(Settings().secrets_key)
     if off:
         _with_store(lambda store: store.people.set_secret(name, None, operator(), now))
         return
-    print(_with_store(lambda store: Accounts(store, Settings().secrets_key).ask_for_codes(name, operator(), now)))
+    print(_with_store(lambda store: Accounts(store, seal).ask_for_codes(name, operator(), now)))

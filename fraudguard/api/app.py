@@ -20,15 +20,18 @@ from fraudguard.api import (
     cases,
     decisions,
     events,
+    evidence,
     health,
     lists,
     live,
     models,
+    narrative,
     openapi,
     problems,
     repeats,
     rules,
     sessions,
+    webhooks,
 )
 from fraudguard.api.console.app import mount_console
 from fraudguard.api.middleware import BodyLimit, Meter
@@ -59,7 +62,22 @@ def create_app(settings: Settings, clock: Clock) -> FastAPI:
         redirect_slashes=False,
     )
     # live before cases: its path would be read as a case's id.
-    resources = (health, events, decisions, live, cases, case_actions, case_files, rules, lists, models, sessions)
+    resources = (
+        health,
+        events,
+        decisions,
+        live,
+        cases,
+        case_actions,
+        case_files,
+        rules,
+        lists,
+        models,
+        sessions,
+        webhooks,
+        evidence,
+        narrative,
+    )
     routers = [resource.router for resource in resources]
     for router in routers:
         app.include_router(router)

@@ -82,6 +82,9 @@ DETAIL: dict[str, Any] = {
     ],
     "merged": [],
 }
+INBOXES: dict[str, Any] = {
+    "items": [{"name": "scam", "awake": 42, "waiting": 30, "mine": 3, "escalated": 1, "snoozed": 5}]
+}
 HISTORY: dict[str, Any] = {
     "items": [{"at": "2026-11-21T10:10:00.000Z", "actor": WANG, "action": "case.claim", "detail": {"version": 3}}]
 }

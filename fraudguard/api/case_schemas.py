@@ -40,6 +40,23 @@ class CaseQuery(_PageQuery):
     review: Review | None = Field(default=None, description="`waiting`: those that a second person should look at")
 
 
+class InboxLine(_Body):
+    """How many unclosed cases lie in an inbox. waiting: nobody's. mine: claimed by you, or assigned to you."""
+
+    name: str
+    awake: int
+    waiting: int
+    mine: int
+    escalated: int
+    snoozed: int
+
+
+class Inboxes(_Body):
+    """Every inbox that is not empty, by name."""
+
+    items: tuple[InboxLine, ...]
+
+
 class LabelLine(_Body):
     """What somebody said an event was: an analyst, a chargeback, the customer, the police."""
 

@@ -21,6 +21,8 @@ from fraudguard.api.case_schemas import (
     CaseQuery,
     DeedLine,
     FileLine,
+    Inboxes,
+    InboxLine,
     LabelLine,
     LinkLine,
     NoteLine,
@@ -66,6 +68,17 @@ async def list_cases(services: Use, caller: Reader, query: Annotated[CaseQuery, 
     )
     page = await services.repository.cases.list_cases(wanted, query.limit, query.cursor)
     return CasePage(items=tuple(map(CaseBrief.model_validate, page.items)), next=page.next)
+
+
+@router.get(
+    "/v1/inboxes",
+    summary="How many cases lie where",
+    responses=shown(case_examples.INBOXES) | refusals(401, 403, 503),
+)
+async def inboxes(services: Use, caller: Reader) -> Inboxes:
+    """Unclosed cases: by team, else by typology, else `unscored`."""
+    counted = await services.repository.cases.inboxes(actor(caller), services.clock.now())
+    return Inboxes(items=tuple(map(InboxLine.model_validate, counted)))
 
 
 @router.get(

@@ -259,3 +259,89 @@ MODELS: dict[str, Any] = {
 SIGN_IN: dict[str, Any] = {"name": "wang.wei", "password": "seven harbour crane lamp"}
 NEW_PASSWORD: dict[str, Any] = {"old": SIGN_IN["password"], "new": "quiet river pencil storm"}
 WHO: dict[str, Any] = {"name": "wang.wei", "role": "analyst", "csrf_token": "5b" * 32}
+
+NEW_WEBHOOK: dict[str, Any] = {"url": "https://payments.bank.example/fraud", "kinds": ["case.closed", "decision.block"]}
+MADE_WEBHOOK: dict[str, Any] = {"name": "payments", "secret": "whsec_CZ9J5r1zV0mJ1Wm8oE7y3cZr8gqXWc0bqk2kQmT0p1E="}
+WEBHOOK: dict[str, Any] = {
+    "name": "payments",
+    **NEW_WEBHOOK,
+    "created_at": "2026-11-21T09:00:00.000Z",
+    "created_by": "root",
+    "waiting": 0,
+    "given_up": 0,
+}
+EVIDENCE: dict[str, Any] = {
+    "decision_id": DECISION_ID,
+    "status": "made",
+    "risk": 0.9731,
+    "model": "starter@1.0.0+int8",
+    "model_risk": 0.9731,
+    "made_at": "2026-11-21T10:00:00.412Z",
+    "lines": [
+        {
+            "sequence": 1,
+            "decision_id": "8b8a2ec4-0f4e-5c0d-9f51-3f6a4d1f2a77",
+            "event_type": "message",
+            "event_time": "2026-11-21T09:58:00.000Z",
+            "outcome": "step_up",
+            "risk": 0.7104,
+            "line": "counterparty: 急用钱，先转到安全账户",
+            "effect": 0.4127,
+        },
+        {
+            "sequence": 2,
+            "decision_id": DECISION_ID,
+            "event_type": "transaction",
+            "event_time": "2026-11-21T10:00:00.000Z",
+            "outcome": "block",
+            "risk": 0.9731,
+            "line": "[pay out CNY 50,000 transfer new payee memo: 货款]",
+            "effect": 0.1035,
+        },
+    ],
+    "features": [
+        {"kind": "group", "name": "velocity", "effect": 0.1402, "values": {}},
+        {
+            "kind": "feature",
+            "name": "is_new_counterparty",
+            "effect": 0.0811,
+            "values": {"is_new_counterparty": True},
+        },
+    ],
+    "asked": [
+        {
+            "source": "rule",
+            "outcome": "block",
+            "reason": "SAFE_ACCOUNT_TALK_AND_NEW_PAYEE",
+            "severity": "critical",
+            "taken_back": False,
+            "rule": "safe-account-payment",
+            "version": 1,
+            "threshold": None,
+            "tests": [
+                {"text": "is_new_counterparty", "holds": True, "values": {"is_new_counterparty": True}, "found": []}
+            ],
+            "without": "review",
+        }
+    ],
+    "near_misses": [],
+    "explained": True,
+}
+EVIDENCE_WAITS: dict[str, Any] = {"decision_id": DECISION_ID, "status": "waits"}
+NARRATIVE = """\
+event: evidence
+data: {"generated": true, "language": "zh", "items": [{"number": 1, "kind": "decision", "ref": "527938da"}]}
+
+event: source
+data: {"by": "template", "model": null, "why": "no_server"}
+
+event: text
+data: {"text": "2026-11-21 10:00（UTC）的一笔 CNY 50,000.00 交易被判定为“拦截”，诈骗风险 97 % "}
+
+event: link
+data: {"number": 1}
+
+event: end
+data: {"complete": true}
+
+"""

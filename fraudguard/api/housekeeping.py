@@ -1,4 +1,7 @@
-"""Forgets what has run out: sessions, and answers kept for idempotency keys. Every API process does, harmlessly."""
+"""Forgets what has run out: sessions, answers kept for idempotency keys, messages of webhooks, wishes for evidence.
+
+Every API process does, harmlessly.
+"""
 
 import asyncio
 import logging
@@ -35,3 +38,5 @@ class Housekeeper:
         now = self._clock.now()
         await self._repository.sessions.prune(now, self._idle, self._longest)
         await self._repository.repeats.prune(now)
+        await self._repository.webhooks.prune(now)
+        await self._repository.evidence.prune(now)

@@ -15,15 +15,18 @@ from fraudguard.api.housekeeping import Housekeeper
 from fraudguard.api.kafka import DecisionListener, EventProducer
 from fraudguard.api.outbox import LabelPublisher
 from fraudguard.api.rates import Rates
+from fraudguard.api.webhook_sender import WebhookSender
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
 from fraudguard.decisions.feed import CaseFeed
 from fraudguard.decisions.repository import Repository, connect
 from fraudguard.rulebook import Publishing, open_publishing
+from fraudguard.sealing import Seal
 
 log = logging.getLogger(__name__)
 
 TRIALS_MAX = 2  # rule packs that are tried at once
+NARRATIVES_MAX = 8  # that are written at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +39,14 @@ class Services:
     publishing: Publishing
     keys: KeyCache
     accounts: Accounts
+    seal: Seal
     rates: Rates
     producer: EventProducer
     listener: DecisionListener
     labels: LabelPublisher
     trials: asyncio.Semaphore
     feed: CaseFeed
+    narratives: asyncio.Semaphore
 
 
 @asynccontextmanager
@@ -54,15 +59,17 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
     async with connect(url, settings.review_percent) as repository:
         producer, listener = EventProducer(settings), DecisionListener(settings)
         labels = LabelPublisher(repository.outbox, producer, clock)
+        seal = Seal(settings.secrets_key)
+        sender, keeper = WebhookSender(repository.webhooks, seal, clock), Housekeeper(repository, settings, clock)
         feed = CaseFeed(url)
-        parts = (producer, listener, labels, Housekeeper(repository, settings, clock), feed)
+        parts = (producer, listener, labels, sender, keeper, feed)
         running = [asyncio.create_task(part.run(), name=type(part).__name__) for part in parts]
         for task in running:
             task.add_done_callback(_report)
         try:
             keys, publishing = KeyCache(repository.keys, clock), open_publishing(settings, repository)
-            trials = asyncio.Semaphore(TRIALS_MAX)
-            accounts = Accounts(repository, settings.secrets_key)
+            trials, narratives = asyncio.Semaphore(TRIALS_MAX), asyncio.Semaphore(NARRATIVES_MAX)
+            accounts = Accounts(repository, seal)
             yield Services(
                 settings=settings,
                 clock=clock,
@@ -70,12 +77,14 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
                 publishing=publishing,
                 keys=keys,
                 accounts=accounts,
+                seal=seal,
                 rates=Rates(settings),
                 producer=producer,
                 listener=listener,
                 labels=labels,
                 trials=trials,
                 feed=feed,
+                narratives=narratives,
             )
         finally:
             for task in reversed(running):  # the publisher first, for it uses the producer

@@ -113,6 +113,21 @@ class CaseFilter:
     at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """How many unclosed cases lie in an inbox: awake ones by whose they are, and those asleep.
+
+    waiting: nobody's. mine: claimed by or assigned to who asks. escalated: of the awake ones.
+    """
+
+    name: str
+    awake: int
+    waiting: int
+    mine: int
+    escalated: int
+    snoozed: int
+
+
 def case_of(row: Row[Any]) -> Case:
     """A row of the table `cases`."""
     values = dict(row._mapping)

@@ -21,6 +21,7 @@ from fraudguard.decisions.casebook import CaseBook
 from fraudguard.decisions.casefile import CaseFile
 from fraudguard.decisions.cases import join_cases
 from fraudguard.decisions.connection import Open, any_of, open_engine, transaction
+from fraudguard.decisions.evidence import EvidenceBook
 from fraudguard.decisions.history import PastEvent, StoredDecision
 from fraudguard.decisions.keys import KeyRing
 from fraudguard.decisions.labelled import LabelledDecision
@@ -37,6 +38,7 @@ from fraudguard.decisions.sessions import Sessions
 from fraudguard.decisions.tables import ACCOUNT_STATE, DECISIONS, DOCUMENTS, EVENT_IDS, LABELS
 from fraudguard.decisions.verdicts import REVIEW_PERCENT
 from fraudguard.decisions.watchlists import WatchLists
+from fraudguard.decisions.webhooks import Webhooks
 from fraudguard.decisions.weekly import Weekly
 from fraudguard.domain import (
     DecisionRecord,
@@ -105,7 +107,8 @@ class Repository:
         self.rulebook, self.lists, self.models = _books(self._open)
         self.cases, self.outbox, self.keys = CaseBook(engine, review_percent), Outbox(engine), KeyRing(engine)
         self.people, self.sessions, self.repeats = People(engine), Sessions(engine), Repeats(engine)
-        self.weekly = Weekly(self._open)
+        self.webhooks = Webhooks(engine)
+        self.weekly, self.evidence = Weekly(self._open), EvidenceBook(self._open)
         self.casefile = CaseFile(self._open)
         self._months: set[date] = set()
 

@@ -372,3 +372,48 @@ REPEATS = Table(
     Column("headers", JSONB),
     Column("body", LargeBinary),
 )
+
+WEBHOOKS = Table(
+    "webhooks",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("kinds", ARRAY(Text), nullable=False),
+    Column("secret", LargeBinary, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Column("created_by", Text, nullable=False),
+)
+
+WEBHOOK_MESSAGES = Table(
+    "webhook_messages",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("webhook", Text, nullable=False),
+    Column("body", JSON, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Column("due_at", _TIME, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("problem", Text),
+    Column("done_at", _TIME),
+    Column("given_up", Boolean, nullable=False),
+)
+
+EVIDENCE = Table(
+    "evidence",
+    METADATA,
+    Column("decision_id", Text, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("risk", Double, nullable=False),
+    Column("body", JSON, nullable=False),
+    Column("made_at", _TIME, nullable=False),
+)
+
+EVIDENCE_WISHES = Table(
+    "evidence_wishes",
+    METADATA,
+    Column("decision_id", Text, primary_key=True),
+    Column("asked_at", _TIME, nullable=False),
+    Column("claimed_until", _TIME),
+    Column("failed", Text),
+    Column("failed_at", _TIME),
+)

@@ -2,7 +2,8 @@
 
 A pass starts as soon as the engine is idle and never waits for company; how much goes into it is what the engine, at
 its measured rate, does in `pass_s`. What cannot be scored before its deadline is refused at once, so that the caller
-can decide without it. Knows one event loop, one thread and tokens by number; knows no torch.
+can decide without it. What is asked aside, for no decision, is read when nothing else waits, in passes so short that
+what comes meanwhile hardly waits. Knows one event loop, one thread and tokens by number; knows no torch.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from fraudguard.engine.tokenizer import LineTokenizer
 
 TOKENS_FIRST: Final = 1_024  # of a pass, as long as the rate is not known
 RATE_MEMORY: Final = 0.8  # how much of the measured rate is the past's, at every pass
+ASIDE_SHARE: Final = 0.25  # of a pass's tokens, for what is asked aside
 SHORTEST_GROWS: Final = 1.02  # the shortest pass is forgotten at this pace
 
 
@@ -46,6 +48,7 @@ class BlockingEngine(Protocol):
 
 @dataclass(order=True, slots=True)
 class _Job:
+    aside: bool
     due: float  # the event loop's time; infinite without a deadline
     number: int
     tokens: int = field(compare=False)
@@ -78,21 +81,22 @@ class Batcher:
         return self._running is not None
 
     async def score(
-        self, requests: Sequence[ScoreRequest], patience_s: Sequence[float] | None = None
+        self, requests: Sequence[ScoreRequest], patience_s: Sequence[float] | None = None, *, aside: bool = False
     ) -> list[Score | None]:
         """One score a request, in order; None for one that cannot be had within its patience (None: any time will do).
 
-        None for all of them when the queue is too full to take them. Raises what the engine raises.
+        aside: for no decision, so behind all that is for one. None for all of them when the queue is too full to take
+        them. Raises what the engine raises.
         """
         waiting = [job for job in self._queue if not job.answer.done()]  # without those whose callers have given up
-        if len(waiting) + len(requests) > self._queue_max:
+        if sum(aside or not job.aside for job in waiting) + len(requests) > self._queue_max:
             return [None] * len(requests)
         loop = asyncio.get_running_loop()
         now = loop.time()
         jobs = [
             _Job(
-                now + (patience_s[place] if patience_s else math.inf), next(self._numbers),
-                self._engine.new_tokens(request), request, loop.create_future(),
+                aside, now + (patience_s[place] if patience_s else math.inf), next(self._numbers),
+                self._tokens(requests, place), request, loop.create_future(),
             )
             for place, request in enumerate(requests)
         ]  # fmt: skip
@@ -100,6 +104,13 @@ class Batcher:
         if self._queue and self._running is None:
             self._running = loop.create_task(self._run())
         return await asyncio.gather(*(job.answer for job in jobs))
+
+    def _tokens(self, requests: Sequence[ScoreRequest], place: int) -> int:
+        """What one of them adds to read: a timeline that the one before has too is read once."""
+        request = requests[place]
+        if place and request.timeline is requests[place - 1].timeline:
+            return 1
+        return self._engine.new_tokens(request)
 
     def _admit(self, jobs: Sequence[_Job], now: float) -> None:
         """Queue all that wait, and refuse those whose deadline the work before them leaves no time for.
@@ -132,7 +143,8 @@ class Batcher:
                         if not job.answer.done():
                             job.answer.set_exception(error)
                     continue
-                self._learn(tokens, loop.time() - began)
+                if not jobs[0].aside:  # those continue each other from pass to pass, so their tokens are overrated
+                    self._learn(tokens, loop.time() - began)
                 for job, score in zip(jobs, scores, strict=True):
                     _settle(job, score)
         finally:
@@ -157,16 +169,21 @@ class Batcher:
         return self._rate * max(self._pass_s, 2 * self._shortest) if self._rate else TOKENS_FIRST
 
     def _next_pass(self, now: float) -> list[_Job]:
-        """What to score now, earliest deadline first; leaves out what is too late or no longer wanted."""
+        """What to score now, earliest deadline first; leaves out what is too late or no longer wanted.
+
+        What is asked aside never shares a pass with what is not.
+        """
         budget = self._budget
         jobs: list[_Job] = []
-        while self._queue and (not jobs or self._queue[0].tokens <= budget):
+        while self._queue and (not jobs or (self._queue[0].tokens <= budget and self._queue[0].aside == jobs[0].aside)):
             job = heapq.heappop(self._queue)
             if job.answer.done():
                 continue
             if job.due < now:
                 _settle(job, None)
                 continue
+            if not jobs and job.aside:
+                budget *= ASIDE_SHARE
             jobs.append(job)
             budget -= job.tokens
         return jobs

@@ -52,6 +52,21 @@ class GuardedEngine:
         async with asyncio.timeout(self._timeout_s):
             return await self.batcher.score(requests, patience_s)
 
+    async def score_aside(self, requests: Sequence[ScoreRequest]) -> list[Score | None]:
+        """Scores for no decision, behind all that is for one; None for all of them when the queue is full.
+
+        How it ends says nothing about the circuit: under load it may well time out. Raises EngineUnavailable.
+        """
+        if self._circuit.opened:
+            raise EngineUnavailable(str(CircuitBreakerError(self._circuit)))
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self.batcher.score(requests, aside=True)
+        except TimeoutError as error:
+            raise EngineUnavailable(f"no time to read aside within {self._timeout_s} s") from error
+        except Exception as error:
+            raise EngineUnavailable(f"{type(error).__name__}: {error}") from error
+
     def close(self) -> None:
         """Let the engine's thread go without waiting for a stuck call."""
         self.batcher.close()

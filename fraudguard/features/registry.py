@@ -6,7 +6,7 @@ attributes are usable in rules as `attributes.NAME`; they are not declared here 
 are the windows of rules/features.yaml, which risk managers choose.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Final, Literal
 
@@ -136,6 +136,19 @@ def _later() -> Iterator[Feature]:
 
 FEATURES: Final[tuple[Feature, ...]] = (*_event(), *_velocity(), *_profile(), *_feedback(), *_later())
 MODEL_FEATURES: Final[tuple[str, ...]] = tuple(feature.name for feature in FEATURES if feature.model)
+
+
+def families(names: Collection[str]) -> dict[tuple[str, str], tuple[str, ...]]:
+    """The features of these names by (group, family): one value's windows, such as transfers_1h to _30d, are a family.
+
+    A feature without a window is one of its own. In the registry's order.
+    """
+    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    for feature in FEATURES:
+        if feature.name in names:
+            key = feature.group, feature.name.removesuffix(f"_{feature.window}") if feature.window else feature.name
+            found[key] = (*found.get(key, ()), feature.name)
+    return found
 
 
 def features_in(base: str) -> tuple[Feature, ...]:

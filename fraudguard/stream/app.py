@@ -20,6 +20,7 @@ from fraudguard.clock import Clock, SystemClock
 from fraudguard.config import Settings
 from fraudguard.errors import FraudguardError, StoreUnavailable
 from fraudguard.events.topics import INPUTS, ensure_topics
+from fraudguard.evidence import making_evidence
 from fraudguard.pipeline import Pipeline
 from fraudguard.stream.agents import Door, Publisher
 from fraudguard.stream.faust_app import ScreeningApp
@@ -87,10 +88,11 @@ class _Agents:
         try:
             async with open_pipeline(settings, self._parts, self._clock) as pipeline, Publisher(settings) as publisher:
                 self._pipeline = pipeline
-                door = Door(settings, pipeline.screen, publisher, self._clock)
-                log.info("worker ready: model %s", self._model)
-                async for events in stream.noack_take(settings.batch_events_max, settings.batch_wait_ms / 1000):
-                    await self._finish(door, events)
+                async with making_evidence(settings, pipeline, self._clock) as screen:
+                    door = Door(settings, screen, publisher, self._clock)
+                    log.info("worker ready: model %s", self._model)
+                    async for events in stream.noack_take(settings.batch_events_max, settings.batch_wait_ms / 1000):
+                        await self._finish(door, events)
         except asyncio.CancelledError:
             raise
         except Exception as error:

@@ -12,7 +12,8 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-# version: +1 with every change. changed_by: who made it, '' for a new alert. due_at: by the policy of its alerts.
+# version: +1 with every change. changed_by: who made it, '' for a new alert. due_at: by the policy of its alerts; the
+# default is for workers of the version before, which go on meanwhile.
 # money_held: in the base currency, over alerted payments that were stopped. top_line: of the newest riskiest alert,
 # masked. merged_into: the case that its alerts are now judged with; without a disposition until that one has one.
 # review: of a second person, null outside of the sample. priority and inbox: docs/cases.md.
@@ -38,6 +39,7 @@ UPDATE cases SET due_at = opened_at
                    ELSE interval '24 hours' END;
 ALTER TABLE cases
     ALTER COLUMN due_at SET NOT NULL,
+    ALTER COLUMN due_at SET DEFAULT now() + interval '4 hours',
     VALIDATE CONSTRAINT cases_claimed,
     DROP CONSTRAINT cases_closed,
     ADD CONSTRAINT cases_closed CHECK ((state = 'closed') = (closed_at IS NOT NULL AND closed_by IS NOT NULL)

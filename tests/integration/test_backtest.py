@@ -30,7 +30,7 @@ from fraudguard.backtest import Backtest, Past, Source, read_deciding, read_file
 from fraudguard.decisions.repository import connect
 from fraudguard.decisions.watchlists import ListEntry
 from fraudguard.domain import Screenable
-from fraudguard.pipeline import rule_inputs
+from fraudguard.inputs import rule_inputs
 from fraudguard.rulebook import open_publishing
 from fraudguard.stories import generate
 

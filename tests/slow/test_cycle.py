@@ -186,8 +186,9 @@ def test_a_new_scam_is_learned_and_the_old_is_kept(
     fixed = Metrics.model_validate_json((challenger / "metrics.json").read_text())
     old = Metrics.model_validate_json((champion / "metrics.json").read_text())
     assert fixed.dataset == old.dataset
-    print(old.measures, fixed.measures, before, after)
+    # Of a fixed set this small, a hundredth is what rounding moves.
     assert fixed.measures.average_precision > old.measures.average_precision - 0.01
+    assert fixed.measures.recall_at_1_fpr > old.measures.recall_at_1_fpr - 0.02
     written = (out / "cycle.md").read_text()
     assert "## Newest decisions" in written
     assert (

@@ -18,7 +18,8 @@ from fraudguard.domain import Decision, DecisionRecord, Line, Outcome, Score, Ti
 from fraudguard.errors import BadInput
 from fraudguard.explain import Explainer, Explanation, render
 from fraudguard.features.registry import FEATURES
-from fraudguard.pipeline import rule_inputs, wire_hits
+from fraudguard.inputs import rule_inputs
+from fraudguard.pipeline import wire_hits
 from fraudguard.rules.registry import RuleSet
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -25,8 +25,9 @@ def parts() -> Iterator[Parts]:
 @pytest.fixture
 def settings(kafka: EmbeddedKafka, database_url: str) -> Settings:
     """Topics, a fresh database and a key for unmasked text."""
-    key = SecretStr(Fernet.generate_key().decode())
-    settings = settings_for(kafka.bootstrap, database_url, model="off", raw_text_key=key, screen_deadline_ms=10_000)
+    key, seal = (SecretStr(Fernet.generate_key().decode()) for _ in range(2))
+    others = {"model": "off", "raw_text_key": key, "secrets_key": seal, "screen_deadline_ms": 10_000}
+    settings = settings_for(kafka.bootstrap, database_url, **others)
     ensure_topics(settings)
     return settings
 

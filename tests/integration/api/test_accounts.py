@@ -18,6 +18,7 @@ from fraudguard.config import Settings
 from fraudguard.decisions.connection import open_engine
 from fraudguard.decisions.people import FAILURES_MAX
 from fraudguard.embedded.supervisor import free_port
+from fraudguard.sealing import Seal
 
 
 def code(response: httpx.Response) -> tuple[int, str]:
@@ -92,7 +93,7 @@ async def test_guesses_at_once_are_no_more_than_guesses_in_turn(site: Site) -> N
 async def test_a_one_time_code_counts_once(site: Site, settings: Settings) -> None:
     """A password alone asks for the code; the code of the moment opens one session, and never a second one."""
     password = await site.person("wang.wei")
-    accounts = Accounts(site.repository, settings.secrets_key)
+    accounts = Accounts(site.repository, Seal(settings.secrets_key))
     address = await accounts.ask_for_codes("wang.wei", "root", site.clock.now())
     codes = pyotp.TOTP(parse_qs(urlsplit(address).query)["secret"][0])
     async with site.browser() as browser:
@@ -112,7 +113,7 @@ async def test_a_one_time_code_counts_once(site: Site, settings: Settings) -> No
 async def test_codes_need_the_key_that_sealed_them(site: Site, settings: Settings) -> None:
     """Without it nobody with codes gets in, and the answer is a service that is not set up."""
     password = await site.person("wang.wei")
-    await Accounts(site.repository, settings.secrets_key).ask_for_codes("wang.wei", "root", site.clock.now())
+    await Accounts(site.repository, Seal(settings.secrets_key)).ask_for_codes("wang.wei", "root", site.clock.now())
     other = SecretStr(Fernet.generate_key().decode())
     for key in (None, other, SecretStr("no key")):
         changed = settings.model_copy(update={"secrets_key": key})
@@ -140,7 +141,9 @@ async def test_no_proof_is_stored_or_logged(site: Site, settings: Settings, capl
     """Neither tables nor logs hold a password, a token, a code's secret or a CSRF token; the deeds are audited."""
     caplog.set_level("DEBUG")
     password = await site.person("wang.wei")
-    address = await Accounts(site.repository, settings.secrets_key).ask_for_codes("wang.wei", "root", site.clock.now())
+    address = await Accounts(site.repository, Seal(settings.secrets_key)).ask_for_codes(
+        "wang.wei", "root", site.clock.now()
+    )
     secret = parse_qs(urlsplit(address).query)["secret"][0]
     async with site.browser() as browser:
         await sign_in(browser, "wang.wei", password, pyotp.TOTP(secret).at(site.clock.now()))

@@ -23,7 +23,9 @@ ORDER = [
     "GET /v1/decisions",
     "GET /v1/decisions/{decision_id}",
     "GET /v1/decisions/{decision_id}/text",
+    "GET /v1/decisions/{decision_id}/evidence",
     "GET /v1/cases",
+    "GET /v1/inboxes",
     "POST /v1/cases/{case_id}/claim",
     "POST /v1/cases/{case_id}/release",
     "POST /v1/cases/{case_id}/assign",
@@ -37,6 +39,7 @@ ORDER = [
     "POST /v1/cases/{case_id}/alerts",
     "POST /v1/cases/bulk",
     "GET /v1/cases/{case_id}",
+    "GET /v1/cases/{case_id}/narrative",
     "POST /v1/cases/{case_id}/dispose",
     "POST /v1/cases/{case_id}/reopen",
     "POST /v1/cases/{case_id}/review",
@@ -57,6 +60,10 @@ ORDER = [
     "GET /v1/list-entries/{value}",
     "DELETE /v1/lists/{name}/entries/{value}",
     "GET /v1/models",
+    "PUT /v1/webhooks/{name}",
+    "GET /v1/webhooks",
+    "POST /v1/webhooks/{name}/retry",
+    "DELETE /v1/webhooks/{name}",
     "POST /v1/session",
     "GET /v1/session",
     "PUT /v1/session/password",
@@ -161,8 +168,9 @@ async def test_every_example_works(api: Api) -> None:
             else:
                 role = SECOND_PERSON.get(name, Role.ADMIN)
                 response = await api.send(role, method, path, **options)
-            (status,) = [code for code in operation["responses"] if code.startswith("2")]
-            assert str(response.status_code) == status, f"{name}: {response.text}"
+            status = str(response.status_code)
+            documented = [code for code in operation["responses"] if code.startswith("2")]
+            assert status in documented, f"{name}: {response.text}"
             if status == "204":
                 assert response.content == b""
                 continue

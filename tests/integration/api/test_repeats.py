@@ -24,8 +24,8 @@ def code(response: httpx.Response) -> tuple[int, str]:
 
 
 async def post(api: Api, path: str, key: str, role: Role = Role.ANALYST, **options: Any) -> httpx.Response:
-    """With an idempotency key."""
-    headers = {"X-API-Key": api.keys[role], "Idempotency-Key": key}
+    """With an idempotency key, about a case as it was opened."""
+    headers = {"X-API-Key": api.keys[role], "Idempotency-Key": key, "If-Match": '"1"'}
     return await api.http.post(path, headers=headers, **options)
 
 
@@ -47,7 +47,7 @@ async def test_a_repeated_request_is_carried_out_once(api: Api) -> None:
     assert {answer.content for answer in done} == {again.content}
     assert (again.headers["idempotency-replayed"], again.headers["content-type"]) == ("true", "application/json")
     assert [answer.headers.get("idempotency-replayed") for answer in done].count(None) == 1
-    assert code(await post(api, path, "k-2", json=verdict)) == (409, "conflict")
+    assert code(await post(api, path, "k-2", json=verdict)) == (412, "overtaken")
 
 
 async def test_a_key_is_for_one_request_of_one_caller(api: Api) -> None:
@@ -57,7 +57,7 @@ async def test_a_key_is_for_one_request_of_one_caller(api: Api) -> None:
     assert (await post(api, path, "k-1", json=verdict)).status_code == 200
     for place, body in ((path, verdict | {"reason": "y"}), (f"{path}?a=1", verdict), (ENTRIES, verdict)):
         assert code(await post(api, place, "k-1", json=body)) == (422, "key_used")
-    assert code(await post(api, path, "k-1", Role.LEAD, json=verdict)) == (409, "conflict")
+    assert code(await post(api, path, "k-1", Role.LEAD, json=verdict)) == (412, "overtaken")
     for bad in ("", "x" * 129, "a\tb"):
         assert code(await post(api, path, bad, json=verdict)) == (422, "bad_field")
 

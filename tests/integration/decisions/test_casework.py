@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from fraudguard.decisions import case_files
 from fraudguard.decisions.case_bulk import each
-from fraudguard.decisions.casebook import Case, CaseFilter, listing
+from fraudguard.decisions.casebook import Case, CaseFilter, Disposition, Inbox, listing
 from fraudguard.decisions.casework import CLAIM, SNOOZE_MAX
 from fraudguard.decisions.repository import Changes, Repository
 from fraudguard.domain import DecisionRecord, Outcome, Typology
@@ -161,6 +161,24 @@ async def test_assigned_cases_lie_in_their_inbox_and_are_their_assignees(reposit
             await cases.assign(case.case_id, 5, bad, None, "lee", NOW)
     with pytest.raises(BadInput, match="at"):
         await accounts(mine="bo")
+
+
+async def test_inboxes_are_counted(repository: Repository, make: Make) -> None:
+    """By whose the cases are and whether they are awake; a claim that ran out is nobody's, a closed case nowhere."""
+    cases = repository.cases
+    ids = [(await opened(repository, make, f"a-{n}")).case_id for n in range(6)]
+    await cases.claim(ids[0], 1, "ana", NOW)
+    await cases.claim(ids[1], 1, "bo", NOW)
+    await cases.assign(ids[2], 1, "ana", None, "lee", NOW)
+    await cases.snooze(ids[3], 1, NOW + timedelta(hours=1), "ana", NOW)
+    await cases.escalate(ids[4], 1, "look", "ana", NOW)
+    await cases.dispose(ids[5], 1, Disposition.SUSPICIOUS, "told", "ana", NOW)
+    await opened(repository, make, "m-1", typology=Typology.MULE)
+    assert await cases.inboxes("ana", NOW) == (Inbox("mule", 1, 1, 0, 0, 0), Inbox("scam", 4, 1, 2, 1, 1))
+    assert await cases.inboxes("bo", NOW + timedelta(hours=1)) == (
+        Inbox("mule", 1, 1, 0, 0, 0),
+        Inbox("scam", 5, 4, 0, 1, 0),
+    )
 
 
 async def test_a_snoozed_case_sleeps_until_its_time_or_a_new_alert(repository: Repository, make: Make) -> None:

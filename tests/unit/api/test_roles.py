@@ -1,39 +1,53 @@
-"""Every route under /v1 says whom it serves."""
+"""Every route under /v1 and every page of the console says whom it serves."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Mount
 
 from fraudguard.api.auth import Serves
 from fraudguard.domain import Role
 
 ROLES = Path(__file__).parent / "roles.txt"
-OPEN = {"POST /v1/session"}  # who signs in has no role yet
+STATIC = "/console/static"  # styles and scripts, the same for everybody
+# Who signs in has no role yet; a redirect shows nothing.
+OPEN = {"POST /v1/session", "GET /console/sign-in", "POST /console/sign-in", "GET /console/"}
 
 
 def routes_of(app: FastAPI) -> Iterator[tuple[str, BaseRoute]]:
     """Every route, those of included routers too, with its path."""
     for route in app.routes:
         for inner in route.original_router.routes if hasattr(route, "original_router") else [route]:
-            yield inner.path, inner  # type: ignore[attr-defined]  # a route without a path fails the test, as it should
+            if isinstance(inner, Mount) and isinstance(inner.app, FastAPI):
+                yield from ((f"{inner.path}{path}", deeper) for path, deeper in routes_of(inner.app))
+            else:
+                yield inner.path, inner  # type: ignore[attr-defined]  # one without a path fails the test, as it should
+
+
+def declared(dependant: Dependant) -> Iterator[Serves]:
+    """What a route and what it depends on say of whom they serve."""
+    for inner in dependant.dependencies:
+        if isinstance(inner.call, Serves):
+            yield inner.call
+        yield from declared(inner)
 
 
 def test_every_route_has_its_roles(app: FastAPI) -> None:
-    """Each route under /v1 serves whom the reviewed file says, an admin always; FRAUDGUARD_RECORD=1 writes it anew."""
+    """Each serves whom the reviewed file says, an admin always; FRAUDGUARD_RECORD=1 writes it anew."""
     lines = []
     for path, route in routes_of(app):
-        if path.startswith("/v1"):
+        if path.startswith(("/v1", "/console/")) and path != STATIC:
             assert isinstance(route, APIRoute), path
-            declared = [d.call.roles for d in route.dependant.dependencies if isinstance(d.call, Serves)]
+            said = {one.roles for one in declared(route.dependant)}
             for method in route.methods:
                 name = f"{method} {path}"
-                assert len(declared) == (name not in OPEN), f"{name} does not say whom it serves"
-                served = [role for role in Role if declared and role in declared[0]]
-                assert not declared or Role.ADMIN in served
+                assert len(said) == (name not in OPEN), f"{name} does not say whom it serves, or says two things"
+                served = [role for role in Role if said and role in next(iter(said))]
+                assert not said or Role.ADMIN in served
                 lines.append(f"{name}: {' '.join(served) or 'anybody'}\n")
     found = "".join(sorted(lines))
     if os.environ.get("FRAUDGUARD_RECORD"):
@@ -43,6 +57,6 @@ def test_every_route_has_its_roles(app: FastAPI) -> None:
 
 def test_nothing_else_is_open_but_health_and_the_documentation(app: FastAPI) -> None:
     """A route outside /v1 needs no key, so the list is short and fixed."""
-    others = {path for path, _ in routes_of(app) if not path.startswith("/v1/")}
+    others = {path for path, _ in routes_of(app) if not path.startswith(("/v1/", "/console/"))}
     documentation = {"/openapi.json", "/docs", "/docs/static", "/docs/oauth2-redirect"}
-    assert others == {"/health/live", "/health/ready", "/metrics"} | documentation
+    assert others == {"/", "/health/live", "/health/ready", "/metrics"} | documentation

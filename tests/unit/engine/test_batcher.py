@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -239,4 +240,34 @@ async def test_a_swapped_engine_takes_over_and_nobody_fails() -> None:
     assert names(await first) == ["first"]
     assert names(await waiting) == ["b", "c"]
     assert (old.passes, new.passes, batcher.name) == ([["first"]], [["b", "c"]], "new")
+    batcher.close()
+
+
+async def test_what_is_asked_aside_waits_for_all_that_is_not() -> None:
+    """Decisions that come later go first, in passes of their own."""
+    engine = Counting(open_gate=False)
+    batcher = Batcher(engine, pass_s=0.1, queue_max=4)
+    first = await occupied(batcher, engine)
+    size = TOKENS_FIRST // 5
+    aside = asyncio.ensure_future(batcher.score([request(f"aside {n}", size) for n in range(3)], aside=True))
+    await asyncio.sleep(0)
+    live = asyncio.ensure_future(batcher.score([request(f"live {n}", size) for n in range(4)]))  # its queue is empty
+    await asyncio.sleep(0)
+    assert names(await batcher.score([request("more aside")] * 2, aside=True)) == [None, None]
+    engine.gate.set()
+    await asyncio.gather(first, aside, live)
+    assert engine.passes[:2] == [["first"], ["live 0", "live 1", "live 2", "live 3"]]
+    assert [name for names in engine.passes[2:] for name in names] == ["aside 0", "aside 1", "aside 2"]
+    batcher.close()
+
+
+async def test_what_is_asked_aside_teaches_no_rate() -> None:
+    """Its passes are short, and no measure: its timelines continue each other. One that is asked twice is read once."""
+    engine = Counting()
+    batcher = Batcher(engine, pass_s=0.1, queue_max=100)
+    long = request("long", TOKENS_FIRST // 5)
+    await batcher.score([long, replace(long, features={"hour": None}), replace(long, features={})], aside=True)
+    await batcher.score([request(str(n), TOKENS_FIRST // 5) for n in range(2)], aside=True)
+    assert engine.passes == [["long", "long", "long"], ["0"], ["1"]]
+    assert batcher._rate is None
     batcher.close()

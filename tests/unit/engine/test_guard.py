@@ -85,3 +85,21 @@ async def test_a_stuck_engine_costs_the_timeout_and_no_more() -> None:
     finally:
         release.set()
         guarded.close()
+
+
+async def test_what_is_asked_aside_moves_no_circuit() -> None:
+    """However often it fails, decisions are still scored; while the circuit is open it is refused at once."""
+    engine = Scripted(fails)
+    guarded = guard(engine, failures_max=1)
+    for _ in range(3):
+        with pytest.raises(EngineUnavailable, match="CUDA out of memory"):
+            await guarded.score_aside([REQUEST])
+    engine.behaviour = lambda: None
+    assert await guarded.score([REQUEST]) == [SCORE]
+    engine.behaviour = fails
+    with pytest.raises(EngineUnavailable, match="CUDA out of memory"):
+        await guarded.score([REQUEST])
+    with pytest.raises(EngineUnavailable, match="OPEN"):
+        await guarded.score_aside([REQUEST])
+    assert engine.calls == 5
+    guarded.close()

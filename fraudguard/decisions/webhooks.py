@@ -1,0 +1,167 @@
+"""Who is told of decisions and case changes, and what they have yet to be told. Knows no HTTP and opens no secret.
+
+Messages are written by the database in the transaction that makes a decision or changes a case, so none can be missing.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from fraudguard.decisions import audit
+from fraudguard.decisions.connection import transaction
+from fraudguard.decisions.tables import WEBHOOK_MESSAGES, WEBHOOKS
+from fraudguard.errors import NotFound
+
+KEPT = timedelta(days=30)  # after a message was delivered or given up
+_ROWS_A_STATEMENT_MAX = 10_000
+
+_TAKE = text("""
+UPDATE webhook_messages SET due_at = :until, attempts = attempts + 1
+WHERE id IN (SELECT id FROM webhook_messages WHERE webhook = :webhook AND done_at IS NULL AND due_at <= :at
+             ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+RETURNING id, CAST(body AS text) AS body, attempts
+""")
+
+_PRUNE = text("""
+DELETE FROM webhook_messages
+WHERE ctid = ANY (ARRAY(SELECT ctid FROM webhook_messages WHERE done_at <= :before LIMIT :rows))
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """As lists show it. waiting, given_up: messages."""
+
+    name: str
+    url: str
+    kinds: Sequence[str]
+    created_at: datetime
+    created_by: str
+    waiting: int
+    given_up: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A message that is to be sent now. attempts: with this one."""
+
+    id: int
+    body: str = field(repr=False)
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages of one webhook. secret: sealed."""
+
+    url: str
+    secret: bytes = field(repr=False)
+    messages: Sequence[Waiting]
+
+
+class Webhooks:
+    """Every method raises StoreUnavailable when PostgreSQL does not answer."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        """engine: see connection.open_engine."""
+        self._engine = engine
+
+    async def put(self, name: str, url: str, kinds: Collection[str], secret: bytes, actor: str, at: datetime) -> bool:
+        """Tell this address from now on, or change what it is told; whether it is new. The secret stays. Audited."""
+        row = {"name": name, "url": url, "kinds": sorted(kinds), "secret": secret}
+        making = insert(WEBHOOKS).values(**row, created_at=at, created_by=actor)
+        changing = making.on_conflict_do_update(
+            index_elements=["name"], set_={"url": making.excluded.url, "kinds": making.excluded.kinds}
+        ).returning(WEBHOOKS.c.secret)
+        async with transaction(self._engine) as connection:
+            new = bool(await connection.scalar(changing) == secret)
+            detail = {"url": url, "kinds": " ".join(sorted(kinds))}
+            await audit.append(connection, at, actor, "webhook.create" if new else "webhook.change", name, detail)
+        return new
+
+    async def list(self) -> list[Webhook]:
+        """Every one, by name."""
+        message = WEBHOOK_MESSAGES.c
+        waiting = select(func.count()).where(message.webhook == WEBHOOKS.c.name, message.done_at.is_(None))
+        given_up = select(func.count()).where(message.webhook == WEBHOOKS.c.name, message.given_up)
+        counted = select(
+            *(WEBHOOKS.c[n] for n in ("name", "url", "kinds", "created_at", "created_by")),
+            waiting.scalar_subquery().label("waiting"),
+            given_up.scalar_subquery().label("given_up"),
+        )
+        async with transaction(self._engine) as connection:
+            return [
+                Webhook(r.name, r.url, r.kinds, r.created_at, r.created_by, r.waiting, r.given_up)
+                for r in await connection.execute(counted.order_by(WEBHOOKS.c.name))
+            ]
+
+    async def remove(self, name: str, actor: str, at: datetime) -> None:
+        """With everything that it was still to be told. Audited. Raises NotFound."""
+        async with transaction(self._engine) as connection:
+            gone = await connection.execute(delete(WEBHOOKS).where(WEBHOOKS.c.name == name))
+            if not gone.rowcount:
+                raise NotFound(f"no webhook {name!r}")
+            await audit.append(connection, at, actor, "webhook.remove", name, {})
+
+    async def retry(self, name: str, actor: str, at: datetime) -> int:
+        """Send again what was given up; how many messages. Audited. Raises NotFound."""
+        message = WEBHOOK_MESSAGES.c
+        async with transaction(self._engine) as connection:
+            if await connection.scalar(select(WEBHOOKS.c.name).where(WEBHOOKS.c.name == name)) is None:
+                raise NotFound(f"no webhook {name!r}")
+            again = await connection.execute(
+                update(WEBHOOK_MESSAGES)
+                .where(message.webhook == name, message.given_up)
+                .values(given_up=False, done_at=None, attempts=0, due_at=at)
+            )
+            await audit.append(connection, at, actor, "webhook.retry", name, {"messages": again.rowcount})
+            return again.rowcount
+
+    async def due(self, at: datetime) -> Sequence[str]:
+        """The names of those that have something to be told now."""
+        message = WEBHOOK_MESSAGES.c
+        waits = select(message.id).where(
+            message.webhook == WEBHOOKS.c.name, message.done_at.is_(None), message.due_at <= at
+        )
+        async with transaction(self._engine) as connection:
+            return (await connection.scalars(select(WEBHOOKS.c.name).where(waits.exists()))).all()
+
+    async def take(self, name: str, limit: int, at: datetime, until: datetime) -> Batch | None:
+        """What to send now, taken by nobody else until then; None for nothing."""
+        async with transaction(self._engine) as connection:
+            hook = await connection.execute(select(WEBHOOKS.c.url, WEBHOOKS.c.secret).where(WEBHOOKS.c.name == name))
+            where = hook.one_or_none()
+            rows = await connection.execute(_TAKE, {"webhook": name, "limit": limit, "at": at, "until": until})
+            messages = [Waiting(row.id, row.body, row.attempts) for row in rows]
+        return Batch(where.url, where.secret, messages) if where and messages else None
+
+    async def delivered(self, message: Waiting, at: datetime) -> None:
+        """It was received."""
+        await self._settle(message, done_at=at, problem=None)
+
+    async def failed(self, message: Waiting, problem: str, at: datetime, due_at: datetime | None) -> None:
+        """It was not; try again at due_at, or give it up without one."""
+        if due_at is None:
+            await self._settle(message, problem=problem, done_at=at, given_up=True)
+        else:
+            await self._settle(message, problem=problem, due_at=due_at)
+
+    async def _settle(self, message: Waiting, **values: object) -> None:
+        async with transaction(self._engine) as connection:
+            await connection.execute(
+                update(WEBHOOK_MESSAGES).where(WEBHOOK_MESSAGES.c.id == message.id).values(**values)
+            )
+
+    async def prune(self, at: datetime) -> int:
+        """Forget what was delivered or given up KEPT ago, a bounded part a transaction; how many."""
+        pruned, part = 0, _ROWS_A_STATEMENT_MAX
+        while part == _ROWS_A_STATEMENT_MAX:
+            async with transaction(self._engine) as connection:
+                gone = await connection.execute(_PRUNE, {"before": at - KEPT, "rows": _ROWS_A_STATEMENT_MAX})
+                part = gone.rowcount
+            pruned += part
+        return pruned
