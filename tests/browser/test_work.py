@@ -12,8 +12,8 @@ from console_support import CLOCK, RAW_TEXT_KEY, Desk, Site
 from fraudguard.api import examples
 from fraudguard.assembly import load_parts, open_pipeline
 from fraudguard.decisions.casebook import Case, CaseFilter, Disposition
-from fraudguard.decisions.repository import Repository, connect
 from fraudguard.decisions.evidence import Evidence
+from fraudguard.decisions.repository import Repository, connect
 from fraudguard.domain import Contribution, Message, Received, Transaction
 from fraudguard.events.masking import seal
 
