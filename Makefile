@@ -20,14 +20,14 @@ test: install ## every test that needs no GPU and no patience
 test-slow: install ## the long ones: kill -9 in mid-stream, 100,000 malformed events (FRAUDGUARD_SLOW_EVENTS shortens)
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
 
-# Debian's Chromium, where this account may install it; FRAUDGUARD_CHROMIUM names another one.
+# Debian's Chromium, where this account may install it; CHROMIUM names another one.
 test-browser: install ## the console in a real Chromium, with axe
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[browser]'
-	@test -n "$$FRAUDGUARD_CHROMIUM" || command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
+	@test -n "$$CHROMIUM" || command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
 	  as=$$([ "$$(id -u)" = 0 ] || echo "sudo -n"); \
 	  { command -v apt-get >/dev/null && $$as apt-get update -qq && \
 	    $$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk >/dev/null; } || \
-	  { echo "make test-browser needs Chromium, and this account cannot install it: install it, or set FRAUDGUARD_CHROMIUM"; exit 1; }; }
+	  { echo "make test-browser needs Chromium, and this account cannot install it: install it, or set CHROMIUM"; exit 1; }; }
 	$(BIN)/python -m pytest -q -m browser tests/browser $(ARGS)
 
 test-gpu: install ## needs a GPU

@@ -40,9 +40,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _chromium() -> str:
-    found = os.environ.get("FRAUDGUARD_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
-        pytest.skip("Chromium is not installed: run make test-browser, or set FRAUDGUARD_CHROMIUM")
+        pytest.skip("Chromium is not installed: run make test-browser, or set CHROMIUM")
     return found
 
 

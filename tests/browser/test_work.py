@@ -5,15 +5,17 @@ import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from console_support import CLOCK, RAW_TEXT_KEY, Desk, Site
 
 from fraudguard.api import examples
 from fraudguard.assembly import load_parts, open_pipeline
 from fraudguard.decisions.casebook import Case, CaseFilter, Disposition
+from fraudguard.decisions.evidence import Evidence
 from fraudguard.decisions.repository import Repository, connect
-from fraudguard.domain import Message, Received, Transaction
+from fraudguard.domain import Contribution, Message, Received, Transaction
+from fraudguard.events.masking import seal
 
 CASE_PAGE = re.compile(r"/console/cases/([^/?]+)")
 Found = TypeVar("Found")
@@ -195,7 +197,7 @@ def test_a_line_is_unmasked_for_a_reason_and_that_is_logged(desk_of: Callable[..
     open_first(desk)
     desk.press("u")
     assert desk.page.locator("#notice").inner_text() != ""
-    desk.page.locator(".movers a").first.click()
+    desk.press("]")
     line = desk.page.locator(".line.at")
     assert "6222021234567890123" not in line.inner_text()
     desk.press("u")
@@ -207,3 +209,24 @@ def test_a_line_is_unmasked_for_a_reason_and_that_is_logged(desk_of: Callable[..
     assert [(deed.actor, deed.action, dict(deed.detail)) for deed in deeds] == [
         ("lin", "text.read", {"reason": "complaint 4711"})
     ]
+
+
+def test_what_leaving_out_takes_from_the_risk_leads_to_its_line(desk_of: Callable[..., Desk], site: Site) -> None:
+    """Lines and values by their effect, those below a hundredth left out; a line's one goes there."""
+    case, alerts = ask(site, lambda repository: repository.cases.get_case(queue_of(site)[0].case_id))
+    top = max(alerts, key=lambda alert: (alert.event_type == "transaction", alert.risk or 0))
+    effects: tuple[tuple[Literal["line", "feature"], str, float], ...] = (
+        ("line", str(top.sequence), 0.31),
+        ("feature", "amount_usual", 0.12),
+        ("feature", "hour", 0.004),
+    )
+    found = tuple(Contribution(kind, name, effect) for kind, name, effect in effects)
+    made = Evidence(top.decision_id, "m", 0.9, found, CLOCK.now())
+    ask(site, lambda repository: repository.evidence.put(made))
+    desk = desk_of("lin")
+    assert open_first(desk) == case.case_id
+    shown = desk.page.locator(".movers li").all_inner_texts()
+    assert [text.split()[0] for text in shown] == ["+0.31", "+0.12"]
+    assert "amount_usual" in shown[1]
+    desk.page.locator(".movers a").first.click()
+    assert desk.page.locator(".line.at").get_attribute("id") == f"line-{top.sequence}"

@@ -14,7 +14,7 @@ from fraudguard.api.console.readers import Reading
 from fraudguard.api.console.rendering import Reader, page
 from fraudguard.api.services import Services, Use
 from fraudguard.decisions.casebook import UNDO, Alert, Case, CaseFilter
-from fraudguard.domain import DecisionRecord, Timeline
+from fraudguard.domain import Contribution, DecisionRecord, Timeline
 from fraudguard.domain import Line as TimelineLine
 from fraudguard.errors import NotFound
 
@@ -24,6 +24,8 @@ BEFORE: Final = 12  # lines shown before the first alert
 LINES_MAX: Final = 120
 ALERTS_EXPLAINED: Final = 20
 EARLIER_MAX: Final = 5
+EFFECT_MIN: Final = 0.01
+EFFECTS_MAX: Final = 5
 SPARK_DAYS: Final = 30
 CaseId = Annotated[str, Path(max_length=64)]
 
@@ -71,6 +73,7 @@ async def _facts(
         "case": case,
         "alerts": alerts,
         "rows": rows,
+        "row_of": {str(row.record.decision.sequence): row for row in rows},
         "first": first,
         "newest": newest,
         "held": timeline.held_money(rows),
@@ -80,6 +83,7 @@ async def _facts(
         "movers": sorted((r for r in rows if r.change and r.change >= timeline.MOVED), key=lambda r: -(r.change or 0))[
             :3
         ],
+        "effects": await _effects(services, top) if top else [],
         "habits": why.habits(top) if top else [],
         "links": await links.links(repository, rows, at),
         "earlier": [one for one in earlier.items if one.case_id != case.case_id][:EARLIER_MAX],
@@ -90,6 +94,13 @@ async def _facts(
         "me": actor(reader.principal),
         "notes": (await repository.cases.folder(case.case_id)).notes,
     }
+
+
+async def _effects(services: Services, top: DecisionRecord) -> list[Contribution]:
+    """What leaving out one line or one value takes from the decision's risk, where that was made; the most first."""
+    made = await services.repository.evidence.of(top.decision.decision_id)
+    found = [one for one in made.contributions if one.kind != "group" and one.effect >= EFFECT_MIN] if made else []
+    return sorted(found, key=lambda one: -one.effect)[:EFFECTS_MAX]
 
 
 def _timeline(record: DecisionRecord, rows: Sequence[timeline.Row]) -> Timeline:

@@ -13,7 +13,8 @@ from fraudguard.api.console.readers import Reading
 from fraudguard.api.console.rendering import page, part
 from fraudguard.api.services import Use
 from fraudguard.decisions.listing import DecisionFilter
-from fraudguard.domain import Outcome, Typology
+from fraudguard.decisions.pages import Page
+from fraudguard.domain import DecisionRecord, Outcome, Typology
 from fraudguard.errors import BadInput
 from fraudguard.features.registry import features_in
 
@@ -28,17 +29,17 @@ async def explore(request: Request, services: Use, reader: Reading) -> Response:
     """Decisions that meet every filter; a filter that cannot be read is named and nothing is listed."""
     asked = {field: request.query_params.get(field, "").strip()[:128] for field in FIELDS}
     cursor = request.query_params.get("cursor")
-    problem, records, following = None, (), None
+    found: Page[DecisionRecord] = Page((), None)
+    problem: BadInput | None = None
     try:
         found = await services.repository.list_decisions(_filter(asked, reader.zone), ROWS, cursor)
-        records, following = found.items, found.next
     except BadInput as error:
         problem = error
     template = part(request, "decisions.html", "decision_list.html", "decision_rows.html")
     values: Mapping[str, Any] = {
         "asked": asked,
-        "records": records,
-        "next": following,
+        "records": found.items,
+        "next": found.next,
         "problem": problem,
         "outcomes": tuple(Outcome),
         "typologies": tuple(Typology),

@@ -25,6 +25,15 @@ from fraudguard.domain import Role
 LANGUAGE_COOKIE: Final = "fraudguard_language"
 THEME_COOKIE: Final = "fraudguard_theme"
 WORKERS: Final = frozenset({Role.ANALYST, Role.LEAD, Role.ADMIN})  # who may change a case
+# What an error page says, by a problem's code or else its status: keys `error.<kind>` of the catalogue.
+_KINDS: Final[Mapping[str | int, str]] = {
+    "text_not_kept": "not_kept",
+    403: "forbidden",
+    404: "missing",
+    409: "overtaken",
+    412: "overtaken",
+    503: "unavailable",
+}
 SIGN_IN: Final = "/console/sign-in"
 
 _TEMPLATES: Final = Environment(
@@ -122,11 +131,7 @@ def refused(request: Request, error: ProblemError) -> Response:
             else RedirectResponse(to, 303)
         )
     reader = reader_of(request, getattr(request.state, "principal", None))
-    kind = {403: "forbidden", 404: "missing", 409: "overtaken", 412: "overtaken", 503: "unavailable"}.get(
-        status, "refused" if status < 500 else "broken"
-    )
-    if code in {"text_not_kept"} or "kept text" in error.problem.detail:
-        kind = "not_kept"
+    kind = _KINDS.get(code) or _KINDS.get(status) or ("refused" if status < 500 else "broken")
     template = "notice.html" if is_fragment(request) else "refused.html"
     html = render(template, reader, kind=kind, problem=error.problem, code=code)
     return HTMLResponse(html, status, error.headers)

@@ -15,7 +15,8 @@ def money(amount: float | Decimal | None, currency: str) -> str:
     """`CNY 50,000`; hundredths only where there are any and the amount is small enough for them to matter."""
     if amount is None:
         return ""
-    cents = abs(amount) < 1_000 and round(float(amount) * 100) % 100
+    amount = float(amount)
+    cents = abs(amount) < 1_000 and round(amount * 100) % 100 != 0
     return f"{currency} {amount:,.{2 if cents else 0}f}"
 
 

@@ -1,4 +1,4 @@
-"""The unmasked text of one line, for a reason: who read what and why is in the audit trail before it leaves the store."""
+"""The unmasked text of one line, for a reason: who read it and why is in the audit trail before it leaves the store."""
 
 from typing import Annotated
 
@@ -11,6 +11,7 @@ from fraudguard.api.console.rendering import page
 from fraudguard.api.console.sending import form_of
 from fraudguard.api.problems import ProblemError
 from fraudguard.api.services import Use
+from fraudguard.errors import NotFound
 from fraudguard.events.masking import open_sealed
 
 router = APIRouter()
@@ -25,5 +26,9 @@ async def unmask(
     if key is None:
         raise ProblemError(404, "text_not_kept", "unmasked text is not kept here")
     reason = (await form_of(request)).get("body", "")[:500]
-    sealed = await services.repository.raw_text_of(decision_id, actor(reader.principal), reason, services.clock.now())
+    who, now = actor(reader.principal), services.clock.now()
+    try:
+        sealed = await services.repository.raw_text_of(decision_id, who, reason, now)
+    except NotFound as error:
+        raise ProblemError(404, "text_not_kept", str(error)) from error
     return page("unmasked.html", reader, "case", text=open_sealed(sealed, key.get_secret_value()))
