@@ -230,3 +230,23 @@ def test_what_leaving_out_takes_from_the_risk_leads_to_its_line(desk_of: Callabl
     assert "amount_usual" in shown[1]
     desk.page.locator(".movers a").first.click()
     assert desk.page.locator(".line.at").get_attribute("id") == f"line-{top.sequence}"
+
+
+def test_a_case_is_told_in_words_that_lead_to_their_lines(desk_of: Callable[..., Desk], site: Site) -> None:
+    """`t`, without a language model: the template tells it, says so, and its first line's number goes there."""
+    desk = desk_of("lin")
+    open_first(desk)
+    desk.press("t")
+    desk.page.wait_for_selector("#story .source:has-text('by a template')")
+    link = desk.page.locator("#story .told a").first
+    link.wait_for()
+    assert "<" not in desk.page.locator("#story .told").inner_text()
+    line = link.get_attribute("data-line")
+    link.click()
+    assert desk.page.locator(".line.at").get_attribute("id") == line
+
+
+def test_evidence_that_is_missing_is_asked_for(desk_of: Callable[..., Desk], site: Site) -> None:
+    """Opening a case leaves a wish that a worker reads."""
+    open_first(desk_of("lin"))
+    assert ask(site, lambda repository: repository.evidence.claim(CLOCK.now()))

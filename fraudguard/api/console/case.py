@@ -97,8 +97,10 @@ async def _facts(
 
 
 async def _effects(services: Services, top: DecisionRecord) -> list[Contribution]:
-    """What leaving out one line or one value takes from the decision's risk, where that was made; the most first."""
+    """What leaving out one line or one value takes from the decision's risk, the most first; else asks for it."""
     made = await services.repository.evidence.of(top.decision.decision_id)
+    if made is None and top.score is not None:
+        await services.repository.evidence.wish(top.decision.decision_id, services.clock.now())
     found = [one for one in made.contributions if one.kind != "group" and one.effect >= EFFECT_MIN] if made else []
     return sorted(found, key=lambda one: -one.effect)[:EFFECTS_MAX]
 

@@ -45,6 +45,7 @@ KEYS: Final = (
     Key("case", "e", "escalate"),
     Key("case", "w", "note"),
     Key("case", "u", "unmask"),
+    Key("case", "t", "tell"),
     Key("decisions", "j", "down"),
     Key("decisions", "k", "up"),
     Key("decisions", "Enter", "open"),

@@ -112,11 +112,47 @@
       else if (form) verdict("unmask");
     },
     escalate: () => verdict("escalate"),
+    tell: () => tell(),
     undo: () => { if (undo && undo.isConnected) undo.requestSubmit(); },
     block: () => verdict("block"),
     approve: () => verdict("approve"),
     next: () => { const button = document.querySelector('[data-do="next"]'); if (button) location.assign(button.dataset.href); },
   };
+
+  // ---- the case in words: generated text, which enters the page as text alone
+  function tell() {
+    const story = document.getElementById("story");
+    if (!story || story.dataset.told) return;
+    story.dataset.told = "yes";
+    story.querySelector("button").hidden = true;
+    const told = story.querySelector(".told");
+    const source = story.querySelector(".source");
+    const items = new Map();
+    const plain = (escaped) => new DOMParser().parseFromString(escaped, "text/html").documentElement.textContent;
+    const stream = new EventSource(story.dataset.url);
+    const on = (name, act) => stream.addEventListener(name, (event) => act(JSON.parse(event.data)));
+    on("evidence", (data) => data.items.forEach((one) => items.set(one.number, one)));
+    on("source", (data) => { source.textContent = data.by === "model" ? story.dataset.model.replace("{model}", data.model) : story.dataset.template; });
+    on("text", (data) => told.append(plain(data.text)));
+    on("link", (data) => {
+      const item = items.get(data.number);
+      const line = item && item.kind === "line" ? document.getElementById(`line-${item.ref}`) : null;
+      const mark = document.createElement(line ? "a" : "span");
+      mark.textContent = `[${data.number}]`;
+      if (line) { mark.href = `#${line.id}`; mark.dataset.line = line.id; }
+      else if (item) mark.title = item.ref;
+      told.append(mark);
+    });
+    on("discard", () => told.replaceChildren());
+    on("end", (data) => { stream.close(); if (!data.complete) source.textContent += ` ${story.dataset.cut}`; });
+    stream.addEventListener("error", () => {
+      stream.close(); // it would ask again by itself, and have everything told twice
+      told.replaceChildren();
+      source.textContent = story.dataset.failed;
+      delete story.dataset.told;
+      story.querySelector("button").hidden = false;
+    });
+  }
 
   const unmasking = document.getElementById("verdict-unmask");
   if (unmasking) unmasking.addEventListener("submit", (event) => {
