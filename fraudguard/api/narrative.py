@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from typing import Annotated, Final, cast
+from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Path, Query
 from starlette.responses import StreamingResponse
@@ -86,7 +87,7 @@ async def _items(services: Services, decision_id: str) -> tuple[Item, ...]:
         await book.wish(decision_id, services.clock.now())
     lines = await book.risks(record.decision.account_id, record.timeline_start, record.decision.sequence)
     explained = await explanation(services, record)
-    return items_of(record, lines, made, explained.asked if explained else ())
+    return items_of(record, lines, made, explained.asked if explained else (), ZoneInfo(services.settings.time_zone))
 
 
 async def _events(services: Services, items: tuple[Item, ...], language: Language) -> AsyncGenerator[str, None]:

@@ -6,6 +6,7 @@ Knows a decision, what moved its risk and the rules that asked for its outcome; 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
+from zoneinfo import ZoneInfo
 
 from fraudguard.decisions.evidence import Evidence, LineRisk
 from fraudguard.domain import DecisionRecord, Scalar
@@ -34,30 +35,36 @@ class Item:
 
 
 def items_of(
-    record: DecisionRecord, lines: Sequence[LineRisk], evidence: Evidence | None, asked: Sequence[Asked]
+    record: DecisionRecord,
+    lines: Sequence[LineRisk],
+    evidence: Evidence | None,
+    asked: Sequence[Asked],
+    zone: ZoneInfo,
 ) -> tuple[Item, ...]:
     """The decision first, then rules, lines in the account's order, and features, numbered from 1.
 
-    lines: of the timeline that was decided on. evidence: None where none was made; then the lines at which the risk
-    rose most stand for those that moved it.
+    lines: of the timeline that was decided on. zone: of the times, as people are shown them elsewhere. evidence: None
+    where none was made; then the lines at which the risk rose most stand for those that moved it.
     """
     made = evidence.contributions if evidence else ()
     effects: dict[tuple[str, str], float] = {(one.kind, one.name): one.effect for one in made}
-    found: list[tuple[Kind, str, Mapping[str, Scalar]]] = [("decision", record.decision.decision_id, _decision(record))]
+    found: list[tuple[Kind, str, Mapping[str, Scalar]]] = [
+        ("decision", record.decision.decision_id, _decision(record, zone))
+    ]
     acting = [ask for ask in asked if ask.ask.source == "rule" and not ask.ask.taken_back and ask.condition]
     found += [("rule", ask.ask.rule, _rule(ask)) for ask in acting[:RULES_MAX]]
-    found += [("line", str(line.sequence), facts) for line, facts in _lines(lines, effects)]
+    found += [("line", str(line.sequence), facts) for line, facts in _lines(lines, effects, zone)]
     found += [("feature", name, facts) for name, facts in _features(record, effects)]
     return tuple(Item(number, *parts) for number, parts in enumerate(found, 1))
 
 
-def _decision(record: DecisionRecord) -> dict[str, Scalar]:
+def _decision(record: DecisionRecord, zone: ZoneInfo) -> dict[str, Scalar]:
     decision, event = record.decision, record.event
     money = {"amount": f"{event.amount:,}", "currency": event.currency} if event.type == "transaction" else {}
     return {
         "event_type": event.type,
         **money,
-        "time": f"{event.event_time:%Y-%m-%d %H:%M}",
+        "time": f"{event.event_time.astimezone(zone):%Y-%m-%d %H:%M}",
         "outcome": decision.outcome.value,
         "risk": decision.risk,
         "typology": decision.typology.value if decision.typology else None,
@@ -86,7 +93,7 @@ def _tests(part: Part) -> list[str]:
 
 
 def _lines(
-    lines: Sequence[LineRisk], effects: Mapping[tuple[str, str], float]
+    lines: Sequence[LineRisk], effects: Mapping[tuple[str, str], float], zone: ZoneInfo
 ) -> list[tuple[LineRisk, Mapping[str, Scalar]]]:
     """Those that moved the risk most, in the account's order; if nothing of it was said, the newest message too."""
     before: float | None = None
@@ -96,7 +103,7 @@ def _lines(
         rise = (line.risk or 0.0) - (before or 0.0)
         facts: dict[str, Scalar] = {
             "event_type": line.event_type,
-            "time": f"{line.event_time:%H:%M}",
+            "time": f"{line.event_time.astimezone(zone):%H:%M}",
             "text": line.line,
             "risk_before": before,
             "risk": line.risk,

@@ -246,6 +246,18 @@ def test_a_case_is_told_in_words_that_lead_to_their_lines(desk_of: Callable[...,
     assert desk.page.locator(".line.at").get_attribute("id") == line
 
 
+def test_next_walks_the_queue_and_begins_again(desk_of: Callable[..., Desk], site: Site) -> None:
+    """`n` on each case in turn, without a verdict, comes by every case once and back to the first."""
+    ids = [case.case_id for case in queue_of(site)]
+    desk = desk_of("lin")
+    seen = [open_first(desk)]
+    for case_id in [*ids[1:], ids[0]]:
+        desk.press("n")
+        desk.page.wait_for_url(f"**/cases/{case_id}")
+        seen.append(case_id)
+    assert seen == [*ids, ids[0]]
+
+
 def test_evidence_that_is_missing_is_asked_for(desk_of: Callable[..., Desk], site: Site) -> None:
     """Opening a case leaves a wish that a worker reads."""
     open_first(desk_of("lin"))

@@ -96,10 +96,12 @@ async def following(services: Use, reader: Reading, case_id: CaseId) -> Response
 
 
 async def _next(services: Services, case_id: str, person: str) -> str:
-    """The top of the queue that nobody else has and that is another case; the queue itself when there is none."""
+    """What comes after this case in the queue and nobody else has, from the top again; the queue when there is none."""
     now = services.clock.now()
     waiting = await services.repository.cases.list_cases(CaseFilter(state="unclosed", snoozed=False, at=now))
-    for case in waiting.items:
+    ids = [case.case_id for case in waiting.items]
+    after = ids.index(case_id) + 1 if case_id in ids else 0  # one that was closed just now has left the queue
+    for case in (*waiting.items[after:], *waiting.items[:after]):
         free = case.holder(now) in (None, person) and case.assigned_to in (None, person)
         if free and case.case_id != case_id:
             return f"/console/cases/{case.case_id}"

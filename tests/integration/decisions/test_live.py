@@ -97,9 +97,7 @@ async def key(repository: Repository) -> str:
     return await repository.keys.create(Role.ANALYST, "test", "test", CLOCK.now())
 
 
-async def test_a_change_is_heard_by_every_client(
-    server: str, key: str, repository: Repository, make: Make
-) -> None:
+async def test_a_change_is_heard_by_every_client(server: str, key: str, repository: Repository, make: Make) -> None:
     """A new alert and a claim, each with the version it made; two clients hear the same."""
     async with listening(server, key) as one, listening(server, key) as two:
         case_id = await opened(repository, make)

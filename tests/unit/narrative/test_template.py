@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -31,6 +32,7 @@ from fraudguard.narrative.template import catalogue, narrative
 from fraudguard.rules.trace import Part, Phrase
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+ZONE = ZoneInfo("Asia/Shanghai")
 NOON = datetime(2026, 11, 21, 10, tzinfo=UTC)
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 SAID = (
@@ -104,9 +106,9 @@ RULE = Asked(
     Part("all", "", True, (), (), (COUNT, TEST)), (),
 )  # fmt: skip
 STORIES: Mapping[str, tuple[Item, ...]] = {
-    "scam": items_of(record_of(), LINES, EVIDENCE, [RULE]),
-    "waiting": items_of(record_of(), LINES, None, []),
-    "degraded": items_of(record_of(None), [], None, [RULE]),
+    "scam": items_of(record_of(), LINES, EVIDENCE, [RULE], ZONE),
+    "waiting": items_of(record_of(), LINES, None, [], ZONE),
+    "degraded": items_of(record_of(None), [], None, [RULE], ZONE),
 }
 
 
