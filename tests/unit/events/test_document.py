@@ -44,8 +44,8 @@ def test_refused_examples_are_told_as_written(code, form, example, told):
 
 def test_every_code_is_explained():
     """Each code that the code base gives to an event has its heading."""
-    sources = (DOCS.parent / "fraudguard").rglob("*.py")
-    given = {code for source in sources for code in re.findall(r'code="(\w+)"', source.read_text(encoding="utf-8"))}
+    texts = [source.read_text(encoding="utf-8") for source in (DOCS.parent / "fraudguard").rglob("*.py")]
+    given = {code for text in texts if "BadEvent(" in text for code in re.findall(r'code="(\w+)"', text)}
     given |= set(re.findall(r'return \(?\s*"(\w+)",', (DOCS.parent / "fraudguard/events/schema.py").read_text()))
     explained = {code for heading in re.findall(r"^### (.*)$", TEXT, re.MULTILINE) for code in heading.split(", ")}
     assert given == explained
