@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 QUEUE_MAX: Final = 256  # decisions that wait for their evidence in one worker
 LOOK_S: Final = 5.0  # between two looks at the wishes, should no notification come
+REST: Final = 4.0  # times as long as one took: evidence has a fifth of the time, or decisions feel it on few cores
 
 Ask = Callable[[Sequence[ScoreRequest]], Awaitable[Sequence[Score | None]]]
 
@@ -65,8 +66,10 @@ class EvidenceMaker:
                 pass
             self._woken.clear()
             try:
+                began = self._clock.monotonic()
                 while await self._next():
-                    pass
+                    await asyncio.sleep(REST * (self._clock.monotonic() - began))
+                    began = self._clock.monotonic()
             except FraudguardError as error:
                 log.warning("no evidence for now: %s", error)
 
