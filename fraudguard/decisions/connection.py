@@ -3,13 +3,13 @@
 Knows the driver, its timeouts and its error codes; knows no table.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
-from sqlalchemy import ARRAY, URL, CollectionAggregate, Text, any_, event, literal, make_url
+from sqlalchemy import ARRAY, URL, CollectionAggregate, Text, TextClause, any_, event, literal, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -18,6 +18,8 @@ from fraudguard.errors import BadInput, BadSettings, FraudguardError, StateConfl
 
 # Gives the transaction to work in: one of its own, or one that several reads share.
 Open = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
+
+ROWS_A_PART_MAX = 10_000  # more to delete than one statement's time allows
 
 # https://www.postgresql.org/docs/18/errcodes-appendix.html
 _CONFLICT = ("23505", "40001", "40P01")  # unique violation, serialization failure, deadlock
@@ -133,3 +135,16 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 def any_of(values: Collection[str]) -> CollectionAggregate[bool]:
     """`= ANY($1)` over one array: one prepared statement however many values."""
     return any_(literal(list(values), ARRAY(Text)))
+
+
+async def in_parts(open_: Open, statement: TextClause, values: Mapping[str, object]) -> int:
+    """Run a DELETE of at most `:rows` rows until it finds fewer, a transaction each; how many. So no lock is held long.
+
+    Raises what `transaction` does.
+    """
+    total, part = 0, ROWS_A_PART_MAX
+    while part == ROWS_A_PART_MAX:
+        async with open_() as connection:
+            part = (await connection.execute(statement, {**values, "rows": ROWS_A_PART_MAX})).rowcount
+        total += part
+    return total

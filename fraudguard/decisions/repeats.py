@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, auto
+from functools import partial
 
 from sqlalchemy import delete, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from fraudguard.decisions.connection import transaction
+from fraudguard.decisions.connection import in_parts, transaction
 from fraudguard.decisions.tables import REPEATS
 
 KEPT = timedelta(hours=24)
 UNANSWERED = timedelta(minutes=2)  # after that its process is taken for dead; no request takes longer
-_ROWS_A_STATEMENT_MAX = 10_000
 
 _CLAIM = text("""
 INSERT INTO repeats (caller, key, fingerprint, begun_at) VALUES (:caller, :key, :fingerprint, :at)
@@ -100,10 +100,4 @@ class Repeats:
 
     async def prune(self, at: datetime) -> int:
         """Forget what is older than KEPT, a bounded part a transaction; how many."""
-        pruned, part = 0, _ROWS_A_STATEMENT_MAX
-        while part == _ROWS_A_STATEMENT_MAX:
-            async with transaction(self._engine) as connection:
-                gone = await connection.execute(_PRUNE, {"before": at - KEPT, "rows": _ROWS_A_STATEMENT_MAX})
-                part = gone.rowcount
-            pruned += part
-        return pruned
+        return await in_parts(partial(transaction, self._engine), _PRUNE, {"before": at - KEPT})

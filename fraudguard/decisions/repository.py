@@ -305,14 +305,7 @@ class Repository:
 
     async def prune_window_counts(self, before: Mapping[str, int]) -> int:
         """Delete, by window key, buckets before the given one, a bounded part a transaction; how many."""
-        pruned = 0
-        for window, bucket in sorted(before.items()):
-            part = windows.ROWS_A_STATEMENT_MAX
-            while part == windows.ROWS_A_STATEMENT_MAX:
-                async with self._open() as connection:
-                    part = await windows.prune(connection, window, bucket)
-                pruned += part
-        return pruned
+        return sum([await windows.prune(self._open, *one) for one in sorted(before.items())])
 
     async def commit(self, changes: Changes) -> None:
         """Write everything in one transaction, or nothing.

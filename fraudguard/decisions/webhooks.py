@@ -6,18 +6,18 @@ Messages are written by the database in the transaction that makes a decision or
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from fraudguard.decisions import audit
-from fraudguard.decisions.connection import transaction
+from fraudguard.decisions.connection import in_parts, transaction
 from fraudguard.decisions.tables import WEBHOOK_MESSAGES, WEBHOOKS
 from fraudguard.errors import NotFound
 
 KEPT = timedelta(days=30)  # after a message was delivered or given up
-_ROWS_A_STATEMENT_MAX = 10_000
 
 _TAKE = text("""
 UPDATE webhook_messages SET due_at = :until, attempts = attempts + 1
@@ -158,10 +158,4 @@ class Webhooks:
 
     async def prune(self, at: datetime) -> int:
         """Forget what was delivered or given up KEPT ago, a bounded part a transaction; how many."""
-        pruned, part = 0, _ROWS_A_STATEMENT_MAX
-        while part == _ROWS_A_STATEMENT_MAX:
-            async with transaction(self._engine) as connection:
-                gone = await connection.execute(_PRUNE, {"before": at - KEPT, "rows": _ROWS_A_STATEMENT_MAX})
-                part = gone.rowcount
-            pruned += part
-        return pruned
+        return await in_parts(partial(transaction, self._engine), _PRUNE, {"before": at - KEPT})

@@ -10,12 +10,12 @@ from asyncpg import BitString
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fraudguard.decisions.connection import any_of
+from fraudguard.decisions.connection import Open, any_of, in_parts
 from fraudguard.decisions.tables import WINDOW_COUNTS
 from fraudguard.domain import WindowCount
 
 MEMBERS_BITS = 1_024
-ROWS_A_STATEMENT_MAX = 10_000  # a back-fill adds and pruning takes away more than one statement's time allows
+ROWS_A_STATEMENT_MAX = 10_000  # a back-fill adds more than one statement's time allows
 
 # As text: an int is read faster from it than from a numeric.
 _READ = text("""
@@ -40,7 +40,7 @@ SET count = c.count + excluded.count, total = c.total + excluded.total, peak = g
 # A row that a batch is adding to is left for the next time: waiting for it could be a deadlock.
 _PRUNE = text("""
 DELETE FROM window_counts WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM window_counts WHERE window_key = :window AND bucket < :bucket LIMIT :limit FOR UPDATE SKIP LOCKED))
+    SELECT ctid FROM window_counts WHERE window_key = :window AND bucket < :bucket LIMIT :rows FOR UPDATE SKIP LOCKED))
 """)
 
 
@@ -109,10 +109,9 @@ async def forget(connection: AsyncConnection, windows: Collection[str]) -> None:
         await connection.execute(WINDOW_COUNTS.delete().where(WINDOW_COUNTS.c.window_key == any_of(windows)))
 
 
-async def prune(connection: AsyncConnection, window: str, bucket: int) -> int:
-    """Delete some of a window's rows before this bucket; how many, at most ROWS_A_STATEMENT_MAX."""
-    done = await connection.execute(_PRUNE, {"window": window, "bucket": bucket, "limit": ROWS_A_STATEMENT_MAX})
-    return done.rowcount
+async def prune(open_: Open, window: str, bucket: int) -> int:
+    """Delete a window's rows before this bucket, a bounded part a transaction; how many."""
+    return await in_parts(open_, _PRUNE, {"window": window, "bucket": bucket})
 
 
 def _count(row: Row[Any]) -> WindowCount:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from fraudguard.decisions import connection as connecting
 from fraudguard.decisions import windows
 from fraudguard.decisions.repository import Changes, Repository
 from fraudguard.domain import EntityCount, WindowCount
@@ -107,6 +108,7 @@ async def test_old_buckets_are_pruned_in_parts(
 ) -> None:
     """What is older than each window's own bucket goes, in as many transactions as it takes; a locked row stays."""
     monkeypatch.setattr(windows, "ROWS_A_STATEMENT_MAX", 4)
+    monkeypatch.setattr(connecting, "ROWS_A_PART_MAX", 4)
     counts = [WindowCount(window, "c-1", bucket, 1, 0, None, 0) for window in ("k-1", "k-2") for bucket in range(20)]
     await repository.commit(Changes(window_counts=counts))
     async with engine.begin() as connection:
