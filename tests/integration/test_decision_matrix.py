@@ -32,7 +32,7 @@ from fraudguard.config import Settings
 from fraudguard.decisions.repository import connect
 from fraudguard.decisions.watchlists import ListEntry
 from fraudguard.domain import DecisionHit, DecisionRecord, Hit, Outcome, Screenable
-from fraudguard.pipeline import NAMESPACE
+from fraudguard.tenants import NAMESPACE
 from fraudguard.replay import Replayer
 from fraudguard.rulebook import Pack
 from fraudguard.rules.registry import RuleSet
