@@ -84,8 +84,9 @@ class Conversations:
     def chat(self, body: Mapping[str, Any], event_time: datetime) -> str | None:
         """The text of the timeline's messages in the day up to this decision's event; None where there is none."""
         decision = body["decision"]
-        if decision["account_id"] != self._account:
-            self._account, self._said = decision["account_id"], deque()
+        account = scoped(decision.get("tenant", HOUSE), decision["account_id"])
+        if account != self._account:
+            self._account, self._said = account, deque()
         if decision["event_type"] == "message":
             self._said.append((decision["sequence"], event_time, body["line"]))
         while self._said and self._said[0][0] < body["timeline_start"]:
@@ -500,7 +501,7 @@ class _Stored:
         shared, accounts, latest = SharedWindows(windows, ()), dict[str, AccountWindows](), dict[str, int]()
         values: dict[str, dict[str, Scalar]] = {}
         for past in history:
-            event, account = past.event, past.event.account_id
+            event, account = past.event, account_key(past.event)
             facts = facts_of(event, rates)
             own_features = event_features(event, facts, zone, late=past.late)
             own = accounts.setdefault(account, AccountWindows(windows))

@@ -37,18 +37,25 @@ RIGHTS = {
     "webhook_messages": "SELECT, UPDATE",
 }
 
-# Roles are the server's, not the database's: another one may have made it, at this moment too.
+# Roles are the server's, not the database's: another one may have made it, at this moment too. Whether it can be turned
+# to is tried, for being a member is not enough since PostgreSQL 16.
 MAKE_ROLE = f"""
-DO $$ BEGIN
+DO $$
+DECLARE
+    own text := current_setting('role');
+BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{ROLE}') THEN
         BEGIN
             CREATE ROLE {ROLE} NOLOGIN;
         EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
         END;
     END IF;
-    IF NOT pg_has_role(current_user, '{ROLE}', 'MEMBER') THEN
+    BEGIN
+        PERFORM set_config('role', '{ROLE}', true);
+        PERFORM set_config('role', own, true);
+    EXCEPTION WHEN insufficient_privilege THEN
         EXECUTE format('GRANT {ROLE} TO %I', current_user);
-    END IF;
+    END;
 EXCEPTION WHEN insufficient_privilege THEN
     RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege',
         MESSAGE = format('the role {ROLE} is missing, and %s may not make it: an administrator of this server runs'

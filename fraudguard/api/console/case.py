@@ -37,9 +37,9 @@ async def show(
     """The whole case. closed: the case that was disposed of just before, whose undo is offered."""
     case, alerts = await services.repository.cases.get_case(case_id)
     undo = await just_closed(services, reader, closed)
-    newest = await services.repository.casefile.newest_sequence(case.account_id)
+    newest = await services.repository.casefile.newest_sequence(case.account_id, case.tenant)
     first, last = _window(alerts, case.account_id, newest)
-    records = await services.repository.casefile.lines(case.account_id, max(1, first - 1), last)
+    records = await services.repository.casefile.lines(case.account_id, case.tenant, max(1, first - 1), last)
     shown, before = (records[1:], records[0].decision.risk) if first > 1 else (records, None)
     rows = timeline.rows(shown, {alert.decision_id for alert in alerts}, before)
     return page(
@@ -68,7 +68,7 @@ async def _facts(
     hits = await why.reasons(reader.shelf, repository, [(record, _timeline(record, rows)) for record in alerted])
     top = max(alerted, key=lambda r: (r.event.type == "transaction", r.decision.risk or 0), default=None)
     at = top.event.event_time if top else reader.now
-    earlier = await repository.cases.list_cases(CaseFilter(account_id=case.account_id, state="closed"), EARLIER_MAX + 1)
+    earlier = await repository.cases.list_cases(CaseFilter(account_id=case.account_id, state="closed", tenant=case.tenant), EARLIER_MAX + 1)
     return {
         "case": case,
         "alerts": alerts,
@@ -116,7 +116,7 @@ def _timeline(record: DecisionRecord, rows: Sequence[timeline.Row]) -> Timeline:
 async def _spark(services: Services, case: Case, at: datetime) -> Spark:
     since = at - timedelta(days=SPARK_DAYS)
     zone = services.settings.time_zone
-    days = await services.repository.casefile.days(case.account_id, since, zone)
+    days = await services.repository.casefile.days(case.account_id, case.tenant, since, zone)
     return spark({day.day: day.total for day in days}, at, zone, SPARK_DAYS)
 
 
