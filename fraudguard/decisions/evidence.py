@@ -22,16 +22,16 @@ WISH_KEPT: Final = timedelta(days=1)
 
 Wish = Literal["waits", "failed", "too_many"]
 
-_OWNER = "coalesce((SELECT tenant FROM event_ids WHERE decision_id = :decision), '')"
-_PUT = text(f"""
+_PUT = text("""
 INSERT INTO evidence (decision_id, model, risk, body, made_at, tenant)
-VALUES (:decision, :model, :risk, CAST(:body AS json), :at, {_OWNER}) ON CONFLICT DO NOTHING
+VALUES (:decision, :model, :risk, CAST(:body AS json), :at,
+        coalesce((SELECT tenant FROM event_ids WHERE decision_id = :decision), '')) ON CONFLICT DO NOTHING
 """)
 _DONE = text("DELETE FROM evidence_wishes WHERE decision_id = :decision")
 
-_WISH = text(f"""
+_WISH = text("""
 INSERT INTO evidence_wishes AS w (decision_id, asked_at, tenant)
-SELECT :decision, :at, {_OWNER}
+SELECT :decision, :at, coalesce((SELECT tenant FROM event_ids WHERE decision_id = :decision), '')
 WHERE (SELECT count(*) FROM (SELECT 1 FROM evidence_wishes WHERE failed IS NULL LIMIT :most) AS waiting) < :most
 ON CONFLICT (decision_id) DO UPDATE SET asked_at = excluded.asked_at, failed = NULL, failed_at = NULL,
                                         claimed_until = NULL

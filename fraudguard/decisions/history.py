@@ -21,7 +21,7 @@ _EVENT: TypeAdapter[Screenable] = TypeAdapter(Annotated[Screenable, Field(discri
 
 # PostgreSQL takes the few wanted parts out of the body: half the CPU time here that the whole body takes.
 _HISTORY = """
-SELECT d.decided_at, b.decision ->> 'rules_version' AS rules_version, b.late, CAST(b.event AS text) AS event
+SELECT d.decided_at, d.tenant, b.decision ->> 'rules_version' AS rules_version, b.late, CAST(b.event AS text) AS event
 FROM decisions d, json_to_record(d.body) AS b (event json, late boolean, decision json)
 WHERE d.event_time >= :since
 """
@@ -49,12 +49,13 @@ ORDER BY account_id, tenant, sequence
 
 @dataclass(frozen=True, slots=True)
 class PastEvent:
-    """An event as it was decided; late: beyond the lateness bound then."""
+    """An event as it was decided; late: beyond the lateness bound then. tenant: whose it is stored as."""
 
     event: Screenable
     decided_at: datetime
     rules_version: str
     late: bool
+    tenant: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ async def past_events(
     if decided_since is not None:
         query, times = (_SINCE_DECIDED, {"since": since, "decided_since": decided_since})
     async for row in stream(connection, query, times):
-        yield PastEvent(_EVENT.validate_json(row.event), row.decided_at, row.rules_version, row.late)
+        yield PastEvent(_EVENT.validate_json(row.event), row.decided_at, row.rules_version, row.late, row.tenant)
 
 
 async def past_of_accounts(
