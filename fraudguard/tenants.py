@@ -8,6 +8,7 @@ from typing import Final
 from uuid import UUID, uuid5
 
 from fraudguard.domain import Event
+from fraudguard.errors import BadInput
 
 HOUSE: Final = ""  # the tenant of everything that belongs to no other
 ATTRIBUTE: Final = "tenant"  # of an event
@@ -22,6 +23,14 @@ def tenant_of(event: Event) -> str:
     """The tenant that an event names in its attribute `tenant`; HOUSE for none, and for what is no tenant's name."""
     named = event.attributes.get(ATTRIBUTE)
     return named if isinstance(named, str) and NAME.fullmatch(named) else HOUSE
+
+
+def checked_name(name: str) -> str:
+    """The name, if a tenant may have it; HOUSE is one. Raises BadInput."""
+    if name != HOUSE and not NAME.fullmatch(name):
+        hint = "up to 64 letters, digits, dots, dashes and underlines, a letter or digit first"
+        raise BadInput("is no name for a tenant", path="tenant", hint=hint)
+    return name
 
 
 def scoped(tenant: str, id: str) -> str:
