@@ -85,7 +85,7 @@ async def _facts(
         ],
         "effects": await _effects(services, top) if top else [],
         "habits": why.habits(top) if top else [],
-        "links": await links.links(repository, rows, at),
+        "links": await links.links(repository, case.tenant, rows, at),
         "earlier": [one for one in earlier.items if one.case_id != case.case_id][:EARLIER_MAX],
         "spark": await _spark(services, case, at),
         "block": reasons.reasons_of("block"),
