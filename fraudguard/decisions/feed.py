@@ -39,7 +39,7 @@ class CaseChange:
     case_id: str
     version: int
     state: CaseState
-    tenant: str
+    tenant: str = HOUSE
 
 
 class Subscription:
