@@ -1,6 +1,7 @@
 """Events in: synchronous screening, its asynchronous twin, and the decision of an event.
 
-Both put the event on Kafka as it came, a tenant's with its name, and leave deciding to the workers; an event counts once however often it is sent.
+Both put the event on Kafka as it came, a tenant's with its name, and leave deciding to the workers; an event counts
+once however often it is sent.
 """
 
 import asyncio

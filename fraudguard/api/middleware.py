@@ -1,4 +1,4 @@
-"""What happens around every request: a bound on its body, a measurement, no caching of personal data, no tenant left over.
+"""What happens around every request: a bound on its body, a measurement, no personal data cached, no tenant left over.
 
 Plain ASGI: nothing is buffered but the bounded body, and streams pass untouched.
 """

@@ -53,7 +53,7 @@ class DecisionQuery(_PageQuery):
     time_to: Time | None = Field(
         default=None, alias="to", description="Event time, exclusive", examples=["2026-11-22T00:00:00Z"]
     )
-    tenant: str | None = Field(default=None, max_length=64, description="Empty: the house's own; a tenant's keys see theirs")
+    tenant: str | None = Field(default=None, max_length=64, description="Empty: the house's own")
 
 
 class TextQuery(_Query):

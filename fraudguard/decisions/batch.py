@@ -29,7 +29,7 @@ class StoredState:
     body: bytes
 
 
-_ACTIVATION = text("SELECT rules_activation_held()")  # migrations/versions/0002_rule_book.py says what it waits for
+_ACTIVATION = text("SELECT rules_activation_held()")  # migrations/versions/0009_tenants.py says what it waits for
 
 # One statement inserts and updates: a row in the way whose version is not the one that was read stays as it is. It also
 # asks for the activation, before it touches a row: a statement of its own for that was a tenth of a small commit.
@@ -84,7 +84,8 @@ SET transactions = c.transactions + excluded.transactions, frauds = c.frauds + e
 async def write_states(connection: AsyncConnection, states: Mapping[str, StoredState], activation: int) -> None:
     """Hold off activations of rules until the transaction ends; store each body under its read version + 1.
 
-    states: by account, scoped. Comes first in the transaction. Raises StateConflict if the head is another activation, or any account has moved on.
+    states: by account, scoped. Comes first in the transaction. Raises StateConflict if the head is another activation,
+    or any account has moved on.
     """
     if not states:
         await _check_activation(connection, activation)

@@ -30,7 +30,8 @@ FROM unnest(CAST(:cases AS text[]), CAST(:accounts AS text[]), CAST(:opened AS t
             CAST(:typologies AS text[]), CAST(:outcomes AS text[]), CAST(:alerts AS integer[]),
             CAST(:dues AS timestamptz[]), CAST(:held AS double precision[]), CAST(:lines AS text[]),
             CAST(:tenants AS text[]))
-     AS n (case_id, account_id, opened_at, updated_at, loss, risk, typology, outcome, alerts, due_at, held, line, tenant)
+     AS n (case_id, account_id, opened_at, updated_at, loss, risk, typology, outcome, alerts, due_at, held, line,
+           tenant)
 ON CONFLICT (account_id, tenant) WHERE state <> 'closed' DO UPDATE SET
     version = c.version + 1,
     changed_by = '',

@@ -74,8 +74,8 @@ class CaseOutcome:
 class LabelledDecision:
     """An event as it was taken, with the features of that moment.
 
-    account_id: scoped (tenants.py), for two tenants' accounts are two. labels: what was said of this event alone, oldest first; those that its case's disposition sent are not among them.
-    case: None if it was no alert.
+    account_id: scoped (tenants.py). labels: what was said of this event alone, oldest first; those that its case's
+    disposition sent are not among them. case: None if it was no alert.
     """
 
     account_id: str

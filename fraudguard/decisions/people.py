@@ -27,7 +27,7 @@ _DOUBLINGS_MAX = 6
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """An account as lists show it. codes: it needs a one-time code beside its password. tenant: HOUSE for the house's."""
+    """An account as lists show it. codes: it needs a one-time code beside its password. tenant: as Principal's."""
 
     name: str
     role: Role
@@ -58,7 +58,10 @@ class People:
     async def create(
         self, name: str, role: Role, password_hash: str, actor: str, at: datetime, tenant: str = HOUSE
     ) -> None:
-        """A new account, of one tenant for good; names are unique over all of them. Raises BadInput for a bad or taken name, and for the role that machines have."""
+        """A new account, of one tenant for good; names are unique over all of them.
+
+        Raises BadInput for a bad or taken name, and for the role that machines have.
+        """
         if not NAME.fullmatch(name):
             hint = "up to 64 small letters, digits, dots, dashes, underlines and @, a letter or digit first"
             raise BadInput("is no name for an account", path="name", hint=hint)

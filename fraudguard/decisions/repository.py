@@ -142,7 +142,7 @@ class Repository:
             yield bound
 
     async def earlier(self, keys: Collection[str]) -> dict[str, DecisionRecord]:
-        """The decisions these events already have, by the event's key (tenants.event_key), equal to what was committed."""
+        """The decisions these events already have, by their keys (tenants.event_key), equal to what was committed."""
         if not keys:
             return {}
         async with self._open() as connection:

@@ -22,7 +22,8 @@ KEPT = timedelta(days=30)  # after a message was delivered or given up
 
 _TAKE = text("""
 UPDATE webhook_messages SET due_at = :until, attempts = attempts + 1
-WHERE id IN (SELECT id FROM webhook_messages WHERE webhook = :webhook AND tenant = :tenant AND done_at IS NULL AND due_at <= :at
+WHERE id IN (SELECT id FROM webhook_messages
+             WHERE webhook = :webhook AND tenant = :tenant AND done_at IS NULL AND due_at <= :at
              ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED)
 RETURNING id, CAST(body AS text) AS body, attempts
 """)

@@ -10,8 +10,8 @@ depends_on = None
 
 ROLE = "fraudguard_tenant"
 
-# What the tenants' role may do with a tenant's own rows; none: a tenant's data that only the house touches. A table that
-# is not here is the house's, and the role may do nothing with it.
+# What the tenants' role may do with a tenant's own rows; none: a tenant's data that only the house touches. A table
+# that is not here is the house's, and the role may do nothing with it.
 RIGHTS = {
     "account_state": "",
     "window_counts": "",
@@ -78,7 +78,8 @@ CREATE POLICY tenants ON {table} TO fraudguard_tenant
 # keep their keys, for there the ids themselves are scoped (fraudguard/tenants.py).
 KEYS = """
 CREATE UNIQUE INDEX event_ids_key ON event_ids (event_id, tenant);
-ALTER TABLE event_ids DROP CONSTRAINT event_ids_pkey, ADD CONSTRAINT event_ids_pkey PRIMARY KEY USING INDEX event_ids_key;
+ALTER TABLE event_ids DROP CONSTRAINT event_ids_pkey,
+    ADD CONSTRAINT event_ids_pkey PRIMARY KEY USING INDEX event_ids_key;
 ALTER TABLE event_ids DROP CONSTRAINT event_ids_account_id_sequence_key;
 CREATE UNIQUE INDEX ux_event_ids_sequence ON event_ids (account_id, sequence, tenant);
 ALTER TABLE labels DROP CONSTRAINT labels_pkey, ADD PRIMARY KEY (event_id, tenant);
@@ -89,7 +90,7 @@ ALTER TABLE webhooks DROP CONSTRAINT webhooks_pkey, ADD PRIMARY KEY (tenant, nam
 ALTER TABLE webhook_messages ADD FOREIGN KEY (tenant, webhook) REFERENCES webhooks ON DELETE CASCADE;
 """
 
-# Whatever belongs to a case is its tenant's: no deed, of the house either, puts a row of one tenant into a case of another.
+# Whatever belongs to a case is its tenant's: no deed, of the house either, puts a row of one into another's case.
 OF_CASES = """
 ALTER TABLE cases ADD CONSTRAINT cases_of_tenant UNIQUE (case_id, tenant);
 ALTER TABLE cases DROP CONSTRAINT cases_merged_into_fkey,
@@ -117,6 +118,7 @@ CREATE INDEX ix_cases_tenant_closed ON cases (tenant, closed_at DESC, case_id) W
 CREATE INDEX ix_decisions_tenant ON decisions (tenant, event_time, decision_id) WHERE tenant <> '';
 """
 
+# Waits while an activation is under way, then holds the next one off until the caller's transaction ends (0002).
 # A worker of the version before would put tenants' events among the house's. It asks for the activation first of all in
 # every batch: this error it takes for a store that is not there, and tries again until it is replaced.
 ACTIVATION = """
@@ -134,7 +136,7 @@ BEGIN
 END $$
 """
 
-# The house's webhooks hear everything, a tenant's what is its own. As the owner: a tenant's deed is told to the house too.
+# The house's webhooks hear everything, a tenant's what is its own. As the owner: the house hears of a tenant's deed.
 TELL = """
 CREATE FUNCTION tell_webhooks(kind text, at timestamptz, data jsonb, whose text) RETURNS void LANGUAGE sql AS $$
     INSERT INTO webhook_messages (tenant, webhook, body, created_at, due_at)

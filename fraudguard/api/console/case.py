@@ -68,7 +68,8 @@ async def _facts(
     hits = await why.reasons(reader.shelf, repository, [(record, _timeline(record, rows)) for record in alerted])
     top = max(alerted, key=lambda r: (r.event.type == "transaction", r.decision.risk or 0), default=None)
     at = top.event.event_time if top else reader.now
-    earlier = await repository.cases.list_cases(CaseFilter(account_id=case.account_id, state="closed", tenant=case.tenant), EARLIER_MAX + 1)
+    before = CaseFilter(account_id=case.account_id, state="closed", tenant=case.tenant)
+    earlier = await repository.cases.list_cases(before, EARLIER_MAX + 1)
     return {
         "case": case,
         "alerts": alerts,

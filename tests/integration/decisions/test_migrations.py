@@ -58,8 +58,8 @@ def _upgrade_to(connection: Connection, revision: str) -> None:
 
 DECISION_OF_0001 = """
 INSERT INTO event_ids VALUES (:event_id, :account_id, :sequence, :event_time, :decision_id);
-INSERT INTO decisions VALUES (:event_time, :decision_id, :event_id, :account_id, :sequence, :event_type, :outcome, :risk,
-                              :typology, '{}', :degraded, :decided_at, CAST(:body AS json), NULL)
+INSERT INTO decisions VALUES (:event_time, :decision_id, :event_id, :account_id, :sequence, :event_type, :outcome,
+                              :risk, :typology, '{}', :degraded, :decided_at, CAST(:body AS json), NULL)
 """
 
 
