@@ -48,8 +48,8 @@ HOUSES = frozenset(
 TABLES = """
 SELECT c.relname, c.relrowsecurity, c.relispartition, a.attnotnull,
        ARRAY(SELECT acl.privilege_type FROM aclexplode(c.relacl) acl WHERE acl.grantee IN (0, r.oid)) AS rights,
-       ARRAY(SELECT p.polpermissive || ' ' || p.polcmd || ' ' || CAST(p.polroles AS text)
-             || pg_get_expr(p.polqual, p.polrelid) || pg_get_expr(p.polwithcheck, p.polrelid)
+       ARRAY(SELECT format('%s %s %s %s %s', p.polpermissive, p.polcmd, p.polroles,
+                           pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
              FROM pg_policy p WHERE p.polrelid = c.oid) AS policies, r.oid AS role
 FROM pg_class c JOIN pg_roles r ON r.rolname = 'fraudguard_tenant'
 LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant'
@@ -70,7 +70,7 @@ async def test_every_table_is_the_houses_or_kept_by_tenant(engine: AsyncEngine, 
         else:
             assert row.attnotnull, f"{row.relname} has no tenant: declare it the house's, or give it one and a policy"
             assert row.relrowsecurity, row.relname
-            assert row.policies == [f"true *{{{row.role}}}{ITS_OWN}{ITS_OWN}"], row.relname
+            assert row.policies == [f"t * {{{row.role}}} {ITS_OWN} {ITS_OWN}"], row.relname
 
 
 async def test_the_role_can_do_nothing_by_itself(engine: AsyncEngine) -> None:
