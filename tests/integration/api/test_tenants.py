@@ -192,7 +192,7 @@ async def test_lists_are_ones_own_whatever_is_asked(api: Api, two: tuple[Held, H
             {},
             {"tenant": OTHER},
             {"tenant": ""},
-            {"account_id": examples.ACCOUNT_ID, "account": "acct-1001"},
+            {"account_id": examples.ACCOUNT_ID, "account": examples.ACCOUNT_ID},
         ):
             shown = (await send(api, own.keys[Role.LEAD], "GET", path, params=asked)).text
             assert not any(word in shown for word in other.secrets), (path, asked)

@@ -216,8 +216,8 @@ async def test_the_house_keeps_tenants_apart_too(repository: Repository, filled:
     own, foreign = (await cases_of(repository, "bank-a"))["a-2"], (await cases_of(repository, "bank-b"))["a-2"]
     with pytest.raises(BadInput, match="another tenant"):
         await repository.cases.link(own.case_id, own.version, foreign.case_id, "same payee", "root", NOW)
+    merging = (own.case_id, own.version, foreign.case_id, foreign.version, "same payee", "root", NOW)
     with pytest.raises(BadInput, match="another tenant"):
-        merging = (own.case_id, own.version, foreign.case_id, foreign.version, "same payee", "root", NOW)
         await repository.cases.merge(*merging)
     await repository.cases.note(own.case_id, own.version, "we called the bank", "root", NOW)
     with on_behalf_of("bank-a"):
@@ -272,7 +272,7 @@ async def test_what_is_the_houses_is_refused_as_such(repository: Repository, eng
             await connection.execute(text("SELECT * FROM users"))
 
 
-# What somebody who writes SQL into a query may try from a tenant's transaction. {own}: the attacker; {other}: the victim.
+# What somebody who writes SQL into a query may try from a transaction of {own}.
 CROSSINGS = {
     "read": "SELECT * FROM {table} WHERE tenant <> '{own}'",
     "read all": "SELECT * FROM {table} WHERE tenant = '{other}' OR true",
@@ -303,7 +303,7 @@ async def _snapshot(connection: AsyncConnection, tables: Mapping[str, Any], tena
     """Everybody's rows but this tenant's, by table, as the house sees them."""
     found = {}
     for table in tables:
-        query = f"SELECT CAST(t AS text) FROM {table} t WHERE tenant <> :tenant ORDER BY 1"  # noqa: S608  names are ours
+        query = f"SELECT CAST(t AS text) FROM {table} t WHERE tenant <> :tenant ORDER BY 1"
         found[table] = list(await connection.scalars(text(query), {"tenant": tenant}))
     return found
 
@@ -315,7 +315,7 @@ async def tables(engine: AsyncEngine, filled: Mapping[str, Any]) -> Mapping[str,
         named = {row.table_name: row.columns for row in await connection.execute(text(COLUMNS))}
         listed = [row for row in await connection.execute(text(TABLES)) if row.relrowsecurity]
         for row in listed:
-            held = await connection.scalars(text(f"SELECT DISTINCT tenant FROM {row.relname}"))  # noqa: S608
+            held = await connection.scalars(text(f"SELECT DISTINCT tenant FROM {row.relname}"))
             assert set(held) >= set(TENANTS), f"{row.relname} is not filled for every tenant"
     return {row.relname: named[row.relname] for row in listed}
 
@@ -387,7 +387,7 @@ async def test_a_user_without_the_right_is_told_what_an_administrator_does(
         await connection.execute(text("DROP ROLE IF EXISTS fraudguard_stranger"))
         await connection.execute(text("CREATE ROLE fraudguard_stranger LOGIN PASSWORD 'x'"))
     await admin.dispose()
-    url = admin.url.set(drivername="postgresql", username="fraudguard_stranger", password="x", database=name)  # noqa: S106
+    url = admin.url.set(drivername="postgresql", username="fraudguard_stranger", password="x", database=name)
     engine = open_engine(url.render_as_string(hide_password=False))
     try:
         with pytest.raises(BadSettings, match="CREATE ROLE fraudguard_tenant NOLOGIN; GRANT"):
