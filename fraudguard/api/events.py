@@ -43,8 +43,8 @@ _ACCEPTED[202]["headers"] = {
 )
 async def screen(
     request: Request,
-    services: Use,
     caller: Annotated[Principal, Depends(Serves(Role.SERVICE))],
+    services: Use,
     query: Annotated[ScreenQuery, Query()],
 ) -> Decision:
     """The decision of this event; of an event that was decided before, the decision it got then.
@@ -122,8 +122,8 @@ _EVENT_ID = Path(max_length=128, examples=[examples.EVENT_ID])
     responses=shown(examples.DECISION) | refusals(401, 403, 404, 422, 503),
 )
 async def decision_of_event(
-    services: Use,
     caller: Annotated[Principal, Depends(Serves(*Role))],
+    services: Use,
     event_id: Annotated[str, _EVENT_ID],
     query: Annotated[TenantQuery, Query()],
 ) -> Decision:

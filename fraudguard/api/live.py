@@ -37,8 +37,8 @@ _STREAM: dict[int | str, dict[str, Any]] = {
     responses=_STREAM | refusals(401, 403, 409, 503),
 )
 async def live(
-    services: Use,
     caller: Annotated[Principal, Depends(Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR))],
+    services: Use,
 ) -> StreamingResponse:
     """Server-sent events: `case` with a case's id, version and state, each within a second of its change; `refetch`,
     first of all and whenever changes may have been missed: read the list again.

@@ -31,11 +31,9 @@ def parts() -> Iterator[Parts]:
 
 
 def stream(tenant: str) -> list[Event]:
-    """Payments of one account to one payee from one device, with a chargeback; amounts and pace are the tenant's own."""
+    """Payments of one account to one payee from one device, with a chargeback; amounts and pace are its own."""
     place = TENANTS.index(tenant)
-    common: dict[str, Any] = {"version": 1, "account_id": "a-1"} | (
-        {"attributes": {"tenant": tenant}} if tenant else {}
-    )
+    common: dict[str, Any] = {"version": 1, "account_id": "a-1", "attributes": {"tenant": tenant} if tenant else {}}
     events: list[Event] = [
         Transaction(
             **common,
@@ -54,7 +52,7 @@ def stream(tenant: str) -> list[Event]:
     ]
     label = {"type": "label", "event_id": "l-1", "event_time": NOON + timedelta(days=1), "target_event_id": "t-1"}
     events.append(Label.model_validate({**common, **label, "source": "chargeback", "verdict": "fraud"}))
-    later = events[0].model_copy(update={"event_id": "t-late", "event_time": NOON + timedelta(days=40)})
+    later = events[0].model_copy(update={"event_id": "t-later", "event_time": NOON + timedelta(days=20)})
     return [*events, later]
 
 
@@ -87,8 +85,9 @@ async def test_tenants_decided_together_are_decided_as_alone(
     assert {key: what(record) for key, record in together.items()} == {k: what(r) for k, r in alone.items()}
     assert len(together) == len(list(chain(*streams))) - len(TENANTS)  # labels get none
     assert len({record.decision.decision_id for record in together.values()}) == len(together)
-    late = {tenant: together[tenant, "t-late"].features for tenant in TENANTS}
-    assert [f["counterparty_transactions_30d"] for f in late.values()] == [0, 0, 0]  # of days that are long over
+    later = [together[tenant, "t-later"].features for tenant in TENANTS]
+    assert [features["counterparty_transactions_30d"] for features in later] == [4, 5, 6]
+    assert [features["device_fraud_share_30d"] for features in later] == [1 / 4, 1 / 5, 1 / 6]
 
     async with connect(database_url) as repository:
         cases = (await repository.cases.list_cases(CaseFilter())).items
