@@ -34,7 +34,7 @@ from fraudguard.api import (
     webhooks,
 )
 from fraudguard.api.console.app import mount_console
-from fraudguard.api.middleware import BodyLimit, Meter
+from fraudguard.api.middleware import BodyLimit, Meter, Tenancy
 from fraudguard.api.services import open_services
 from fraudguard.clock import Clock, SystemClock
 from fraudguard.config import Settings
@@ -85,6 +85,7 @@ def create_app(settings: Settings, clock: Clock) -> FastAPI:
     problems.install(app)
     repeats.install(app)
     openapi.install(app, routers)
+    app.add_middleware(Tenancy)
     app.add_middleware(repeats.KeepAnswers)
     app.add_middleware(BodyLimit)
     app.add_middleware(Meter, clock=clock)  # added last, so it is the outermost and measures refusals too

@@ -85,7 +85,8 @@ async def _items(services: Services, decision_id: str) -> tuple[Item, ...]:
     made = await book.of(decision_id)
     if made is None and record.score is not None:
         await book.wish(decision_id, services.clock.now())
-    lines = await book.risks(record.decision.account_id, record.timeline_start, record.decision.sequence)
+    decision = record.decision
+    lines = await book.risks(decision.account_id, decision.tenant, record.timeline_start, decision.sequence)
     explained = await explanation(services, record)
     return items_of(record, lines, made, explained.asked if explained else (), ZoneInfo(services.settings.time_zone))
 

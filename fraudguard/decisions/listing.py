@@ -7,6 +7,7 @@ from typing import Literal
 from sqlalchemy import Text, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fraudguard.decisions.connection import current_tenant
 from fraudguard.decisions.pages import Page, check_limit, decode_cursor, encode_cursor
 from fraudguard.decisions.records import load_record
 from fraudguard.decisions.tables import DECISIONS
@@ -15,7 +16,10 @@ from fraudguard.domain import DecisionRecord, Outcome, Typology
 
 @dataclass(frozen=True, slots=True)
 class DecisionFilter:
-    """What a listed decision must be; None asks nothing. Times are the event's: from inclusive, to exclusive."""
+    """What a listed decision must be; None asks nothing. Times are the event's: from inclusive, to exclusive.
+
+    tenant: for the house's people; a tenant's see their own whatever it says.
+    """
 
     account_id: str | None = None
     outcome: Outcome | None = None
@@ -25,6 +29,7 @@ class DecisionFilter:
     event_time_from: datetime | None = None
     event_time_to: datetime | None = None
     reason: str | None = None
+    tenant: str | None = None
 
 
 async def list_decisions(
@@ -41,6 +46,10 @@ async def list_decisions(
     ):
         if value is not None:
             query = query.where(column == str(value))
+    if (tenant := current_tenant() or wanted.tenant) is not None:
+        query = query.where(d.tenant == tenant)
+    if tenant:
+        query = query.where(text("tenant <> ''"))  # lets PostgreSQL use the partial index
     if wanted.risk_min is not None:
         query = query.where(d.risk >= wanted.risk_min)
     if wanted.event_time_from is not None:

@@ -15,6 +15,7 @@ from fraudguard.decisions.keys import Principal
 from fraudguard.decisions.people import Credentials
 from fraudguard.decisions.tables import SESSIONS, USERS
 from fraudguard.domain import Role
+from fraudguard.tenants import HOUSE
 
 _SEEN_EVERY = timedelta(minutes=1)  # a request a second need not be a write a second
 
@@ -50,30 +51,30 @@ class Sessions:
         None when they were changed meanwhile, or this step's one-time code was used already.
         """
         token = secrets.token_urlsafe(32)
-        async with transaction(self._engine) as connection:
+        async with transaction(self._engine, HOUSE) as connection:
             proved = await connection.execute(
                 update(USERS)
                 .where(USERS.c.name == checked.name, USERS.c.password_hash == checked.password_hash)
                 .where(USERS.c.disabled_at.is_(None), USERS.c.secret.is_not_distinct_from(checked.secret))
                 .where(USERS.c.code_step == checked.code_step)
                 .values(failures=0, locked_until=None, code_step=checked.code_step if code_step is None else code_step)
-                .returning(USERS.c.role)
+                .returning(USERS.c.role, USERS.c.tenant)
             )
-            role = proved.scalar_one_or_none()
-            if role is None:
+            row = proved.one_or_none()
+            if row is None:
                 return None
             await connection.execute(
                 insert(SESSIONS).values(token_hash=_hash(token), name=checked.name, created_at=at, seen_at=at)
             )
             await audit.append(connection, at, checked.name, "session.open", checked.name, {})
-        return Opened(token, Principal(checked.name, Role(role), csrf_of(token)))
+        return Opened(token, Principal(checked.name, Role(row.role), csrf_of(token), row.tenant))
 
     async def find(self, token: str, at: datetime, idle: timedelta, longest: timedelta) -> Principal | None:
         """Whom the token speaks for; None for an unknown, ended or expired one, or a disabled account's."""
         hashed = _hash(token)
-        async with transaction(self._engine) as connection:
+        async with transaction(self._engine, HOUSE) as connection:
             found = await connection.execute(
-                select(SESSIONS.c.name, SESSIONS.c.seen_at, USERS.c.role)
+                select(SESSIONS.c.name, SESSIONS.c.seen_at, USERS.c.role, USERS.c.tenant)
                 .join(USERS, USERS.c.name == SESSIONS.c.name)
                 .where(SESSIONS.c.token_hash == hashed, USERS.c.disabled_at.is_(None))
                 .where(SESSIONS.c.seen_at > at - idle, SESSIONS.c.created_at > at - longest)
@@ -83,11 +84,11 @@ class Sessions:
                 return None
             if row.seen_at + min(_SEEN_EVERY, idle / 2) < at:
                 await connection.execute(update(SESSIONS).where(SESSIONS.c.token_hash == hashed).values(seen_at=at))
-        return Principal(row.name, Role(row.role), csrf_of(token))
+        return Principal(row.name, Role(row.role), csrf_of(token), row.tenant)
 
     async def close(self, token: str, at: datetime) -> None:
         """End this session; again changes nothing. Audited."""
-        async with transaction(self._engine) as connection:
+        async with transaction(self._engine, HOUSE) as connection:
             ended = await connection.execute(
                 delete(SESSIONS).where(SESSIONS.c.token_hash == _hash(token)).returning(SESSIONS.c.name)
             )
@@ -97,7 +98,7 @@ class Sessions:
 
     async def prune(self, at: datetime, idle: timedelta, longest: timedelta) -> int:
         """Forget sessions that ran out; how many."""
-        async with transaction(self._engine) as connection:
+        async with transaction(self._engine, HOUSE) as connection:
             gone = await connection.execute(
                 delete(SESSIONS).where((SESSIONS.c.seen_at <= at - idle) | (SESSIONS.c.created_at <= at - longest))
             )

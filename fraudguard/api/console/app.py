@@ -15,7 +15,7 @@ from fraudguard.api.console.rendering import refused
 from fraudguard.api.console.security import Guarded
 from fraudguard.api.console.why import RuleShelf
 from fraudguard.api.problems import ProblemError, unavailable
-from fraudguard.errors import BadInput, Conflict, NotFound, Overtaken, StateConflict, StoreUnavailable
+from fraudguard.errors import BadInput, Conflict, HouseOnly, NotFound, Overtaken, StateConflict, StoreUnavailable
 
 PATH: Final = "/console"
 
@@ -41,6 +41,7 @@ def mount_console(app: FastAPI, currency: str) -> None:
     console.add_exception_handler(ProblemError, _problem)
     console.add_exception_handler(NotFound, _not_found)
     console.add_exception_handler(BadInput, _bad_input)
+    console.add_exception_handler(HouseOnly, _house_only)
     console.add_exception_handler(Conflict, _conflict)
     console.add_exception_handler(Overtaken, _overtaken)
     console.add_exception_handler(StateConflict, _conflict)
@@ -66,6 +67,10 @@ async def _not_found(request: Request, error: Any) -> Response:
 
 async def _bad_input(request: Request, error: Any) -> Response:
     return refused(request, ProblemError(422, "bad_field", error.reason, path=error.path, hint=error.hint))
+
+
+async def _house_only(request: Request, error: Any) -> Response:
+    return refused(request, ProblemError(403, "house_only", f"this {error.reason}", hint=error.hint))
 
 
 async def _conflict(request: Request, error: Any) -> Response:
