@@ -104,8 +104,8 @@ class Settings(BaseSettings):
 
     session_idle_s: Annotated[int, Field(ge=60)] = 1_800  # a person who did nothing for that long signs in again
     session_max_s: Annotated[int, Field(ge=60)] = 43_200  # and in any case after that
-    # Single sign-on: an OpenID provider that vouches for people, beside those with a password here. None: there is none.
-    oidc_issuer: str | None = None  # its URL exactly as it writes it, https://
+    # Single sign-on: an OpenID provider that vouches for people, beside those with a password here.
+    oidc_issuer: str | None = None  # its URL exactly as it writes it, https://; None: there is none
     oidc_client_id: str | None = None
     oidc_client_secret: SecretStr | None = None  # None: a public client, which PKCE alone protects
     oidc_name: str = "OpenID"  # how the sign-in page calls it

@@ -102,7 +102,9 @@ class Provider:
             except ValidationError as error:
                 raise ProviderUnavailable(f"{self.issuer} describes itself wrongly: {error}") from error
             if about.issuer != self.issuer:
-                raise ProviderUnavailable(f"{self.issuer} calls itself {about.issuer}: set FRAUDGUARD_OIDC_ISSUER to it")
+                raise ProviderUnavailable(
+                    f"{self.issuer} calls itself {about.issuer}: set FRAUDGUARD_OIDC_ISSUER to it"
+                )
             self._known = now + CACHED_S, about
         return self._known[1]
 

@@ -5,6 +5,7 @@ Beyond what the provider checks itself (client, secret, redirect, scope, single 
 
 import base64
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import httpx
 import werkzeug.serving
 from joserfc import jwt
 from joserfc.jwk import RSAKey
-from oidc_provider_mock import User, init_app
+from oidc_provider_mock import User, app
 
 from fraudguard.config import Settings
 from fraudguard.oidc import RETURN_PATH
@@ -31,8 +32,7 @@ class IdProvider:
     """
 
     def __init__(self) -> None:
-        self.app = flask.Flask("provider")
-        init_app(self.app, require_client_registration=True, require_nonce=True)
+        self.app = app(require_client_registration=True, require_nonce=True)
         self.app.debug = False
         self.change: Change | None = None
         self.signer: RSAKey | None = None
@@ -87,6 +87,10 @@ class IdProvider:
         query = parse_qs(urlsplit(response.headers.get("Location", "")).query)
         if "code" in query and flask.request.args.get("code_challenge_method") == "S256":
             self._challenges[query["code"][0]] = flask.request.args["code_challenge"]
+        if response.mimetype == "text/html":  # its page wants a style sheet from elsewhere
+            response.set_data(re.sub(rb"https://[^\"]+", b"data:text/css,", response.get_data()))
+        if "error" in query and "state" not in query:  # RFC 6749, 4.1.2.1 wants it, and this provider forgets it
+            response.headers["Location"] += f"&state={flask.request.args['state']}"
         if flask.request.path == "/oauth2/token" and response.status_code == 200 and (self.change or self.signer):
             body = response.get_json()
             own = RSAKey.import_key(self._storage.jwk.as_dict(is_private=True))

@@ -77,7 +77,9 @@ class People:
         async with transaction(self._engine) as connection:
             rows = await connection.execute(select(USERS).order_by(USERS.c.name))
             return [
-                Person(r.name, Role(r.role), r.secret is not None, r.created_at, r.locked_until, r.disabled_at, r.issuer)
+                Person(
+                    r.name, Role(r.role), r.secret is not None, r.created_at, r.locked_until, r.disabled_at, r.issuer
+                )
                 for r in rows
             ]
 

@@ -1,5 +1,6 @@
 """People sign in with a real OpenID provider over HTTP; and what a provider's word does not open."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -141,30 +142,31 @@ def _set(**claims: object) -> Change:
     return lambda token: token.update(claims)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        _set(nonce="0" * 64),
-        lambda token: token.pop("nonce"),
-        _set(aud="another-client"),
-        _set(aud=["another-client", "a-third"]),
-        _set(azp="another-client"),
-        _set(iss="http://localhost:1"),
-        _set(exp=int(time.time()) - 3_600),
-        lambda token: token.pop("exp"),
-        lambda token: token.pop("sub"),
-        _set(nbf=int(time.time()) + 3_600),
-    ],
-    ids="nonce no-nonce audience audiences party issuer expired endless nobody too-early".split(),
-)
-async def test_a_token_that_is_not_right_opens_nothing(site: Site, idp: IdProvider, change: Change) -> None:
+WRONG: dict[str, Change] = {
+    "another nonce": _set(nonce="0" * 64),
+    "no nonce": lambda token: token.pop("nonce"),
+    "another audience": _set(aud="another-client"),
+    "other audiences": _set(aud=["another-client", "a-third"]),
+    "another party": _set(azp="another-client"),
+    "another issuer": _set(iss="http://localhost:1"),
+    "expired": _set(exp=int(time.time()) - 3_600),
+    "endless": lambda token: token.pop("exp"),
+    "of nobody": lambda token: token.pop("sub"),
+    "too early": _set(nbf=int(time.time()) + 3_600),
+}
+
+
+async def test_a_token_that_is_not_right_opens_nothing(site: Site, idp: IdProvider) -> None:
     """Though the provider signed it: it is not for this sign-in, this client, or now."""
-    idp.change = change
     async with site.browser() as browser:
-        status, words = told(await enter(browser))
-        assert (status, "could not be proved" in words) == (403, True)
-        assert (await browser.get("/v1/session")).status_code == 401
+        for what, change in WRONG.items():
+            idp.change = change
+            status, words = told(await enter(browser))
+            assert (status, "could not be proved" in words) == (403, True), what
+            assert (await browser.get("/v1/session")).status_code == 401
         assert await site.repository.people.list() == []
+        idp.change = _set(aud=["another-client", parse_qs(urlsplit(await leave(browser)).query)["client_id"][0]])
+        assert told(await enter(browser))[0] == 403
 
 
 async def test_a_return_counts_once_and_in_its_own_browser(site: Site) -> None:
@@ -244,7 +246,7 @@ async def test_a_person_of_the_provider_has_no_password_here(site: Site, idp: Id
     people, now = site.repository.people, site.clock.now()
     async with site.browser() as browser, site.browser() as guesser:
         await enter(browser)
-        for guess in ("", "x", "None"):
+        for guess in ("x", "None"):
             for _ in range(3):
                 assert (await sign_in(guesser, "wang.wei", guess)).json()["code"] == "bad_sign_in"
         change = {"old": "x", "new": "a few unrelated words"}
@@ -274,9 +276,9 @@ async def test_without_the_provider_local_people_still_get_in(site: Site, settin
         site.clock.pass_by(seconds=601)
         assert told(await browser.get("/console/sign-in/provider"))[0] == 503
         assert (await browser.post("/console/sign-in", data=form)).status_code == 303
-    assert not doctor(settings).ok
+    assert not (await asyncio.to_thread(doctor, settings)).ok
     idp.down = False
-    assert doctor(settings).found == f"{idp.url} answers"
+    assert (await asyncio.to_thread(doctor, settings)).found == f"{idp.url} answers"
 
 
 async def test_who_says_no_there_is_told_so(site: Site) -> None:
@@ -287,13 +289,13 @@ async def test_who_says_no_there_is_told_so(site: Site) -> None:
         assert (status, "did not let you in" in words) == (403, True)
 
 
-@pytest.mark.parametrize("to", ["https://evil.example/", "//evil.example", "/console//evil.example", "/\\evil", "/docs"])
-async def test_no_link_leads_elsewhere(site: Site, to: str) -> None:
+async def test_no_link_leads_elsewhere(site: Site) -> None:
     """Wherever a link wants to go after the sign-in, it goes to the queue, and the provider knows one way back."""
     async with site.browser() as browser:
-        there = parse_qs(urlsplit(await leave(browser, to)).query)
-        assert there["redirect_uri"] == [f"{site.url}/console/sign-in/return"]
-        assert 'content="0;url=/console/queue"' in (await enter(browser, to=to)).text
+        for to in ("https://evil.example/", "//evil.example", "/console//evil.example", "/\\evil", "/docs"):
+            there = parse_qs(urlsplit(await leave(browser, to)).query)
+            assert there["redirect_uri"] == [f"{site.url}/console/sign-in/return"]
+            assert 'content="0;url=/console/queue"' in (await enter(browser, to=to)).text
 
 
 async def test_sign_ins_that_went_nowhere_are_forgotten(site: Site, settings: Settings) -> None:
