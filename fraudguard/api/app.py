@@ -83,7 +83,7 @@ def create_app(settings: Settings, clock: Clock) -> FastAPI:
     for router in routers:
         app.include_router(router)
     mount_console(app, settings.base_currency)
-    problems.install(app)
+    problems.install(app, routers)
     repeats.install(app)
     openapi.install(app, routers)
     app.add_middleware(repeats.KeepAnswers)
