@@ -15,6 +15,7 @@ import orjson
 from sqlalchemy import Row, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from fraudguard.decisions import units
 from fraudguard.decisions.connection import transaction
 from fraudguard.decisions.tables import AUDIT, AUDIT_CHAIN
 
@@ -91,6 +92,7 @@ async def append_many(
     """The same action by the same person to many subjects, one row each as (at, subject, detail)."""
     if not deeds:
         return
+    units.deed_in(connection)
     hashes = [str(await connection.scalar(_LOCK, {"count": len(deeds)}))]
     for at, subject, detail in deeds:
         hashes.append(digest(Deed(at, actor, action, subject, detail), hashes[-1]))

@@ -14,6 +14,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from fraudguard.decisions import units
 from fraudguard.errors import BadInput, BadSettings, FraudguardError, StateConflict, StoreUnavailable
 
 # Gives the transaction to work in: one of its own, or one that several reads share.
@@ -116,7 +117,7 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     unchanged.
     """
     try:
-        async with engine.begin() as connection:
+        async with units.opened(engine) as connection:
             yield connection
     except DBAPIError as error:
         meaning = _meaning(getattr(error.orig, "sqlstate", None) or "", error.orig or error)
