@@ -16,6 +16,7 @@
     |   |-- StateConflict     another worker wrote this account's state first: reload and try again
     |   |-- StoreUnavailable  PostgreSQL does not answer
     |   |-- BrokerUnavailable Kafka does not answer
+    |   |-- ProviderUnavailable the OpenID provider does not answer
     |   `-- EngineUnavailable the model did not answer in time or failed: degrade by policy
     `-- ServiceFailed         an embedded service could not start or died for good
 
@@ -67,7 +68,7 @@ class BadSignIn(BadInput):
     """A name, password or one-time code that is not right, or an account that is locked; which, is not said."""
 
     def __init__(self, reason: str, *, code: str, path: str = "", hint: str = "") -> None:
-        """code: a stable word, `bad_sign_in` or `code_needed`."""
+        """code: a stable word, like `bad_sign_in` or `code_needed`; the console has words of its own for each."""
         super().__init__(reason, path=path, hint=hint)
         self.code = code
 
@@ -102,6 +103,10 @@ class StoreUnavailable(Transient):
 
 class BrokerUnavailable(Transient):
     """Kafka does not answer, or did not acknowledge in time."""
+
+
+class ProviderUnavailable(Transient):
+    """The OpenID provider does not answer, or not as its protocol wants."""
 
 
 class EngineUnavailable(Transient):

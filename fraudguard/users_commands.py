@@ -53,7 +53,8 @@ def show() -> None:
         locked = person.locked_until and person.locked_until > now and f"  locked until {person.locked_until:%H:%M} UTC"
         disabled = person.disabled_at and f"  disabled {person.disabled_at:%Y-%m-%d %H:%M}"
         tenant = f"  of {person.tenant}" if person.tenant else ""
-        state = f"{tenant}{codes}{disabled or locked or ''}"
+        vouched = person.issuer and f"  by {person.issuer}"
+        state = f"{tenant}{codes}{vouched or ''}{disabled or locked or ''}"
         print(f"{person.name:<24} {person.role:<12} {person.created_at:%Y-%m-%d %H:%M}{state}")
 
 

@@ -39,6 +39,7 @@ from fraudguard.api.services import open_services
 from fraudguard.clock import Clock, SystemClock
 from fraudguard.config import Settings
 from fraudguard.decisions.connection import driver_url
+from fraudguard.oidc import Provider
 
 SHUTDOWN_S = 15  # for requests in flight
 STARTUP_FAILURE = 3  # the exit code that uvicorn gives
@@ -82,7 +83,7 @@ def create_app(settings: Settings, clock: Clock) -> FastAPI:
     for router in routers:
         app.include_router(router)
     mount_console(app, settings.base_currency)
-    problems.install(app)
+    problems.install(app, routers)
     repeats.install(app)
     openapi.install(app, routers)
     app.add_middleware(Tenancy)
@@ -112,9 +113,10 @@ class Server(uvicorn.Server):
 def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM, then let requests in flight finish, for SHUTDOWN_S at most; ends with SystemExit.
 
-    Raises BadSettings for a malformed database URL.
+    Raises BadSettings for a malformed database URL, or an OpenID provider that is half set up.
     """
     driver_url(settings.database_url.get_secret_value())
+    Provider.of(settings, SystemClock())
     # uvicorn raises the signal again when it has shut down: a stop that was asked for is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     app = create_app(settings, SystemClock())

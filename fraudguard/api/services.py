@@ -20,6 +20,7 @@ from fraudguard.clock import Clock
 from fraudguard.config import Settings
 from fraudguard.decisions.feed import CaseFeed
 from fraudguard.decisions.repository import Repository, connect
+from fraudguard.oidc import Provider
 from fraudguard.rulebook import Publishing, open_publishing
 from fraudguard.sealing import Seal
 
@@ -47,13 +48,14 @@ class Services:
     trials: asyncio.Semaphore
     feed: CaseFeed
     narratives: asyncio.Semaphore
+    provider: Provider | None
 
 
 @asynccontextmanager
 async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Services]:
     """Open the store and start the background parts, which connect by themselves; what is missing shows in readiness.
 
-    Raises BadSettings for a malformed database URL.
+    Raises BadSettings for a malformed database URL, or an OpenID provider that is half set up.
     """
     url = settings.database_url.get_secret_value()
     async with connect(url, settings.review_percent) as repository:
@@ -85,6 +87,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
                 trials=trials,
                 feed=feed,
                 narratives=narratives,
+                provider=Provider.of(settings, clock),
             )
         finally:
             for task in reversed(running):  # the publisher first, for it uses the producer

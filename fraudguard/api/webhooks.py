@@ -49,7 +49,7 @@ class NewWebhook(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: Annotated[str, Field(max_length=2_000), AfterValidator(_address)]
-    kinds: Annotated[frozenset[Kind], Field(min_length=1)]
+    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)]
 
 
 class WebhookLine(BaseModel):
@@ -106,7 +106,7 @@ async def put_webhook(
     """From now on; of one that exists address and kinds are changed, and its secret stays."""
     secret = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
     new = await services.repository.webhooks.put(
-        name, wanted.url, wanted.kinds, services.seal.close(secret), actor(caller), services.clock.now()
+        name, wanted.url, frozenset(wanted.kinds), services.seal.close(secret), actor(caller), services.clock.now()
     )
     return MadeWebhook(name=name, secret=secret if new else None)
 

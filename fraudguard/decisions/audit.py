@@ -15,7 +15,8 @@ import orjson
 from sqlalchemy import Row, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from fraudguard.decisions.connection import as_the_house, transaction
+from fraudguard.decisions import units
+from fraudguard.decisions.connection import transaction, working_for
 from fraudguard.decisions.tables import AUDIT, AUDIT_CHAIN
 from fraudguard.tenants import HOUSE
 
@@ -111,7 +112,8 @@ async def append_many(
     """The same action by the same person to many subjects, one row each as (at, subject, detail)."""
     if not deeds:
         return
-    async with as_the_house(connection):
+    units.deed_in(connection)
+    async with working_for(connection, HOUSE):
         hashes = [str(await connection.scalar(_LOCK, {"count": len(deeds)}))]
         for at, subject, detail in deeds:
             hashes.append(digest(Deed(at, actor, action, subject, detail, tenant), hashes[-1]))

@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from fraudguard.decisions import units
 from fraudguard.errors import BadInput, BadSettings, FraudguardError, HouseOnly, StateConflict, StoreUnavailable
 from fraudguard.tenants import HOUSE
 
@@ -153,9 +154,7 @@ async def transaction(engine: AsyncEngine, tenant: str | None = None) -> AsyncIt
     """
     tenant = current_tenant() if tenant is None else tenant
     try:
-        async with engine.begin() as connection:
-            if tenant:
-                await _turn_to(connection, tenant)
+        async with units.opened(engine) as connection, working_for(connection, tenant):
             yield connection
     except DBAPIError as error:
         meaning = _meaning(getattr(error.orig, "sqlstate", None) or "", error.orig or error, tenant)
@@ -171,28 +170,35 @@ async def transaction(engine: AsyncEngine, tenant: str | None = None) -> AsyncIt
         raise StoreUnavailable(str(error) or type(error).__name__) from error
 
 
-async def _turn_to(connection: AsyncConnection, tenant: str) -> None:
-    """Until the transaction ends. Raises BadSettings where the role is missing, or not this user's to turn to."""
-    await connection.execution_options(**{_OPTION: tenant})
+@asynccontextmanager
+async def working_for(connection: AsyncConnection, tenant: str) -> AsyncIterator[None]:
+    """Statements inside are on behalf of this tenant; of HOUSE: for what a tenant's deed needs and its role may not.
+
+    Raises BadSettings where the role is missing, or not this user's to turn to.
+    """
+    before = (connection.sync_connection and connection.sync_connection.get_execution_options().get(_OPTION)) or HOUSE
+    if tenant == before:
+        yield
+        return
+    await _turn_to(connection, tenant)
     try:
-        await connection.execute(_TURN, {"role": ROLE, "tenant": tenant})
+        yield
+    except BaseException:  # whoever rolls back turns back
+        await connection.execution_options(**{_OPTION: before})
+        raise
+    if before:  # the house need not be turned back to: each transaction says whose it is
+        await _turn_to(connection, before)
+
+
+async def _turn_to(connection: AsyncConnection, tenant: str) -> None:
+    try:
+        await connection.execute(_TURN, {"role": ROLE if tenant else "none", "tenant": tenant})
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) in (_NO_RIGHT, _NO_SUCH_ROLE):
             hint = f"an administrator of the server runs: CREATE ROLE {ROLE} NOLOGIN; GRANT {ROLE} TO this user"
             raise BadSettings(str(error.orig), path="database_url", hint=hint) from error
         raise
-
-
-@asynccontextmanager
-async def as_the_house(connection: AsyncConnection) -> AsyncIterator[None]:
-    """For what a tenant's deed needs and its role may not: the audit trail. Statements inside see everybody's rows."""
-    tenant = connection.sync_connection and connection.sync_connection.get_execution_options().get(_OPTION)
-    if not tenant:
-        yield
-        return
-    await connection.execute(_TURN, {"role": "none", "tenant": ""})
-    yield
-    await connection.execute(_TURN, {"role": ROLE, "tenant": tenant})
+    await connection.execution_options(**{_OPTION: tenant})
 
 
 def any_of(values: Collection[str]) -> CollectionAggregate[bool]:

@@ -27,7 +27,10 @@ _DOUBLINGS_MAX = 6
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """An account as lists show it. codes: it needs a one-time code beside its password. tenant: as Principal's."""
+    """An account as lists show it. codes: it needs a one-time code beside its password. tenant: as Principal's.
+
+    issuer: the OpenID provider that vouches for this person; None for one with a password.
+    """
 
     name: str
     role: Role
@@ -36,6 +39,7 @@ class Person:
     locked_until: datetime | None
     disabled_at: datetime | None
     tenant: str
+    issuer: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,14 @@ class People:
             rows = await connection.execute(select(USERS).order_by(USERS.c.name))
             return [
                 Person(
-                    r.name, Role(r.role), r.secret is not None, r.created_at, r.locked_until, r.disabled_at, r.tenant
+                    r.name,
+                    Role(r.role),
+                    r.secret is not None,
+                    r.created_at,
+                    r.locked_until,
+                    r.disabled_at,
+                    r.tenant,
+                    r.issuer,
                 )
                 for r in rows
             ]
@@ -90,6 +101,7 @@ class People:
         """From the next request on. Raises NotFound, BadInput for the role that machines have."""
         _check(role)
         async with transaction(self._engine, HOUSE) as connection:
+            await _refuse_vouched(connection, name)
             await self._change(connection, name, role=role.value)
             await audit.append(connection, at, actor, "user.role", name, {"role": role.value})
 
@@ -101,12 +113,14 @@ class People:
         Raises NotFound, StateConflict when the password is no longer the one seen.
         """
         async with transaction(self._engine, HOUSE) as connection:
+            await _refuse_vouched(connection, name)
             await self._change(connection, name, seen=seen, password_hash=password_hash, failures=0, locked_until=None)
             await self._end(connection, name, at, actor, "user.password", {})
 
     async def set_secret(self, name: str, sealed: bytes | None, actor: str, at: datetime) -> None:
         """Ask this person for one-time codes from now on, or no longer; ends the sessions. Raises NotFound."""
         async with transaction(self._engine, HOUSE) as connection:
+            await _refuse_vouched(connection, name)
             await self._change(connection, name, secret=null() if sealed is None else sealed, code_step=0)
             await self._end(connection, name, at, actor, "user.codes", {"asked": "no" if sealed is None else "yes"})
 
@@ -122,7 +136,7 @@ class People:
                 await self._end(connection, name, at, actor, "user.disable", {})
 
     async def attempt(self, name: str, at: datetime) -> Credentials | None:
-        """What to check an attempt against; None if there is no such account, or it is locked or disabled.
+        """What to check an attempt against; None if no such account has a password, or it is locked or disabled.
 
         It is counted before it is checked, so that many at once get no more tries than one after the other.
         """
@@ -133,7 +147,7 @@ class People:
         async with transaction(self._engine, HOUSE) as connection:
             taken = await connection.execute(
                 update(USERS)
-                .where(USERS.c.name == name, USERS.c.disabled_at.is_(None))
+                .where(USERS.c.name == name, USERS.c.disabled_at.is_(None), USERS.c.password_hash.is_not(None))
                 .where(USERS.c.locked_until.is_(None) | (USERS.c.locked_until <= at))
                 .values(failures=failures, locked_until=locks)
                 .returning(USERS)
@@ -163,6 +177,14 @@ class People:
     ) -> None:
         await connection.execute(delete(SESSIONS).where(SESSIONS.c.name == name))
         await audit.append(connection, at, actor, action, name, detail)
+
+
+async def _refuse_vouched(connection: AsyncConnection, name: str) -> None:
+    """Raises BadInput for a person whose password, codes and role are an OpenID provider's matter."""
+    issuer = await connection.scalar(select(USERS.c.issuer).where(USERS.c.name == name))
+    if issuer is not None:
+        hint = "change it there; `fraudguard users disable` ends the account here"
+        raise BadInput(f"{name!r} signs in with {issuer}", path="name", hint=hint)
 
 
 def _check(role: Role) -> None:

@@ -84,14 +84,15 @@ class Repeats:
             return Refusal.ANOTHER_REQUEST
         return Answer(row.status, row.headers, row.body)
 
-    async def answer(self, claim: Claim, answer: Answer) -> None:
-        """Keep what the request was answered with."""
+    async def answer(self, claim: Claim, answer: Answer) -> bool:
+        """Keep what the request was answered with; False where somebody else was given the claim meanwhile."""
         async with transaction(self._engine, HOUSE) as connection:
-            await connection.execute(
+            kept = await connection.execute(
                 update(REPEATS)
                 .where(REPEATS.c.caller == claim.caller, REPEATS.c.key == claim.key, REPEATS.c.begun_at == claim.at)
                 .values(status=answer.status, headers=dict(answer.headers), body=answer.body)
             )
+            return bool(kept.rowcount)
 
     async def release(self, claim: Claim) -> None:
         """The request did nothing: its key may be used again."""

@@ -37,6 +37,7 @@ from fraudguard.decisions.rulebook import RuleBook
 from fraudguard.decisions.sessions import Sessions
 from fraudguard.decisions.tables import ACCOUNT_STATE, DECISIONS, DOCUMENTS, EVENT_IDS, LABELS
 from fraudguard.decisions.verdicts import REVIEW_PERCENT
+from fraudguard.decisions.vouched import Vouched
 from fraudguard.decisions.watchlists import WatchLists
 from fraudguard.decisions.webhooks import Webhooks
 from fraudguard.decisions.weekly import Weekly
@@ -127,7 +128,7 @@ class Repository:
         self.rulebook, self.lists, self.models = _books(self._open)
         self.cases, self.outbox, self.keys = CaseBook(engine, review_percent), Outbox(engine), KeyRing(engine)
         self.people, self.sessions, self.repeats = People(engine), Sessions(engine), Repeats(engine)
-        self.webhooks = Webhooks(engine)
+        self.webhooks, self.vouched = Webhooks(engine), Vouched(engine)
         self.weekly, self.evidence = Weekly(self._open), EvidenceBook(self._open)
         self.casefile = CaseFile(self._open)
         self._months: set[date] = set()

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from fraudguard.decisions import audit
+from fraudguard.decisions.audit import Detail
 from fraudguard.decisions.connection import transaction
 from fraudguard.decisions.keys import Principal
 from fraudguard.decisions.people import Credentials
@@ -38,6 +39,16 @@ class Opened:
     principal: Principal
 
 
+async def begin(
+    connection: AsyncConnection, name: str, role: Role, tenant: str, at: datetime, detail: Detail
+) -> Opened:
+    """A new session of somebody who proved who they are, in the caller's transaction. Audited with this detail."""
+    token = secrets.token_urlsafe(32)
+    await connection.execute(insert(SESSIONS).values(token_hash=_hash(token), name=name, created_at=at, seen_at=at))
+    await audit.append(connection, at, name, "session.open", name, detail)
+    return Opened(token, Principal(name, role, csrf_of(token), tenant))
+
+
 class Sessions:
     """Every method raises StoreUnavailable when PostgreSQL does not answer."""
 
@@ -50,7 +61,6 @@ class Sessions:
 
         None when they were changed meanwhile, or this step's one-time code was used already.
         """
-        token = secrets.token_urlsafe(32)
         async with transaction(self._engine, HOUSE) as connection:
             proved = await connection.execute(
                 update(USERS)
@@ -61,13 +71,7 @@ class Sessions:
                 .returning(USERS.c.role, USERS.c.tenant)
             )
             row = proved.one_or_none()
-            if row is None:
-                return None
-            await connection.execute(
-                insert(SESSIONS).values(token_hash=_hash(token), name=checked.name, created_at=at, seen_at=at)
-            )
-            await audit.append(connection, at, checked.name, "session.open", checked.name, {})
-        return Opened(token, Principal(checked.name, Role(row.role), csrf_of(token), row.tenant))
+            return None if row is None else await begin(connection, checked.name, Role(row.role), row.tenant, at, {})
 
     async def find(self, token: str, at: datetime, idle: timedelta, longest: timedelta) -> Principal | None:
         """Whom the token speaks for; None for an unknown, ended or expired one, or a disabled account's."""

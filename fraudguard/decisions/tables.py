@@ -365,7 +365,7 @@ USERS = Table(
     METADATA,
     Column("name", Text, primary_key=True),
     Column("role", Text, nullable=False),
-    Column("password_hash", Text, nullable=False),
+    Column("password_hash", Text),
     Column("secret", LargeBinary),
     Column("code_step", BigInteger, nullable=False),
     Column("failures", Integer, nullable=False),
@@ -373,6 +373,16 @@ USERS = Table(
     Column("created_at", _TIME, nullable=False),
     Column("disabled_at", _TIME),
     _tenant(),
+    Column("issuer", Text),
+    Column("subject", Text),
+)
+
+SIGN_INS = Table(
+    "sign_ins",
+    METADATA,
+    Column("secret_hash", LargeBinary, primary_key=True),
+    Column("destination", Text, nullable=False),
+    Column("begun_at", _TIME, nullable=False),
 )
 
 SESSIONS = Table(
