@@ -12,6 +12,8 @@ from fraudguard.decisions.records import load_record
 from fraudguard.decisions.tables import DECISIONS
 from fraudguard.domain import DecisionRecord, Outcome, Typology
 
+RISKY = 0.5  # as the partial index ix_decisions_risk has it
+
 
 @dataclass(frozen=True, slots=True)
 class DecisionFilter:
@@ -43,6 +45,8 @@ async def list_decisions(
             query = query.where(column == str(value))
     if wanted.risk_min is not None:
         query = query.where(d.risk >= wanted.risk_min)
+        if wanted.risk_min >= RISKY:
+            query = query.where(text(f"risk >= {RISKY}"))  # a parameter would not let PostgreSQL use the partial index
     if wanted.event_time_from is not None:
         query = query.where(d.event_time >= wanted.event_time_from)
     if wanted.event_time_to is not None:
