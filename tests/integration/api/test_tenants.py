@@ -151,7 +151,7 @@ async def two(api: Api) -> tuple[Held, Held]:
 
 
 async def test_no_route_crosses(api: Api, two: tuple[Held, Held]) -> None:
-    """With the other's ids: 403 or 404, never an answer; lists never hold the other's. An admin is served everywhere."""
+    """With the other's ids: 403 or 404, never an answer; lists never hold the other's. An admin is served at all."""
     own, other = two
     contents = other.secrets[:4]  # ids come back in the words of a refusal
     before = await _state(api, OTHER)
