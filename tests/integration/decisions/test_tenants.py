@@ -321,7 +321,7 @@ async def tables(engine: AsyncEngine, filled: Mapping[str, Any]) -> Mapping[str,
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_no_sql_crosses(database_url: str, tables: Mapping[str, list[str]], data: st.DataObject) -> None:
     """Whatever a tenant's transaction tries with whichever table: it reads nobody else's row and changes none."""
     table = data.draw(st.sampled_from(sorted(tables)))
