@@ -269,6 +269,7 @@ WEBHOOK: dict[str, Any] = {
     "created_by": "root",
     "waiting": 0,
     "given_up": 0,
+    "off_at": None,
 }
 EVIDENCE: dict[str, Any] = {
     "decision_id": DECISION_ID,

@@ -392,6 +392,7 @@ WEBHOOKS = Table(
     Column("secret", LargeBinary, nullable=False),
     Column("created_at", _TIME, nullable=False),
     Column("created_by", Text, nullable=False),
+    Column("off_at", _TIME),
 )
 
 WEBHOOK_MESSAGES = Table(

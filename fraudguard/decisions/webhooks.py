@@ -17,6 +17,7 @@ from fraudguard.decisions.connection import in_parts, transaction
 from fraudguard.decisions.tables import WEBHOOK_MESSAGES, WEBHOOKS
 from fraudguard.errors import NotFound
 
+SENDER = "system:webhooks"  # who switches one off, in the trail: nobody's name has a colon
 KEPT = timedelta(days=30)  # after a message was delivered or given up
 
 _TAKE = text("""
@@ -24,6 +25,17 @@ UPDATE webhook_messages SET due_at = :until, attempts = attempts + 1
 WHERE id IN (SELECT id FROM webhook_messages WHERE webhook = :webhook AND done_at IS NULL AND due_at <= :at
              ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED)
 RETURNING id, CAST(body AS text) AS body, attempts
+""")
+
+# Unless it has another address by now.
+_ITS = text("""
+SELECT w.name, w.off_at FROM webhooks w JOIN webhook_messages m ON m.webhook = w.name
+WHERE m.id = :message AND w.url = :url FOR NO KEY UPDATE OF w
+""")
+
+_GIVE_UP = text("""
+UPDATE webhook_messages SET problem = :problem, done_at = :at, given_up = true
+WHERE webhook = :webhook AND done_at IS NULL
 """)
 
 _PRUNE = text("""
@@ -34,7 +46,7 @@ WHERE ctid = ANY (ARRAY(SELECT ctid FROM webhook_messages WHERE done_at <= :befo
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """As lists show it. waiting, given_up: messages."""
+    """As lists show it. waiting, given_up: messages. off_at: when its address said that it is gone."""
 
     name: str
     url: str
@@ -43,6 +55,7 @@ class Webhook:
     created_by: str
     waiting: int
     given_up: int
+    off_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +88,8 @@ class Webhooks:
         row = {"name": name, "url": url, "kinds": sorted(kinds), "secret": secret}
         making = insert(WEBHOOKS).values(**row, created_at=at, created_by=actor)
         changing = making.on_conflict_do_update(
-            index_elements=["name"], set_={"url": making.excluded.url, "kinds": making.excluded.kinds}
+            index_elements=["name"],
+            set_={"url": making.excluded.url, "kinds": making.excluded.kinds, "off_at": None},
         ).returning(WEBHOOKS.c.secret)
         async with transaction(self._engine) as connection:
             new = bool(await connection.scalar(changing) == secret)
@@ -89,13 +103,13 @@ class Webhooks:
         waiting = select(func.count()).where(message.webhook == WEBHOOKS.c.name, message.done_at.is_(None))
         given_up = select(func.count()).where(message.webhook == WEBHOOKS.c.name, message.given_up)
         counted = select(
-            *(WEBHOOKS.c[n] for n in ("name", "url", "kinds", "created_at", "created_by")),
+            *(WEBHOOKS.c[n] for n in ("name", "url", "kinds", "created_at", "created_by", "off_at")),
             waiting.scalar_subquery().label("waiting"),
             given_up.scalar_subquery().label("given_up"),
         )
         async with transaction(self._engine) as connection:
             return [
-                Webhook(r.name, r.url, r.kinds, r.created_at, r.created_by, r.waiting, r.given_up)
+                Webhook(r.name, r.url, r.kinds, r.created_at, r.created_by, r.waiting, r.given_up, r.off_at)
                 for r in await connection.execute(counted.order_by(WEBHOOKS.c.name))
             ]
 
@@ -149,6 +163,23 @@ class Webhooks:
             await self._settle(message, problem=problem, done_at=at, given_up=True)
         else:
             await self._settle(message, problem=problem, due_at=due_at)
+
+    async def gone(self, message: Waiting, url: str, problem: str, at: datetime) -> bool:
+        """This address wants no more: it is told nothing until somebody puts it anew, what waited is given up. Audited.
+
+        False where the webhook has another address by now.
+        """
+        async with transaction(self._engine) as connection:
+            its = (await connection.execute(_ITS, {"message": message.id, "url": url})).one_or_none()
+            if its is None:
+                return False
+            await connection.execute(_GIVE_UP, {"webhook": its.name, "problem": problem, "at": at})
+            if its.off_at is None:
+                await connection.execute(
+                    update(WEBHOOKS).where(WEBHOOKS.c.name == its.name).values(kinds=[], off_at=at)
+                )
+                await audit.append(connection, at, SENDER, "webhook.off", its.name, {"url": url, "problem": problem})
+            return True
 
     async def _settle(self, message: Waiting, **values: object) -> None:
         async with transaction(self._engine) as connection:
