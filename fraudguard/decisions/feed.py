@@ -46,7 +46,7 @@ class Subscription:
     def __init__(self) -> None:
         self._changes: dict[str, CaseChange] = {}
         self._stale = True  # what it has read before is older than its listening
-        self.ended = False  # the process stops
+        self.ended = False  # the process stops, or the listener may hear no more
         self._awake = asyncio.Event()
         self._awake.set()
 
