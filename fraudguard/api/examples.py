@@ -271,6 +271,7 @@ WEBHOOK: dict[str, Any] = {
     "waiting": 0,
     "given_up": 0,
     "tenant": "",
+    "off_at": None,
 }
 EVIDENCE: dict[str, Any] = {
     "decision_id": DECISION_ID,

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import StreamingResponse
 
 from fraudguard.api import examples
@@ -18,13 +18,13 @@ from fraudguard.domain import Role
 router = APIRouter(tags=["cases"])
 
 BEAT_S = 15.0  # proxies cut a connection that is silent for a minute
-STREAM_S = 600.0  # then the client comes back, and is asked anew who it is
+STREAM_S = 600.0  # then the client comes back; sooner where its session or key ends
 RETRY_MS = 1_000  # how soon it does
 
 _EXAMPLE = f'event: case\ndata: {{"case_id":"{examples.CASE_ID}","version":3,"state":"investigating"}}\n\n'
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "Events until the client leaves, ten minutes at most",
+        "description": "Events until the client leaves or may call no longer, ten minutes at most",
         "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
     }
 }
@@ -39,18 +39,19 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 async def live(
     caller: Annotated[Principal, Depends(Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR))],
     services: Use,
+    request: Request,
 ) -> StreamingResponse:
     """Server-sent events: `case` with a case's id, version and state, each within a second of its change; `refetch`,
     first of all and whenever changes may have been missed: read the list again.
     """
-    events = _events(services, caller.tenant)
+    events = _events(services, request, caller.tenant)
     await anext(events)  # a refusal is an answer of its own, not a broken stream
     return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
-async def _events(services: Services, tenant: str) -> AsyncIterator[bytes]:
+async def _events(services: Services, request: Request, tenant: str) -> AsyncIterator[bytes]:
     ends = services.clock.monotonic() + STREAM_S
-    with services.feed.subscribe(tenant) as subscription:
+    with services.feed.subscribe(tenant) as subscription, services.streams.watched(request, subscription.end):
         yield b""
         yield b"retry: %d\n\n" % RETRY_MS
         while services.clock.monotonic() < ends and not subscription.ended:

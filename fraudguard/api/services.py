@@ -15,6 +15,7 @@ from fraudguard.api.housekeeping import Housekeeper
 from fraudguard.api.kafka import DecisionListener, EventProducer
 from fraudguard.api.outbox import LabelPublisher
 from fraudguard.api.rates import Rates
+from fraudguard.api.streams import Streams
 from fraudguard.api.webhook_sender import WebhookSender
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
@@ -49,6 +50,7 @@ class Services:
     feed: CaseFeed
     narratives: asyncio.Semaphore
     provider: Provider | None
+    streams: Streams
 
 
 @asynccontextmanager
@@ -63,8 +65,8 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
         labels = LabelPublisher(repository.outbox, producer, clock)
         seal = Seal(settings.secrets_key)
         sender, keeper = WebhookSender(repository.webhooks, seal, clock), Housekeeper(repository, settings, clock)
-        feed = CaseFeed(url)
-        parts = (producer, listener, labels, sender, keeper, feed)
+        feed, streams = CaseFeed(url), Streams(repository, settings, clock)
+        parts = (producer, listener, labels, sender, keeper, feed, streams)
         running = [asyncio.create_task(part.run(), name=type(part).__name__) for part in parts]
         for task in running:
             task.add_done_callback(_report)
@@ -88,6 +90,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
                 feed=feed,
                 narratives=narratives,
                 provider=Provider.of(settings, clock),
+                streams=streams,
             )
         finally:
             for task in reversed(running):  # the publisher first, for it uses the producer

@@ -49,7 +49,7 @@ class Subscription:
         self._tenant = tenant
         self._changes: dict[str, CaseChange] = {}
         self._stale = True  # what it has read before is older than its listening
-        self.ended = False  # the process stops
+        self.ended = False  # the process stops, or the listener may hear no more
         self._awake = asyncio.Event()
         self._awake.set()
 

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -10,7 +11,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from fraudguard.decisions import audit
-from fraudguard.decisions.connection import transaction
+from fraudguard.decisions.connection import any_of, transaction
 from fraudguard.decisions.tables import API_KEYS
 from fraudguard.domain import Role
 from fraudguard.errors import BadInput, NotFound
@@ -90,6 +91,15 @@ class KeyRing:
         # Owners are for people, and need not be unique.
         name = f"{row.owner[:OWNER_CHARACTERS_SHOWN]} ({row.key_id})"
         return Principal(name, Role(row.role), tenant=row.tenant)
+
+    async def alive(self, keys: Collection[str]) -> set[str]:
+        """Those of these good keys that were not revoked since."""
+        by_id = {key.split("_")[1]: key for key in keys}
+        async with transaction(self._engine) as connection:
+            found = await connection.scalars(
+                select(API_KEYS.c.key_id).where(API_KEYS.c.key_id == any_of(by_id), API_KEYS.c.revoked_at.is_(None))
+            )
+            return {by_id[key_id] for key_id in found}
 
     async def revoke(self, key_id: str, actor: str, at: datetime) -> None:
         """End a key for good; again changes nothing. Audited. Raises NotFound."""

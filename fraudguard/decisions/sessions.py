@@ -3,10 +3,11 @@
 import hashlib
 import hmac
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ARRAY, LargeBinary, any_, delete, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from fraudguard.decisions import audit
@@ -89,6 +90,19 @@ class Sessions:
             if row.seen_at + min(_SEEN_EVERY, idle / 2) < at:
                 await connection.execute(update(SESSIONS).where(SESSIONS.c.token_hash == hashed).values(seen_at=at))
         return Principal(row.name, Role(row.role), csrf_of(token), row.tenant)
+
+    async def alive(self, tokens: Collection[str], at: datetime, idle: timedelta, longest: timedelta) -> set[str]:
+        """Those of them that still speak for somebody. Asking is no use of a session: it goes on running out."""
+        by_hash = {_hash(token): token for token in tokens}
+        async with transaction(self._engine) as connection:
+            found = await connection.scalars(
+                select(SESSIONS.c.token_hash)
+                .join(USERS, USERS.c.name == SESSIONS.c.name)
+                .where(SESSIONS.c.token_hash == any_(literal(list(by_hash), ARRAY(LargeBinary))))
+                .where(USERS.c.disabled_at.is_(None))
+                .where(SESSIONS.c.seen_at > at - idle, SESSIONS.c.created_at > at - longest)
+            )
+            return {by_hash[hashed] for hashed in found}
 
     async def close(self, token: str, at: datetime) -> None:
         """End this session; again changes nothing. Audited."""

@@ -417,6 +417,7 @@ WEBHOOKS = Table(
     Column("created_at", _TIME, nullable=False),
     Column("created_by", Text, nullable=False),
     _tenant(),
+    Column("off_at", _TIME),
 )
 
 WEBHOOK_MESSAGES = Table(

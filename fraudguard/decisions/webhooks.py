@@ -18,6 +18,7 @@ from fraudguard.decisions.tables import WEBHOOK_MESSAGES, WEBHOOKS
 from fraudguard.errors import NotFound
 from fraudguard.tenants import scoped, unscoped
 
+SENDER = "system:webhooks"  # who switches one off, in the trail: nobody's name has a colon
 KEPT = timedelta(days=30)  # after a message was delivered or given up
 
 _TAKE = text("""
@@ -28,6 +29,18 @@ WHERE id IN (SELECT id FROM webhook_messages
 RETURNING id, CAST(body AS text) AS body, attempts
 """)
 
+# Unless it has another address by now.
+_ITS = text("""
+SELECT w.name, w.tenant, w.off_at
+FROM webhooks w JOIN webhook_messages m ON m.webhook = w.name AND m.tenant = w.tenant
+WHERE m.id = :message AND w.url = :url FOR NO KEY UPDATE OF w
+""")
+
+_GIVE_UP = text("""
+UPDATE webhook_messages SET problem = :problem, done_at = :at, given_up = true
+WHERE webhook = :webhook AND tenant = :tenant AND done_at IS NULL
+""")
+
 _PRUNE = text("""
 DELETE FROM webhook_messages
 WHERE ctid = ANY (ARRAY(SELECT ctid FROM webhook_messages WHERE done_at <= :before LIMIT :rows))
@@ -36,7 +49,10 @@ WHERE ctid = ANY (ARRAY(SELECT ctid FROM webhook_messages WHERE done_at <= :befo
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """As lists show it. waiting, given_up: messages. tenant: whose decisions and cases it hears; HOUSE: everybody's."""
+    """As lists show it. waiting, given_up: messages. tenant: whose decisions and cases it hears; HOUSE: everybody's.
+
+    off_at: when its address said that it is gone.
+    """
 
     name: str
     url: str
@@ -46,6 +62,7 @@ class Webhook:
     waiting: int
     given_up: int
     tenant: str
+    off_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +98,8 @@ class Webhooks:
         row = {"name": name, "url": url, "kinds": sorted(kinds), "secret": secret, "tenant": current_tenant()}
         making = insert(WEBHOOKS).values(**row, created_at=at, created_by=actor)
         changing = making.on_conflict_do_update(
-            index_elements=["tenant", "name"], set_={"url": making.excluded.url, "kinds": making.excluded.kinds}
+            index_elements=["tenant", "name"],
+            set_={"url": making.excluded.url, "kinds": making.excluded.kinds, "off_at": None},
         ).returning(WEBHOOKS.c.secret)
         async with transaction(self._engine) as connection:
             new = bool(await connection.scalar(changing) == secret)
@@ -96,13 +114,13 @@ class Webhooks:
         waiting = select(func.count()).where(_of_webhook(), message.done_at.is_(None))
         given_up = select(func.count()).where(_of_webhook(), message.given_up)
         counted = select(
-            *(WEBHOOKS.c[n] for n in ("name", "url", "kinds", "created_at", "created_by", "tenant")),
+            *(WEBHOOKS.c[n] for n in ("name", "url", "kinds", "created_at", "created_by", "tenant", "off_at")),
             waiting.scalar_subquery().label("waiting"),
             given_up.scalar_subquery().label("given_up"),
         )
         async with transaction(self._engine) as connection:
             return [
-                Webhook(r.name, r.url, r.kinds, r.created_at, r.created_by, r.waiting, r.given_up, r.tenant)
+                Webhook(r.name, r.url, r.kinds, r.created_at, r.created_by, r.waiting, r.given_up, r.tenant, r.off_at)
                 for r in await connection.execute(counted.order_by(WEBHOOKS.c.tenant, WEBHOOKS.c.name))
             ]
 
@@ -158,6 +176,24 @@ class Webhooks:
             await self._settle(message, problem=problem, done_at=at, given_up=True)
         else:
             await self._settle(message, problem=problem, due_at=due_at)
+
+    async def gone(self, message: Waiting, url: str, problem: str, at: datetime) -> bool:
+        """This address wants no more: it is told nothing until somebody puts it anew, what waited is given up. Audited.
+
+        False where the webhook has another address by now.
+        """
+        async with transaction(self._engine) as connection:
+            its = (await connection.execute(_ITS, {"message": message.id, "url": url})).one_or_none()
+            if its is None:
+                return False
+            waiting = {"webhook": its.name, "tenant": its.tenant, "problem": problem, "at": at}
+            await connection.execute(_GIVE_UP, waiting)
+            if its.off_at is None:
+                one = update(WEBHOOKS).where(WEBHOOKS.c.name == its.name, WEBHOOKS.c.tenant == its.tenant)
+                await connection.execute(one.values(kinds=[], off_at=at))
+                detail = {"url": url, "problem": problem}
+                await audit.append(connection, at, SENDER, "webhook.off", its.name, detail, its.tenant)
+            return True
 
     async def _settle(self, message: Waiting, **values: object) -> None:
         async with transaction(self._engine) as connection:

@@ -1,4 +1,4 @@
-"""People whom an OpenID provider vouches for: accounts without a password, and the sign-ins that are under way."""
+"""People whom an OpenID provider vouches for, and their sign-ins under way; webhooks that are switched off."""
 
 from alembic import op
 
@@ -27,11 +27,14 @@ CREATE TABLE sign_ins (
 );
 """
 
+# off_at: when its address answered 410 Gone; its kinds are none since.
+WEBHOOKS = "ALTER TABLE webhooks ADD COLUMN off_at timestamptz"
+
 
 def upgrade() -> None:
     """Additive but for a constraint that is lifted; stops rather than waits when something holds a lock."""
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.execute("SET LOCAL statement_timeout = '60s'")
-    for script in (USERS, SIGN_INS):
+    for script in (USERS, SIGN_INS, WEBHOOKS):
         for statement in filter(str.strip, script.split(";")):
             op.execute(statement)

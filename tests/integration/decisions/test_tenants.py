@@ -41,6 +41,7 @@ HOUSES = frozenset(
         "rule_reviews",
         "sessions",
         "shadow_scores",
+        "sign_ins",
     }
 )
 

@@ -15,7 +15,10 @@ from fraudguard.domain import Role
 ROLES = Path(__file__).parent / "roles.txt"
 STATIC = "/console/static"  # styles and scripts, the same for everybody
 # Who signs in has no role yet; a redirect shows nothing.
-OPEN = {"POST /v1/session", "GET /console/sign-in", "POST /console/sign-in", "GET /console/"}
+OPEN = {"POST /v1/session", "GET /console/sign-in", "POST /console/sign-in", "GET /console/"} | {
+    "GET /console/sign-in/provider",
+    "GET /console/sign-in/return",
+}
 
 
 def declared(dependant: Dependant) -> Iterator[Serves]:
