@@ -46,7 +46,7 @@ from fraudguard.domain import Role
 from fraudguard.embedded.postgres import EmbeddedPostgres, temporary_directory
 from fraudguard.embedded.supervisor import free_port
 
-PASSWORD: Final = "ten minutes of a shift"  # noqa: S105  of accounts that live as long as the benchmark
+PASSWORD: Final = "ten minutes of a shift"
 NOBODY: Final = "127.0.0.1:1"  # no Kafka: cases and their events come from PostgreSQL
 THINK_S: Final = 4.0
 SCREEN_S: Final = 2.0  # how often an open queue reads its rows again, at most
@@ -368,7 +368,7 @@ async def run(url: str, base_url: str, process: int, plan: Plan) -> dict[str, An
         hashed = hash_of(PASSWORD)
         for name in names:
             await repository.people.create(name, Role.ANALYST, hashed, "benchmark", datetime.now(UTC))
-        alarm = Alarm(repository, random.Random(5))  # noqa: S311  which accounts have another alert
+        alarm = Alarm(repository, random.Random(5))
         for _ in range(0, plan.cases, 100):
             await alarm.ring(100, 0)
         shift = Shift(base_url, float("inf"))
@@ -384,7 +384,7 @@ async def run(url: str, base_url: str, process: int, plan: Plan) -> dict[str, An
                 Subscriber(shift, clients[n % len(clients)], screen=n < plan.screens) for n in range(plan.subscribers)
             ]
             analysts = [
-                Analyst(shift, name, client, random.Random(number))  # noqa: S311  what somebody does next
+                Analyst(shift, name, client, random.Random(number))
                 for number, (name, client) in enumerate(zip(names, clients, strict=True))
             ]
             following = [asyncio.create_task(one.follow()) for one in subscribers]
@@ -417,7 +417,7 @@ async def _settled(
     """What the store has and what is wrong, once every subscriber had time to hear it."""
     stored, wrong = await truth(url, alarm, shift)
     until = time.monotonic() + SETTLE_S
-    while (behind := [one for one in subscribers if one.picture != stored]) and time.monotonic() < until:
+    while (behind := [s for s in subscribers if s.picture != stored]) and time.monotonic() < until:  # noqa: ASYNC110  they hear by themselves
         await asyncio.sleep(0.2)
     if behind:
         wrong.append(f"{len(behind)} of {len(subscribers)} subscribers have another picture of the queue")

@@ -4,11 +4,12 @@ Fills an embedded PostgreSQL (benchmarks/casework_data.py: 100,000 unclosed case
 18 GB for as long as it runs, or in --directory, which is kept and used again), starts `fraudguard api`, signs in, and
 asks over HTTP, one request at a time. Each row's questions take turns with all other rows'. Every answer is compared
 with what was put in; one wrong answer voids the run. --plans FILE: every statement behind each row's first question,
-as the application sends it, with EXPLAIN (ANALYZE, BUFFERS).
+as the application sends it, with EXPLAIN (ANALYZE, BUFFERS). --writes: what the indexes cost a worker's batch.
 """
 
 import argparse
 import asyncio
+import logging
 import os
 import platform
 import random
@@ -30,6 +31,7 @@ from sqlalchemy import Engine, event
 
 from benchmarks.casework_data import PASSWORD, Size, fill
 from benchmarks.casework_rows import ME, Explorer, Files, Queue, Row
+from benchmarks.casework_writes import BATCH, writes
 from fraudguard import local
 from fraudguard.api.app import create_app
 from fraudguard.clock import SystemClock
@@ -55,7 +57,7 @@ async def rows_of(url: str, settings: Settings, count: int) -> list[Row]:
         )
         if put != stored:
             raise SystemExit(f"void: {stored} cases and alerts are there, {put} were put in")
-        now, chance = datetime.now(UTC), random.Random(7)  # noqa: S311  which ones are opened
+        now, chance = datetime.now(UTC), random.Random(7)
         queue = Queue(await connection.fetch("SELECT * FROM cases", timeout=120), now)
         files = Files(connection, queue, chance, count)
         explorer = Explorer(connection, now, ZoneInfo(settings.time_zone))
@@ -119,6 +121,7 @@ async def plans(settings: Settings, url: str, rows: Sequence[Row]) -> str:
     written = []
     app = create_app(settings, SystemClock())
     transport = httpx.ASGITransport(app)
+    logging.disable(logging.WARNING)  # it looks for a Kafka that nobody needs here
     event.listen(Engine, "before_cursor_execute", _hear)
     connection = await asyncpg.connect(url, server_settings={"jit": "off"})
     try:
@@ -137,6 +140,7 @@ async def plans(settings: Settings, url: str, rows: Sequence[Row]) -> str:
                 written += [await _explained(connection, *one) for one in heard]
     finally:
         event.remove(Engine, "before_cursor_execute", _hear)
+        logging.disable(logging.NOTSET)
         await connection.close()
     return "\n".join(written)
 
@@ -173,6 +177,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=30, help="a row")
     parser.add_argument("--directory", type=Path, help="where the data stays, or is already")
     parser.add_argument("--plans", type=Path, help="write the query plans to this file")
+    parser.add_argument("--writes", type=int, default=0, help="batches to write under each set of indexes")
     parser.add_argument("--only", default="", help="rows whose name has this in it")
     options = parser.parse_args()
     with temporary_directory() as scratch:
@@ -192,8 +197,11 @@ def main() -> None:
                 took, wrong = measure(client, rows, options.requests)
             if options.plans:
                 options.plans.write_text(asyncio.run(plans(settings, postgres.url, rows)))
+            wrote = asyncio.run(writes(postgres.url, options.writes)) if options.writes else {}
     print(f"{platform.platform()}, {os.cpu_count()} CPUs")
     report(took, wrong)
+    for name, spent in wrote.items():
+        print(f"{BATCH} decisions written with {name}: {spent:.1f} ms")
     if wrong:
         raise SystemExit(f"void: {len(wrong)} rows had a wrong answer")
 

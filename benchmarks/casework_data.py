@@ -28,7 +28,7 @@ from fraudguard.domain import Received, Role
 from fraudguard.stories import generate
 
 DAYS: Final = 90
-PASSWORD: Final = "three months of cases"  # noqa: S105  of accounts that live as long as the benchmark
+PASSWORD: Final = "three months of cases"
 PEOPLE: Final = 200
 TEAMS: Final = ("cards", "night", "payouts", "premium")
 BATCH: Final = 64
@@ -416,7 +416,12 @@ async def _audit(connection: asyncpg.Connection) -> None:
                 detail |= {"disposition": row["disposition"], "reason": "seen"}
             deed = Deed(row["at"], row["who"], row["action"], row["case_id"], detail)
             prev, last = last, digest(deed, last)
-            yield (*(row[name] for name in ("at", "who", "action", "case_id")), orjson.dumps(detail).decode(), prev, last)
+            yield (
+                *(row[name] for name in ("at", "who", "action", "case_id")),
+                orjson.dumps(detail).decode(),
+                prev,
+                last,
+            )
 
     columns = ["at", "actor", "action", "subject", "detail", "prev_hash", "hash"]
     await connection.copy_records_to_table("audit", records=chained(), columns=columns, timeout=1_200)

@@ -42,7 +42,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Questions of one kind, asked in turn. bound: whether the 200 ms hold for it."""
+    """Questions of one kind, asked in turn."""
 
     name: str
     questions: Sequence[Question]
@@ -379,7 +379,7 @@ class Explorer:
             test("(l.at, l.decision_id) < ({}, {})", *before)
         return await self._connection.fetch(
             f"""SELECT l.at, l.decision_id FROM filled.lines l JOIN filled.patterns p ON p.id = l.pattern
-                WHERE {" AND ".join(tests)} ORDER BY l.at DESC, l.decision_id DESC LIMIT {rows}""",  # noqa: S608
+                WHERE {" AND ".join(tests)} ORDER BY l.at DESC, l.decision_id DESC LIMIT {rows}""",
             *values,
             timeout=120,
         )
@@ -410,7 +410,11 @@ class Explorer:
         for name, asked, put in (
             ("the explorer", {}, {}),
             ("explorer, blocked scams", {"outcome": "block", "typology": "scam"}, None),
-            ("explorer, an account since yesterday", {"account": longest, "from": local}, {"account_id": longest, "from": day}),
+            (
+                "explorer, an account since yesterday",
+                {"account": longest, "from": local},
+                {"account_id": longest, "from": day},
+            ),
             ("explorer, risk from 0.95", {"risk": "0.95"}, {"min_risk": "0.95"}),
         ):  # fmt: skip
             found = await self._found(asked if put is None else put, ROWS)

@@ -95,7 +95,7 @@ class KeyRing:
     async def alive(self, keys: Collection[str]) -> set[str]:
         """Those of these good keys that were not revoked since."""
         by_id = {key.split("_")[1]: key for key in keys}
-        async with transaction(self._engine) as connection:
+        async with transaction(self._engine, HOUSE) as connection:
             found = await connection.scalars(
                 select(API_KEYS.c.key_id).where(API_KEYS.c.key_id == any_of(by_id), API_KEYS.c.revoked_at.is_(None))
             )

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from sqlalchemy import Select, Text, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fraudguard.decisions.connection import current_tenant
+from fraudguard.decisions.connection import PLAN_BY_VALUE, current_tenant
 from fraudguard.decisions.pages import Page, check_limit, decode_cursor, encode_cursor
 from fraudguard.decisions.records import load_record
 from fraudguard.decisions.tables import DECISIONS
@@ -38,6 +38,7 @@ async def list_decisions(
     connection: AsyncConnection, wanted: DecisionFilter, limit: int, cursor: str | None
 ) -> Page[DecisionRecord]:
     """One page, without sealed texts. Raises BadInput for a bad limit or cursor."""
+    await connection.execute(PLAN_BY_VALUE)
     rows = (await connection.execute(listing(wanted, check_limit(limit) + 1, cursor))).all()
     shown = rows[:limit]
     more = encode_cursor(shown[-1].event_time, shown[-1].decision_id) if len(rows) > limit else None

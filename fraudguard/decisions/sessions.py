@@ -94,7 +94,7 @@ class Sessions:
     async def alive(self, tokens: Collection[str], at: datetime, idle: timedelta, longest: timedelta) -> set[str]:
         """Those of them that still speak for somebody. Asking is no use of a session: it goes on running out."""
         by_hash = {_hash(token): token for token in tokens}
-        async with transaction(self._engine) as connection:
+        async with transaction(self._engine, HOUSE) as connection:
             found = await connection.scalars(
                 select(SESSIONS.c.token_hash)
                 .join(USERS, USERS.c.name == SESSIONS.c.name)

@@ -10,15 +10,15 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
+# What stands after the order is tested within the index: a filter that finds little reads no rows for nothing.
 # ix_cases_inbox holds what an inbox's sizes are counted from, so that they are read from the index alone.
 CASES = """
-CREATE INDEX ix_cases_priority ON cases (priority DESC, case_id);
+CREATE INDEX ix_cases_priority ON cases (priority DESC, case_id, outcome, typology, inbox, review, escalated_at);
 DROP INDEX ix_cases_inbox;
 CREATE INDEX ix_cases_inbox ON cases (inbox, priority DESC, case_id)
     INCLUDE (snoozed_until, claimed_by, claimed_until, assigned_to, escalated_at) WHERE state <> 'closed';
 """
 
-# What stands after the order is tested within the index: a filter that finds little reads no rows for nothing.
 # listing.RISKY is the partial index's bound.
 DECISIONS = """
 CREATE INDEX ix_decisions_typology ON decisions (typology, event_time, decision_id, event_type);
