@@ -61,6 +61,7 @@ class EventStream(StreamingResponse):
 @router.get(
     "/v1/cases/{case_id}/narrative",
     summary="A case told in words",
+    status_code=200,
     response_class=EventStream,
     responses=_TOLD | refusals(401, 403, 404, 422, 503),
     dependencies=[Depends(READERS)],
