@@ -5,12 +5,14 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from fraudguard.api.auth import Serves
-from fraudguard.api.console.rendering import WORKERS, Reader, reader_of
+from fraudguard.api.console.rendering import EDITORS, WORKERS, Reader, reader_of
 from fraudguard.decisions.keys import Principal
 from fraudguard.domain import Role
 
 _READERS = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR)
 _WORKERS = Serves(*WORKERS)
+_EDITORS = Serves(*EDITORS)
+_LISTERS = Serves(*WORKERS, *EDITORS)
 
 
 async def _reader(request: Request, principal: Annotated[Principal, Depends(_READERS)]) -> Reader:
@@ -22,5 +24,16 @@ async def _worker(request: Request, principal: Annotated[Principal, Depends(_WOR
     return reader_of(request, principal)
 
 
+async def _editor(request: Request, principal: Annotated[Principal, Depends(_EDITORS)]) -> Reader:
+    request.state.principal = principal
+    return reader_of(request, principal)
+
+
+async def _lister(request: Request, principal: Annotated[Principal, Depends(_LISTERS)]) -> Reader:
+    return reader_of(request, principal)
+
+
 Reading = Annotated[Reader, Depends(_reader)]
 Working = Annotated[Reader, Depends(_worker)]
+Editing = Annotated[Reader, Depends(_editor)]
+Listing = Annotated[Reader, Depends(_lister)]
