@@ -34,15 +34,16 @@ _TOLD: Responses = {200: {"content": {"text/event-stream": {"example": examples.
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events, for TOLD_S at most: whoever reads too slowly must not keep others from theirs."""
+    """Server-sent events, for `seconds` (TOLD_S) at most: whoever reads too slowly must not keep others from theirs."""
 
     media_type = "text/event-stream"
+    seconds: float | None = None  # TOLD_S
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send them, and end whatever makes them."""
         making = cast(AsyncGenerator[str, None], self.body_iterator)
         with suppress(TimeoutError):
-            async with asyncio.timeout(TOLD_S), aclosing(making):
+            async with asyncio.timeout(self.seconds or TOLD_S), aclosing(making):
                 await super().__call__(scope, receive, send)
 
 

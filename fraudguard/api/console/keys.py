@@ -70,8 +70,9 @@ KEYS: Final = (
     Key("lists", "j", "down"),
     Key("lists", "k", "up"),
     Key("lists", "Enter", "open"),
+    Key("lists", "]", "list_next"),
+    Key("lists", "[", "list_previous"),
     Key("lists", "n", "add_entry"),
-    Key("lists", "m", "add_many"),
     Key("lists", "x", "remove"),
     Key("lists", "f", "find"),
 )

@@ -73,7 +73,7 @@ async def rule(
 @router.get("/new-rule")
 async def new_rule(request: Request, services: Use, reader: Editing) -> Response:
     """The editor with a rule to start from."""
-    head = await _head(services)
+    head = await head_of(services)
     text = rules_checks.template(actor(reader.principal))
     shown = await editor(services, head, None, text) | {"chosen": "", "title": reader.words("rule.new")}
     return await pane(request, services, reader, "rules_new.html", shown)
@@ -82,7 +82,7 @@ async def new_rule(request: Request, services: Use, reader: Editing) -> Response
 @router.get("/releases/{number}")
 async def release(request: Request, services: Use, reader: Reading, number: Number) -> Response:
     """A release: who proposed it, what it changes, who agreed, and what this reader may do about it."""
-    head = await _head(services)
+    head = await head_of(services)
     found = await services.repository.rulebook.release(number)
     said: Sequence[str] = ()
     if waits := rules_history.is_waiting(found, head):
@@ -177,7 +177,7 @@ async def _rows(services: Services, reader: Reader, wanted: Sequence[Rule], wait
     return sorted(rows, key=lambda row: (-sum(bar.value for bar in row.trend.bars), row.rule.id))
 
 
-async def _head(services: Services) -> Head:
+async def head_of(services: Services) -> Head:
     head = await services.publishing.head()
     if head is None:
         raise NotFound("no rules are in force yet")
@@ -208,11 +208,13 @@ async def editor(services: Services, head: Head, rule: Rule | None, text: str) -
         "text": text,
         "checked": checked,
         "approvals": services.settings.rules_approvals,
+        "word_at": rules_checks.word_at,
+        "fix_of": rules_checks.fix_of,
     }
 
 
 async def _rule(request: Request, services: Services, reader: Reader, rule_id: str) -> dict[str, Any]:
-    head = await _head(services)
+    head = await head_of(services)
     rule = await find(services, head, rule_id)
     files = await services.publishing.files(head.number)
     text = rules_texts.document(files[rule.file], rule.line)

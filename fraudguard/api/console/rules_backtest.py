@@ -21,6 +21,7 @@ from fraudguard.config import Settings
 from fraudguard.domain import Outcome
 
 WALL_S_MAX: Final = 600.0
+BEAT_S: Final = 1.0
 LINE_BYTES_MAX: Final = 4 << 20
 _PACKAGE_ROOT: Final = Path(__file__).parents[3]
 
@@ -150,15 +151,9 @@ async def backtest(
             with suppress(ConnectionError):  # it is gone already: what it said is read below
                 await child.stdin.drain()
             child.stdin.close()
-            async for line in child.stdout:
-                said = json.loads(line)
-                if "taken" in said:
-                    yield Progress(said["taken"])
-                elif "backtest" in said:
-                    yield Backtest.model_validate(said["backtest"])
-                    return
-                else:
-                    yield Failed(said["problem"])
+            async for progress in _steps(child.stdout):
+                yield progress
+                if not isinstance(progress, Progress):
                     return
             yield Failed(f"the backtest ended with {await child.wait()}; the log has more")
     except TimeoutError:
@@ -168,6 +163,34 @@ async def backtest(
             with suppress(ProcessLookupError):
                 child.kill()
             await child.wait()
+
+
+async def _steps(lines: asyncio.StreamReader) -> AsyncGenerator[Progress | Backtest | Failed, None]:
+    """What the child says; at least every BEAT_S something, by which a reader who left is noticed."""
+    taken = 0
+    reading = asyncio.ensure_future(lines.readline())
+    try:
+        while True:
+            done, _ = await asyncio.wait({reading}, timeout=BEAT_S)
+            if not done:
+                yield Progress(taken)
+                continue
+            line = reading.result()
+            if not line:
+                return
+            said = json.loads(line)
+            if "taken" in said:
+                taken = said["taken"]
+                yield Progress(taken)
+                reading = asyncio.ensure_future(lines.readline())
+            elif "backtest" in said:
+                yield Backtest.model_validate(said["backtest"])
+                return
+            else:
+                yield Failed(said["problem"])
+                return
+    finally:
+        reading.cancel()
 
 
 HEIGHT: Final = 44.0

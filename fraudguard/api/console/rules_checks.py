@@ -20,6 +20,8 @@ from fraudguard.rules.schema import Rule, read_contents
 NEW_FILE: Final = "console.yaml"  # where a rule goes that is written here
 _VERSION: Final = re.compile(r"^version:[ \t]*", re.MULTILINE)
 _ID: Final = re.compile(r"^id:[ \t]*", re.MULTILINE)
+_WORD: Final = re.compile(r"@?[\w-]+|\S")
+_OFFERED: Final = re.compile(r"^did you mean ([\w@.-]+)\?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,18 @@ def _among_others(reader: Reader, text: str, rule: Rule, original: Rule | None, 
 def _at(pattern: re.Pattern[str], text: str) -> int:
     found = pattern.search(text)
     return found.end() if found else 0
+
+
+def word_at(problem: Problem) -> str:
+    """The word that stands where the problem is; one character where none does, nothing at a line's end."""
+    found = _WORD.match(problem.source_line, problem.column - 1)
+    return found[0] if found else ""
+
+
+def fix_of(problem: Problem) -> str:
+    """The word that the hint offers for it; empty where it offers none."""
+    found = _OFFERED.search(problem.hint)
+    return found[1] if found else ""
 
 
 def placed(files: Mapping[str, str], original: Rule | None, text: str) -> dict[str, str | None]:
