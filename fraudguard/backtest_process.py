@@ -36,12 +36,10 @@ def summary(backtest: Backtest, rule: str) -> dict[str, Any]:
         "span_days": backtest.days,
         "alerts_before": backtest.alerts_before,
         "alerts_after": backtest.alerts_after,
-        "days": [
-            {"day": day.isoformat(), "total": asdict(one.total), "before": asdict(one.before), "after": asdict(one.after)}
-            for day, one in sorted(backtest.by_day.items())
-        ],
+        "days": [{"day": day.isoformat()} | asdict(one) for day, one in sorted(backtest.by_day.items())],
         "changes": [
-            {"before": old, "after": new, "side": asdict(change.side), "examples": [_example(p) for p, _ in change.examples]}
+            {"before": old, "after": new, "side": asdict(change.side)}
+            | {"examples": [_example(past) for past, _ in change.examples]}
             for (old, new), change in sorted(backtest.changes.items(), key=lambda one: (-one[0][1].severity, one[0][0]))
         ],
         "rule": _tally(tally) if tally else None,

@@ -33,6 +33,7 @@ Value = Annotated[str, Path(max_length=128, examples=["c-9"])]
 
 
 async def declared(services: Services, name: str) -> None:
+    """404 for a list that the rules in force do not declare."""
     lists = await services.publishing.lists()
     if name not in lists:
         hint = f"declared are {', '.join(sorted(lists)) or 'none'}; publish a lists.yaml that declares it"

@@ -88,7 +88,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Hits of one version of a rule in one state. asked: its outcome; decided: what came out. fraud, harmless: labels."""
+    """Hits of one version of a rule in one state. asked: its outcome; decided: what came out.
+
+    fraud, harmless: as labelled.
+    """
 
     version: int
     state: Literal["live", "shadow"]

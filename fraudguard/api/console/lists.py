@@ -44,7 +44,7 @@ async def lists(services: Use, reader: Reading, value: Annotated[str, Query(max_
     """Every list; with `value` those that it is on."""
     value = value.strip()
     found = await services.repository.lists.containing(value) if value else None
-    shown = await _shown(services) | {"value": value, "found": found, "list": None}
+    shown = await _shown(services) | {"sought": value, "found": found, "list": None}
     return page("lists.html", reader, "lists", **shown)
 
 
@@ -67,7 +67,7 @@ async def one_list(
         reader,
         "lists",
         **rows,
-        value="",
+        sought="",
         found=None,
         list=next(row for row in rows["rows"] if row.known.name == name),
         entries=entries.items,

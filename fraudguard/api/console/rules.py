@@ -178,6 +178,7 @@ async def _rows(services: Services, reader: Reader, wanted: Sequence[Rule], wait
 
 
 async def head_of(services: Services) -> Head:
+    """The release in force. Raises NotFound before the first worker started."""
     head = await services.publishing.head()
     if head is None:
         raise NotFound("no rules are in force yet")

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -144,14 +144,14 @@ async def backtest(
         limit=LINE_BYTES_MAX,
         env={**os.environ, **settings.environment(), "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
     )
-    assert child.stdin and child.stdout  # pipes were asked for
+    orders, lines = cast(asyncio.StreamWriter, child.stdin), cast(asyncio.StreamReader, child.stdout)
     try:
         async with asyncio.timeout(WALL_S_MAX):
-            child.stdin.write(json.dumps({"files": dict(files), "rule": rule}).encode())
+            orders.write(json.dumps({"files": dict(files), "rule": rule}).encode())
             with suppress(ConnectionError):  # it is gone already: what it said is read below
-                await child.stdin.drain()
-            child.stdin.close()
-            async for progress in _steps(child.stdout):
+                await orders.drain()
+            orders.close()
+            async for progress in _steps(lines):
                 yield progress
                 if not isinstance(progress, Progress):
                     return
@@ -212,7 +212,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """`caught`, `missed`, `wrong` or `unknown`, a day a column. The sums are over all days; money None where unknown."""
+    """`caught`, `missed`, `wrong` or `unknown`, a day a column. Sums over all days; money: None where unknown."""
 
     name: str
     columns: tuple[Column, ...]

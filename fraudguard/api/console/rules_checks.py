@@ -26,7 +26,7 @@ _OFFERED: Final = re.compile(r"^did you mean ([\w@.-]+)\?$")
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What is known of a text. rule: None while it is none; diff: against the text in force; said: what would change."""
+    """What is known of a text. rule: None while it is none. diff: against the one in force. said: what would change."""
 
     problems: tuple[Problem, ...]
     rule: Rule | None

@@ -70,9 +70,7 @@ async def propose(request: Request, services: Use, reader: Editing) -> Response:
     return Response(status_code=204, headers={"HX-Redirect": f"/console/releases/{done.number}"})
 
 
-async def _overtaken(
-    services: Services, reader: Reader, base: int, original: Rule | None, error: Conflict
-) -> Response:
+async def _overtaken(services: Services, reader: Reader, base: int, original: Rule | None, error: Conflict) -> Response:
     """Somebody's release took over meanwhile: who, what it did to this rule, and how to go on."""
     head = await services.publishing.head()
     moved = head is not None and head.number != base

@@ -89,9 +89,6 @@ def is_waiting(release: Release, head: Head) -> bool:
     return release.activated_at is None and release.parent == head.number and not rejected
 
 
-async def _changed(
-    repository: Repository, shelf: TextShelf, own: dict[str, str], release: Release
-) -> tuple[str, ...]:
+async def _changed(repository: Repository, shelf: TextShelf, own: dict[str, str], release: Release) -> tuple[str, ...]:
     theirs = await shelf.texts(repository, release.rules_version)
     return tuple(sorted(id for id in own.keys() | theirs.keys() if own.get(id) != theirs.get(id)))
-
