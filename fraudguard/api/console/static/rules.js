@@ -4,7 +4,6 @@
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const byId = (id) => document.getElementById(id);
   const text = () => byId("text");
-  const LINE_PX = 18;
 
   // ---- the text and what lies under it
   const offsetOf = (value, line, column) => {
@@ -19,38 +18,37 @@
       line: Number(one.dataset.line), column: Number(one.dataset.column), length: Number(one.dataset.length),
     })).sort((a, b) => a.line - b.line || a.column - b.column);
     const bad = new Set(wrong.map((one) => one.line));
-    const gutter = document.querySelector(".gutter");
-    const count = field.value.split("\n").length;
-    gutter.replaceChildren(...Array.from({ length: count }, (_, n) => {
+    const lines = field.value.split("\n").map((line, n) => markedLine(line, wrong.filter((one) => one.line === n + 1)));
+    document.querySelector(".marks").replaceChildren(...lines);
+    const numbers = lines.map((_, n) => {
       const number = document.createElement("span");
       number.textContent = n + 1;
       if (bad.has(n + 1)) number.className = "bad";
       return number;
-    }));
-    const marks = document.querySelector(".marks");
-    const parts = [];
+    });
+    document.querySelector(".gutter").replaceChildren(...numbers);
+    measure();
+  }
+  function markedLine(line, wrong) {
+    const whole = document.createElement("div");
     let from = 0;
     for (const one of wrong) {
-      const at = offsetOf(field.value, one.line, one.column);
-      if (at < from || at > field.value.length) continue;
+      const at = one.column - 1;
+      if (at < from) continue;
       const mark = document.createElement("mark");
-      mark.textContent = field.value.slice(at, at + one.length).trimEnd() || " ";
-      parts.push(field.value.slice(from, at), mark);
+      mark.textContent = line.slice(at, at + one.length) || " ";
+      whole.append(line.slice(from, at), mark);
       from = at + one.length;
     }
-    parts.push(`${field.value.slice(from)}\n`);
-    marks.replaceChildren(...parts);
-    follow();
+    whole.append(line.slice(from) || (from ? "" : "\u200b"));
+    return whole;
   }
-  function follow() {
-    const field = text();
-    const marks = document.querySelector(".marks");
-    marks.style.transform = `translate(${-field.scrollLeft}px, ${-field.scrollTop}px)`;
-    marks.style.height = `${field.scrollHeight}px`;
-    marks.style.right = "auto";
-    marks.style.bottom = "auto";
-    all(".gutter span").forEach((one) => { one.style.transform = `translateY(${-field.scrollTop}px)`; });
-    document.querySelector(".gutter").style.height = `${field.clientHeight}px`;
+  // Long lines wrap, so a number is as high as its line; the field is as high as its text and never scrolls by itself.
+  function measure() {
+    const lines = all(".marks > div");
+    if (!lines.length) return;
+    all(".gutter span").forEach((number, n) => { number.style.height = `${lines[n].getBoundingClientRect().height}px`; });
+    text().style.height = `${document.querySelector(".marks").scrollHeight}px`;
   }
   function change(value, at = null) {
     const field = text();
@@ -64,7 +62,7 @@
     const at = offsetOf(field.value, Number(place.dataset.line), Number(place.dataset.column));
     field.focus();
     field.setSelectionRange(at, at + Number(place.dataset.length));
-    field.scrollTop = Math.max(0, (Number(place.dataset.line) - 6) * LINE_PX);
+    all(".marks > div")[Number(place.dataset.line) - 1]?.scrollIntoView({ block: "center" });
   }
   function indent(event) {
     const field = text();
@@ -194,8 +192,7 @@
     all(".verdict").forEach((form) => { form.hidden = true; form.reset(); });
     byId("main").focus();
   });
-  document.addEventListener("scroll", (event) => { if (event.target.id === "text") follow(); }, true);
-  new ResizeObserver(() => { if (text()) follow(); }).observe(document.body);
+  addEventListener("resize", measure);
   const chosen = document.querySelector("[data-row].current");
   if (chosen) chosen.scrollIntoView({ block: "nearest" });
   draw();
