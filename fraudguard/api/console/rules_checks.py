@@ -21,7 +21,7 @@ NEW_FILE: Final = "console.yaml"  # where a rule goes that is written here
 _VERSION: Final = re.compile(r"^version:[ \t]*", re.MULTILINE)
 _ID: Final = re.compile(r"^id:[ \t]*", re.MULTILINE)
 _WORD: Final = re.compile(r"@?[\w-]+|\S")
-_OFFERED: Final = re.compile(r"^did you mean ([\w@.-]+)\?$")
+_OFFERED: Final = re.compile(r"^(?:did you mean|raise it to) ([\w@.-]*\w)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,6 @@ class Checked:
     def failed(self) -> int:
         """How many cases came out otherwise than expected."""
         return sum(case.problem is not None for case in self.cases)
-
-    @property
-    def ready(self) -> bool:
-        """Whether it may be proposed."""
-        return self.rule is not None and not self.problems and not self.failed and bool(self.diff)
 
 
 def check(

@@ -106,8 +106,8 @@ async def backtest(request: Request, services: Use, reader: Editing) -> Response
     files = await services.publishing.files(head.number)
     text = rules_texts.plain(_text(fields))
     checked = rules_checks.check(text, original, files, await services.publishing.rules(head), services.fields)
-    if checked.rule is None:
-        raise BadInput("the text has a mistake", path="text", hint="mend it first")
+    if checked.rule is None or checked.failed:
+        return page("rules_backtest.html", reader, "rules", 422, problem=reader.words("rule.backtest_mend"))
     if services.backtests.locked():
         raise unavailable("backtest_busy", "another backtest is running here")
     as_live = checked.rule.state in ON_TRIAL

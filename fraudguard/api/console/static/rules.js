@@ -148,7 +148,7 @@
       const answer = await fetch("/console/rule-drafts/backtest", {
         method: "POST", headers, body: new URLSearchParams(new FormData(form)), signal: own.signal,
       });
-      if (!answer.ok) { out.replaceChildren((await answer.text()).trim()); return; }
+      if (!answer.ok) { out.innerHTML = await answer.text(); return; }
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       let rest = "";
       for (;;) {
