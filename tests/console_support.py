@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from cryptography.fernet import Fernet
@@ -34,6 +35,16 @@ PEOPLE = {
 PASSWORD, PASSWORD_HASH = new_password()
 RAW_TEXT_KEY = Fernet.generate_key().decode()
 NOBODY = "127.0.0.1:1"  # no Kafka: the console needs none, and readiness is not asked here
+AXE = Path(__file__).parent / "browser" / "vendor" / "axe-4.14.1.min.js"
+GUIDELINES = {
+    "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+}
+LOOKS = [
+    ("en", "light", (1280, 800)),
+    ("zh", "dark", (1280, 800)),
+    ("zh", "light", (1024, 768)),
+    ("en", "dark", (1024, 768)),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +102,13 @@ class Desk:
         """One key after the other."""
         for key in keys:
             self.page.keyboard.press(key)
+
+
+def check(desk: Desk, what: str) -> None:
+    """Nothing for axe to find, and nothing that scrolls sideways."""
+    # Evaluated by the test's own connection, which the page's policy does not rule.
+    desk.page.evaluate(AXE.read_text())
+    found: Any = desk.page.evaluate("guidelines => axe.run(document, guidelines)", GUIDELINES)
+    said = [(one["id"], one["help"], [node["html"][:160] for node in one["nodes"]]) for one in found["violations"]]
+    assert said == [], what
+    assert desk.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{what} is wider than the window"

@@ -8,8 +8,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 import pytest
-from console_support import CLOCK, Desk, Site
-from test_pages import LOOKS, check
+from console_support import CLOCK, LOOKS, Desk, Site, check
 
 from fraudguard.api import examples
 from fraudguard.api.console.keys import KEYS
@@ -267,7 +266,7 @@ def test_rules_and_lists_are_accessible(
         check(desk, path)
     desk.page.goto(f"{desk.url}/console/rules/{RULE}")
     check(desk, "rule")
-    write(desk, desk.page.locator("#text").input_value().replace("amount_base", "amount_bose"))
+    write(desk, desk.page.locator("#text").input_value().replace("amount_base is missing", "amount_bose is missing"))
     desk.page.wait_for_selector(".problems")
     check(desk, "mistake")
     desk.page.goto(f"{desk.url}/console/rules/{RULE}")
