@@ -41,12 +41,12 @@ def head_of(site: Site) -> Head:
 
 
 def decide(site: Site, event_id: str) -> DecisionRecord:
-    """A payment in a currency without a rate, decided as a worker does, by what the store says is in force."""
+    """A payment in a currency that has no rate, decided as a worker does, by what the store says is in force."""
 
     async def run() -> DecisionRecord:
         parts = load_parts(site.settings)
         at = (CLOCK.now() - timedelta(seconds=5)).isoformat(timespec="milliseconds")
-        changes = {"event_id": event_id, "account_id": "a-rule", "event_time": at, "currency": "XAU"}
+        changes = {"event_id": event_id, "account_id": "a-rule", "event_time": at, "currency": "IRR"}
         event = Transaction.model_validate(examples.TRANSACTION | changes)
         async with (
             open_pipeline(site.settings, parts, CLOCK) as pipeline,
