@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import pytest
 from console_support import CLOCK, LOOKS, Desk, Site, check
+from rulebook_support import backtests
+from support import wait_until
 
 from fraudguard.api import examples
 from fraudguard.api.console.keys import KEYS
@@ -171,6 +173,17 @@ def test_a_rule_walks_to_shadow_and_two_editors_do_not_overwrite_each_other(
         sun.press("Enter")
     sun.page.wait_for_selector(".rule-head:has-text('rejected')")
     assert head_of(site).number == 2
+
+
+def test_leaving_the_page_ends_a_backtest(desk_of: Callable[..., Desk], site: Site) -> None:
+    """Its process is gone soon after, and the next one runs."""
+    mei = desk_of("mei")
+    open_rules(mei)
+    mei.press("b")
+    wait_until(lambda: bool(backtests()), "a backtest runs")
+    mei.press("g", "q")
+    mei.page.wait_for_url("**/console/queue")
+    wait_until(lambda: not backtests(), "the backtest has ended")
 
 
 def test_a_viewer_reads_rules_and_lists(desk_of: Callable[..., Desk], site: Site) -> None:

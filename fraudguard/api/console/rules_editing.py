@@ -1,5 +1,6 @@
 """What a rule editor does: checks while typing, backtests, proposes; and what a second person says to a proposal."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -14,7 +15,6 @@ from fraudguard.api.console.readers import Editing
 from fraudguard.api.console.rendering import Reader, page, render
 from fraudguard.api.console.sending import form_of
 from fraudguard.api.narrative import EventStream
-from fraudguard.api.problems import unavailable
 from fraudguard.api.rules import propose as propose_release
 from fraudguard.api.schemas import RuleProposal
 from fraudguard.api.services import Services, Use
@@ -26,6 +26,7 @@ router = APIRouter()
 
 Verb = Literal["agree", "refuse"]
 ON_TRIAL: Final = frozenset({"draft", "shadow"})
+BUSY_S: Final = 5.0  # how long a backtest waits for the one before to end
 
 
 class _Lines(EventStream):
@@ -108,8 +109,6 @@ async def backtest(request: Request, services: Use, reader: Editing) -> Response
     checked = rules_checks.check(text, original, files, await services.publishing.rules(head), services.fields)
     if checked.rule is None or checked.failed:
         return page("rules_backtest.html", reader, "rules", 422, problem=reader.words("rule.backtest_mend"))
-    if services.backtests.locked():
-        raise unavailable("backtest_busy", "another backtest is running here")
     as_live = checked.rule.state in ON_TRIAL
     changed = rules_checks.placed(files, original, rules_texts.in_state(text, "live") if as_live else text)
     candidate = {name: one for name, one in {**files, **changed}.items() if one is not None}
@@ -121,15 +120,24 @@ async def _backtest(
     services: Services, reader: Reader, files: Mapping[str, str], rule: Rule, as_live: bool
 ) -> AsyncGenerator[str, None]:
     shown: dict[str, Any] = {"rule": rule, "as_live": as_live, "found": None, "charts": [], "problem": ""}
-    async with services.backtests, aclosing(rules_backtest.backtest(services.settings, files, rule.id)) as steps:
-        async for step in steps:
-            match step:
-                case rules_backtest.Progress(taken):
-                    yield json.dumps({"taken": taken}) + "\n"
-                case rules_backtest.Failed(reason):
-                    shown["problem"] = reason
-                case rules_backtest.Backtest():
-                    shown |= {"found": step, "charts": rules_backtest.charts(step)}
+    try:
+        async with asyncio.timeout(BUSY_S):  # whoever starts a second one has just left the first
+            await services.backtests.acquire()
+    except TimeoutError:
+        shown["problem"] = reader.words("rule.backtest_busy")
+    else:
+        try:
+            async with aclosing(rules_backtest.backtest(services.settings, files, rule.id)) as steps:
+                async for step in steps:
+                    match step:
+                        case rules_backtest.Progress(taken):
+                            yield json.dumps({"taken": taken}) + "\n"
+                        case rules_backtest.Failed(reason):
+                            shown["problem"] = reason
+                        case rules_backtest.Backtest():
+                            shown |= {"found": step, "charts": rules_backtest.charts(step)}
+        finally:
+            services.backtests.release()
     yield json.dumps({"html": render("rules_backtest.html", reader, "rules", **shown)}) + "\n"
 
 

@@ -1,18 +1,15 @@
 """The console's rules and lists without a browser: whom they serve, what a form may do, who is told what."""
 
 import json
-import os
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from api_support import CLOCK, Api
-from rulebook_support import FILES, Person, pay, rule, rules_hit
+from rulebook_support import FILES, Person, backtests, pay, rule, rules_hit
 
 from fraudguard.accounts import new_password
 from fraudguard.api.auth import COOKIE, CSRF_HEADER
@@ -160,7 +157,9 @@ async def test_of_two_editors_one_is_told(api: Api, li: Person, wang: Person) ->
     for base in ("", "x", "9" * 30):
         bad = await mei.post(f"{DRAFTS}/propose", rule="large-payment", base=base, text=HIGHER, note="try")
         assert bad.status_code == 422, base
-    assert (await mei.post(f"{DRAFTS}/propose", rule="large-payment", base="2", text=HIGHER, note=" ")).status_code == 422
+    assert (
+        await mei.post(f"{DRAFTS}/propose", rule="large-payment", base="2", text=HIGHER, note=" ")
+    ).status_code == 422
     assert (await mei.propose(HIGHER, base=2, rule="none")).status_code == 404
 
 
@@ -252,20 +251,9 @@ async def test_a_backtest_that_is_left_ends_its_process(api: Api) -> None:
     steps = rules_backtest.backtest(api.settings, files, "large-payment")
     first = await anext(steps)
     assert isinstance(first, rules_backtest.Progress)  # a beat: it is still reading the rules
-    assert len(_children()) == 1
+    assert len(backtests()) == 1
     await steps.aclose()
-    assert not _children()
-
-
-def _children() -> set[str]:
-    """Processes of this one that run a backtest."""
-    found = set()
-    for directory in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it ended meanwhile
-            ours = directory.joinpath("stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid())
-            if ours and b"fraudguard.backtest_process" in directory.joinpath("cmdline").read_bytes():
-                found.add(directory.name)
-    return found
+    assert not backtests()
 
 
 async def test_entries_are_put_on_searched_and_taken_off(api: Api) -> None:
