@@ -21,6 +21,8 @@ from fraudguard.clock import Clock
 from fraudguard.config import Settings
 from fraudguard.decisions.feed import CaseFeed
 from fraudguard.decisions.repository import Repository, connect
+from fraudguard.domain import Feature
+from fraudguard.features.registry import features_in
 from fraudguard.oidc import Provider
 from fraudguard.rulebook import Publishing, open_publishing
 from fraudguard.sealing import Seal
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 
 TRIALS_MAX = 2  # rule packs that are tried at once
 NARRATIVES_MAX = 8  # that are written at once
+BACKTESTS_MAX = 1  # that run at once, each in a process of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class Services:
     narratives: asyncio.Semaphore
     provider: Provider | None
     streams: Streams
+    backtests: asyncio.Semaphore
+    fields: tuple[Feature, ...]
 
 
 @asynccontextmanager
@@ -91,6 +96,8 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
                 narratives=narratives,
                 provider=Provider.of(settings, clock),
                 streams=streams,
+                backtests=asyncio.Semaphore(BACKTESTS_MAX),
+                fields=tuple(features_in(settings.base_currency)),
             )
         finally:
             for task in reversed(running):  # the publisher first, for it uses the producer

@@ -34,6 +34,7 @@ from fraudguard.decisions.policy import due_of
 from fraudguard.decisions.records import load_record
 from fraudguard.decisions.repeats import Repeats
 from fraudguard.decisions.rulebook import RuleBook
+from fraudguard.decisions.rulehits import RuleHits
 from fraudguard.decisions.sessions import Sessions
 from fraudguard.decisions.tables import ACCOUNT_STATE, DECISIONS, DOCUMENTS, EVENT_IDS, LABELS
 from fraudguard.decisions.verdicts import REVIEW_PERCENT
@@ -131,6 +132,7 @@ class Repository:
         self.webhooks, self.vouched = Webhooks(engine), Vouched(engine)
         self.weekly, self.evidence = Weekly(self._open), EvidenceBook(self._open)
         self.casefile = CaseFile(self._open)
+        self.rulehits = RuleHits(self._open)
         self._months: set[date] = set()
 
     @asynccontextmanager

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Place = Literal["everywhere", "queue", "case", "decisions"]
+Place = Literal["everywhere", "queue", "case", "decisions", "rules", "lists"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ KEYS: Final = (
     Key("everywhere", "?", "help"),
     Key("everywhere", "g q", "go_queue"),
     Key("everywhere", "g d", "go_decisions"),
+    Key("everywhere", "g r", "go_rules"),
+    Key("everywhere", "g l", "go_lists"),
     Key("everywhere", "/", "filter"),
     Key("everywhere", "Escape", "leave"),
     Key("everywhere", "L", "language"),
@@ -49,6 +51,30 @@ KEYS: Final = (
     Key("decisions", "j", "down"),
     Key("decisions", "k", "up"),
     Key("decisions", "Enter", "open"),
+    Key("rules", "j", "down"),
+    Key("rules", "k", "up"),
+    Key("rules", "Enter", "open"),
+    Key("rules", "]", "state_next"),
+    Key("rules", "[", "state_previous"),
+    Key("rules", "e", "edit"),
+    Key("rules", "!", "mistake"),
+    Key("rules", "s", "to_shadow"),
+    Key("rules", "l", "to_live"),
+    Key("rules", "x", "to_retired"),
+    Key("rules", "b", "backtest"),
+    Key("rules", "p", "propose"),
+    Key("rules", "n", "new_rule"),
+    Key("rules", "w", "waiting"),
+    Key("rules", "a", "agree"),
+    Key("rules", "r", "refuse"),
+    Key("lists", "j", "down"),
+    Key("lists", "k", "up"),
+    Key("lists", "Enter", "open"),
+    Key("lists", "]", "list_next"),
+    Key("lists", "[", "list_previous"),
+    Key("lists", "n", "add_entry"),
+    Key("lists", "x", "remove"),
+    Key("lists", "f", "find"),
 )
 
 

@@ -5,12 +5,16 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from fraudguard.api.auth import Serves
-from fraudguard.api.console.rendering import WORKERS, Reader, reader_of
+from fraudguard.api.console.rendering import EDITORS, WORKERS, Reader, reader_of
 from fraudguard.decisions.keys import Principal
 from fraudguard.domain import Role
 
 _READERS = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR)
 _WORKERS = Serves(*WORKERS)
+# Rules and lists are the house's, not a tenant's.
+_HOUSE = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR, house=True)
+_EDITORS = Serves(*EDITORS, house=True)
+_LISTERS = Serves(*WORKERS, *EDITORS, house=True)
 
 
 async def _reader(request: Request, principal: Annotated[Principal, Depends(_READERS)]) -> Reader:
@@ -18,9 +22,26 @@ async def _reader(request: Request, principal: Annotated[Principal, Depends(_REA
     return reader_of(request, principal)
 
 
+async def _of_house(request: Request, principal: Annotated[Principal, Depends(_HOUSE)]) -> Reader:
+    request.state.principal = principal
+    return reader_of(request, principal)
+
+
 async def _worker(request: Request, principal: Annotated[Principal, Depends(_WORKERS)]) -> Reader:
     return reader_of(request, principal)
 
 
+async def _editor(request: Request, principal: Annotated[Principal, Depends(_EDITORS)]) -> Reader:
+    request.state.principal = principal
+    return reader_of(request, principal)
+
+
+async def _lister(request: Request, principal: Annotated[Principal, Depends(_LISTERS)]) -> Reader:
+    return reader_of(request, principal)
+
+
 Reading = Annotated[Reader, Depends(_reader)]
+OfHouse = Annotated[Reader, Depends(_of_house)]
 Working = Annotated[Reader, Depends(_worker)]
+Editing = Annotated[Reader, Depends(_editor)]
+Listing = Annotated[Reader, Depends(_lister)]

@@ -25,6 +25,7 @@ from fraudguard.domain import Role
 LANGUAGE_COOKIE: Final = "fraudguard_language"
 THEME_COOKIE: Final = "fraudguard_theme"
 WORKERS: Final = frozenset({Role.ANALYST, Role.LEAD, Role.ADMIN})  # who may change a case
+EDITORS: Final = frozenset({Role.RULE_EDITOR, Role.ADMIN})  # who may change rules
 # What an error page says, by a problem's code or else its status: keys `error.<kind>` of the catalogue.
 _KINDS: Final[Mapping[str | int, str]] = {
     "text_not_kept": "not_kept",
@@ -61,6 +62,16 @@ class Reader:
     def works(self) -> bool:
         """Whether they may change cases."""
         return self.known is not None and self.known.role in WORKERS
+
+    @property
+    def edits(self) -> bool:
+        """Whether they may change rules."""
+        return self.known is not None and self.known.role in EDITORS
+
+    @property
+    def lists(self) -> bool:
+        """Whether they may change watch lists."""
+        return self.works or self.edits
 
     @property
     def principal(self) -> Principal:

@@ -48,7 +48,8 @@
   }
 
   function act(name) {
-    const button = (place === "queue" ? current() : document)?.querySelector(`[data-act="${name}"]`);
+    const own = current()?.querySelector(`[data-act="${name}"]`);
+    const button = own || (place === "queue" ? null : document.querySelector(`[data-act="${name}"]`));
     if (button) button.click();
   }
   const undo = document.getElementById("undo");
@@ -73,6 +74,8 @@
     help: () => (help.open ? help.close() : help.showModal()),
     go_queue: () => location.assign("/console/queue"),
     go_decisions: () => location.assign("/console/decisions"),
+    go_rules: () => location.assign("/console/rules"),
+    go_lists: () => location.assign("/console/lists"),
     filter: () => {
       const field = document.querySelector("[data-filter]");
       if (field) { field.focus(); field.select(); } else location.assign("/console/queue");
@@ -81,7 +84,7 @@
       const form = openVerdict();
       if (help.open) help.close();
       else if (form) { verdict(""); document.getElementById("main").focus(); }
-      else if (document.activeElement && document.activeElement.matches("input, select")) document.activeElement.blur();
+      else if (document.activeElement && document.activeElement.matches("input, select, textarea")) document.activeElement.blur();
       else if (place === "case") location.assign("/console/queue");
       else if (location.search) location.assign(location.pathname);
     },
@@ -223,10 +226,10 @@
     if (event.key === "Enter" && event.target.closest("a, button, summary")) return;
     if (!begun && starts.has(event.key) && !event.ctrlKey && !event.metaKey) { begun = event.key; return; }
     const action = table.get(pressed(event));
-    if (!action || !actions[action]) return;
+    if (!action) return;
     if (help.open && action !== "help" && action !== "leave") return;
     event.preventDefault();
-    actions[action]();
+    if (actions[action]) actions[action](); else act(action); // what a page adds is a button of that page
   });
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-do]");
