@@ -15,11 +15,15 @@ from fraudguard.api.housekeeping import Housekeeper
 from fraudguard.api.kafka import DecisionListener, EventProducer
 from fraudguard.api.outbox import LabelPublisher
 from fraudguard.api.rates import Rates
+from fraudguard.api.replays import Replays
+from fraudguard.api.watch import Watch
 from fraudguard.api.webhook_sender import WebhookSender
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
 from fraudguard.decisions.feed import CaseFeed
 from fraudguard.decisions.repository import Repository, connect
+from fraudguard.events.dead_letter import Listing, list_dead_letters
+from fraudguard.events.standing import Standing, read_standing
 from fraudguard.rulebook import Publishing, open_publishing
 from fraudguard.sealing import Seal
 
@@ -27,6 +31,8 @@ log = logging.getLogger(__name__)
 
 TRIALS_MAX = 2  # rule packs that are tried at once
 NARRATIVES_MAX = 8  # that are written at once
+LETTERS_SHOWN = 50
+LETTERS_READ = 200  # records of each partition of the dead-letter topic, the newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,9 @@ class Services:
     trials: asyncio.Semaphore
     feed: CaseFeed
     narratives: asyncio.Semaphore
+    standing: Watch[Standing]
+    letters: Watch[Listing]
+    replays: Replays
 
 
 @asynccontextmanager
@@ -85,6 +94,9 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
                 trials=trials,
                 feed=feed,
                 narratives=narratives,
+                standing=Watch(lambda: read_standing(settings), clock),
+                letters=Watch(lambda: list_dead_letters(settings, LETTERS_SHOWN, tail=LETTERS_READ), clock),
+                replays=Replays(settings, repository.letters, clock),
             )
         finally:
             for task in reversed(running):  # the publisher first, for it uses the producer

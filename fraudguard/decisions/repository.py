@@ -25,12 +25,14 @@ from fraudguard.decisions.evidence import EvidenceBook
 from fraudguard.decisions.history import PastEvent, StoredDecision
 from fraudguard.decisions.keys import KeyRing
 from fraudguard.decisions.labelled import LabelledDecision
+from fraudguard.decisions.letters import LetterTrail
 from fraudguard.decisions.listing import DecisionFilter, list_decisions
 from fraudguard.decisions.models import ModelBook, ShadowScore, write_shadow_scores
 from fraudguard.decisions.outbox import Outbox
 from fraudguard.decisions.pages import Page
 from fraudguard.decisions.people import People
 from fraudguard.decisions.policy import due_of
+from fraudguard.decisions.pulse import Pulse
 from fraudguard.decisions.records import load_record
 from fraudguard.decisions.repeats import Repeats
 from fraudguard.decisions.rulebook import RuleBook
@@ -110,6 +112,7 @@ class Repository:
         self.webhooks = Webhooks(engine)
         self.weekly, self.evidence = Weekly(self._open), EvidenceBook(self._open)
         self.casefile = CaseFile(self._open)
+        self.pulse, self.letters = Pulse(self._open), LetterTrail(self._open)
         self._months: set[date] = set()
 
     @asynccontextmanager

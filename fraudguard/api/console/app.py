@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from fraudguard.api.console import case, decisions, deeds, queue, signing, unmasking
+from fraudguard.api.console import case, decisions, deeds, model, operations, queue, signing, unmasking
 from fraudguard.api.console.rendering import refused
 from fraudguard.api.console.security import Guarded
 from fraudguard.api.console.why import RuleShelf
@@ -34,7 +34,7 @@ def mount_console(app: FastAPI, currency: str) -> None:
     console = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     console.state = app.state
     app.state.rule_shelf = RuleShelf(currency)
-    for resource in (signing, queue, case, deeds, decisions, unmasking):
+    for resource in (signing, queue, case, deeds, decisions, unmasking, model, operations):
         console.include_router(resource.router)
     console.mount("/static", _Static(packages=[("fraudguard.api.console", "static")]), name="static")
     console.add_middleware(Guarded)

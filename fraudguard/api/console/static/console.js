@@ -71,8 +71,6 @@
 
   const actions = {
     help: () => (help.open ? help.close() : help.showModal()),
-    go_queue: () => location.assign("/console/queue"),
-    go_decisions: () => location.assign("/console/decisions"),
     filter: () => {
       const field = document.querySelector("[data-filter]");
       if (field) { field.focus(); field.select(); } else location.assign("/console/queue");
@@ -223,10 +221,11 @@
     if (event.key === "Enter" && event.target.closest("a, button, summary")) return;
     if (!begun && starts.has(event.key) && !event.ctrlKey && !event.metaKey) { begun = event.key; return; }
     const action = table.get(pressed(event));
-    if (!action || !actions[action]) return;
+    const link = action && document.querySelector(`[data-go="${action}"]`);
+    if (!action || !(actions[action] || link)) return;
     if (help.open && action !== "help" && action !== "leave") return;
     event.preventDefault();
-    actions[action]();
+    if (link) location.assign(link.href); else actions[action]();
   });
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-do]");
@@ -290,5 +289,5 @@
   const again = document.querySelector("[data-again]");
   if (again) setTimeout(() => location.reload(), Number(again.dataset.again) * 1000);
   if (place === "queue" || place === "decisions") choose(rows()[0], !document.activeElement.matches("input"));
-  window.fraudguardActions = Object.keys(actions);
+  window.fraudguard = { actions, place, all, say, verdict, current, choose, rows, openVerdict };
 })();

@@ -1,0 +1,5 @@
+"""The model page."""
+
+from fastapi import APIRouter
+
+router = APIRouter()
