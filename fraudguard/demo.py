@@ -278,7 +278,8 @@ def _show_next(
         f"  console {url}/console, signed in as {Role.ANALYST}; ? shows every key",
         f"  live    stories go on until Ctrl-C; in {FIRST_SCAM_S:.0f} s, then every {SCAM_EVERY_S / 60:.0f} minutes,"
         " somebody is talked into paying.",
-        "          Its case comes into the queue by itself: Enter opens it, the risk climbs line by line, b and a digit stop it",
+        "          Its case comes into the queue by itself: Enter opens it, the risk climbs line by line,",
+        "          b and a digit stop it",
         f"  API and its documentation   {url}/docs",
         *(f"  key, role {role:<18}{key}" for role, key in keys.items()),
         *(f"  sign in as {name:<17}{password}" for name, password in passwords.items()),

@@ -226,9 +226,7 @@ async def dead_letters(services: Use) -> Letters:
     summary="Send dead letters again",
     responses=shown(examples.REPLAY, 202) | refusals(401, 403, 409, 422, 503),
 )
-async def replay(
-    services: Use, caller: Admin, wish: Annotated[Wish, Body(examples=[examples.WISH])]
-) -> ReplayLine:
+async def replay(services: Use, caller: Admin, wish: Annotated[Wish, Body(examples=[examples.WISH])]) -> ReplayLine:
     """To their own topics, the same bytes, once each. Audited before the first is sent; it goes on after this answer,
     and `GET /v1/dead-letters` says how it went.
     """

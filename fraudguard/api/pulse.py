@@ -39,7 +39,7 @@ class Minute:
 
 @dataclass(frozen=True, slots=True)
 class Lately:
-    """The last MINUTES minutes. by_type: transaction and message. reasons: of the degraded ones, the commonest first."""
+    """The last MINUTES minutes. by_type: transaction and message. reasons: of degraded ones, the commonest first."""
 
     first: datetime
     before: datetime

@@ -194,9 +194,7 @@ class Replayed:
     refused: int
 
 
-def list_dead_letters(
-    settings: Settings, limit: int, reason: str | None = None, *, tail: int | None = None
-) -> Listing:
+def list_dead_letters(settings: Settings, limit: int, reason: str | None = None, *, tail: int | None = None) -> Listing:
     """The newest `limit` letters up to now, of one reason code or of all.
 
     Reads the whole topic once, or the newest `tail` records of each partition, whose letters alone are then counted.

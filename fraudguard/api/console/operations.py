@@ -83,7 +83,7 @@ def _charts(found: Lately, reader: Reader) -> dict[str, plots.Plot]:
 
 
 def _partitions(standing: Standing) -> list[dict[str, Any]]:
-    """One row a partition number: its lag on each topic, and who has it. They are one account's: design of the topics."""
+    """One row a partition number: its lag on each topic, and who has it; a number is one worker's on all topics."""
     rows: dict[int, dict[str, Any]] = {}
     for share in standing.shares:
         row = rows.setdefault(share.partition, {"partition": share.partition, "lags": {}, "worker": None, "lag": 0})

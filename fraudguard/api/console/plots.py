@@ -121,7 +121,11 @@ def lines(
 
 
 def bars(
-    values: Sequence[float | None], columns: Sequence[str], titles: Sequence[str], by: Scale, label: Callable[[float], str]
+    values: Sequence[float | None],
+    columns: Sequence[str],
+    titles: Sequence[str],
+    by: Scale,
+    label: Callable[[float], str],
 ) -> Plot:
     """One bar a value, each with a title; None leaves its place empty."""
     room = (WIDTH - LEFT - RIGHT) / max(1, len(values))
