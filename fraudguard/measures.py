@@ -4,12 +4,16 @@ Knows the file's form alone: finetune/evaluate.py writes it, the promotion gate 
 no release's folder, and computes nothing.
 """
 
+from functools import cache
+from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from fraudguard.errors import BadModel
+
+_STARTER: Final = "engine/starter/metrics.json"  # of the release that ships: read as a file, without the engine
 
 _Form = ConfigDict(
     frozen=True, extra="forbid", allow_inf_nan=False, validate_by_name=True, validate_by_alias=True,
@@ -78,3 +82,10 @@ def parse_metrics(content: str | bytes, path: Path | str) -> Metrics:
         raise BadModel(
             f"{where}: {first['msg']}", path=str(path), hint="python -m finetune.evaluate writes it"
         ) from error
+
+
+@cache
+def shipped() -> Metrics | None:
+    """What the release that ships with this package brings; None where it brings none."""
+    file = resources.files("fraudguard").joinpath(_STARTER)
+    return parse_metrics(file.read_bytes(), _STARTER) if file.is_file() else None

@@ -23,6 +23,7 @@ from fraudguard.decisions.cases import join_cases
 from fraudguard.decisions.connection import Open, any_of, open_engine, transaction
 from fraudguard.decisions.evidence import EvidenceBook
 from fraudguard.decisions.history import PastEvent, StoredDecision
+from fraudguard.decisions.judged import Judged
 from fraudguard.decisions.keys import KeyRing
 from fraudguard.decisions.labelled import LabelledDecision
 from fraudguard.decisions.letters import LetterTrail
@@ -112,7 +113,7 @@ class Repository:
         self.webhooks = Webhooks(engine)
         self.weekly, self.evidence = Weekly(self._open), EvidenceBook(self._open)
         self.casefile = CaseFile(self._open)
-        self.pulse, self.letters = Pulse(self._open), LetterTrail(self._open)
+        self.pulse, self.letters, self.judged = Pulse(self._open), LetterTrail(self._open), Judged(self._open)
         self._months: set[date] = set()
 
     @asynccontextmanager

@@ -42,8 +42,19 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
+class Point:
+    """A value with what it may be, from low to high. label: what a tooltip says."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plot:
-    """A chart. mark: a level that values are held against."""
+    """A chart. mark: a level that values are held against. even: whether to draw where both scales are equal."""
 
     lines: tuple[Line, ...]
     bars: tuple[Bar, ...]
@@ -51,10 +62,13 @@ class Plot:
     columns: tuple[Tick, ...]
     mark: Tick | None
     bar_width: float = 0.0
+    points: tuple[Point, ...] = ()
+    even: bool = False
     width: float = WIDTH
     height: float = HEIGHT
     left: float = LEFT
     right: float = WIDTH - RIGHT
+    top: float = TOP
     bottom: float = HEIGHT - BOTTOM
 
 
@@ -136,6 +150,23 @@ def bars(
             y = min(by.y(value), HEIGHT - BOTTOM - 1)
             drawn.append(Bar(round(x, 1), y, round(HEIGHT - BOTTOM - y, 1), title))
     return Plot((), tuple(drawn), by.ticks(label), _columns(xs, columns), None, round(max(room - 2, 1), 1))
+
+
+def points(
+    places: Sequence[tuple[float, float, float, float, str]],
+    columns: Sequence[tuple[float, str]],
+    label: Callable[[float], str],
+    *,
+    even: bool = False,
+) -> Plot:
+    """Shares with their intervals, as (place from 0 to 1, value, low, high, title). columns: labelled places."""
+    by, room = Scale(0.0, 1.0, False), WIDTH - LEFT - RIGHT
+    drawn = tuple(
+        Point(round(LEFT + room * place, 1), by.y(value), by.y(low), by.y(high), title)
+        for place, value, low, high, title in places
+    )
+    ticks = tuple(Tick(round(LEFT + room * place, 1), name) for place, name in columns)
+    return Plot((), (), by.ticks(label), ticks, None, points=drawn, even=even)
 
 
 def _columns(xs: Sequence[float], labels: Sequence[str]) -> tuple[Tick, ...]:
