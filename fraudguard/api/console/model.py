@@ -1,4 +1,4 @@
-"""The model page: champion beside challenger, what judged alerts were worth, calibration, drift; promote and go back."""
+"""The model page: champion beside challenger, precision of judged alerts, calibration, drift; promote, go back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -103,9 +103,9 @@ def _metrics(head: Head | None, entries: Sequence[Entry], scoring: str | None) -
     for model in (head.champion, head.challenger) if head else (None, None):
         held = stored.get(model.digest) if model else None
         found.append(Metrics.model_validate(held) if held else None)
-    if not (head and head.champion) and scoring and (known := shipped()):
-        if known.model.partition("+")[0] == scoring.partition("+")[0]:
-            found[0] = known
+    known = None if head and head.champion else shipped()
+    if known and scoring and known.model.partition("+")[0] == scoring.partition("+")[0]:
+        found[0] = known
     return found[0], found[1]
 
 
