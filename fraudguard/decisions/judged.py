@@ -17,6 +17,7 @@ SLOT: Final = timedelta(hours=3)
 SLOT_ROWS: Final = 30  # 1,680 a week
 BINS: Final = 10  # of the risk, equally wide
 
+# Row by row along shadow_scores' key: a join that reads all that a challenger scored would outlast a page.
 # An alert's own disposition counts before its case's. The challenger's outcome is known where it scored the decision.
 _JUDGED = text("""
 SELECT width_bucket(a.event_time, CAST(:firsts AS timestamptz[])) - 1, a.typology,
@@ -27,7 +28,9 @@ FROM alerts a JOIN cases c ON c.case_id = a.case_id
 LEFT JOIN LATERAL (
     SELECT disposition FROM alert_dispositions WHERE decision_id = a.decision_id ORDER BY id DESC LIMIT 1
 ) o ON true
-LEFT JOIN shadow_scores s ON s.digest = :challenger AND s.decision_id = a.decision_id
+LEFT JOIN LATERAL (
+    SELECT outcome FROM shadow_scores WHERE digest = :challenger AND decision_id = a.decision_id LIMIT 1
+) s ON true
 WHERE a.event_time >= :first AND a.event_time < :before
 GROUP BY 1, 2, 3, 4, 5
 """)
@@ -42,7 +45,9 @@ CROSS JOIN LATERAL (
     WHERE event_time >= s.at AND event_time < s.at + :slot AND event_time >= :first AND event_time < :before
     ORDER BY event_time LIMIT :rows
 ) d
-LEFT JOIN shadow_scores h ON h.digest = :challenger AND h.decision_id = d.decision_id
+LEFT JOIN LATERAL (
+    SELECT risk, outcome FROM shadow_scores WHERE digest = :challenger AND decision_id = d.decision_id LIMIT 1
+) h ON true
 """)
 
 _SCORING = text("""

@@ -40,14 +40,18 @@ class Moment:
 
 
 def unfold(people: Sequence[Person], seed: int, run: str, split: Split) -> Iterator[Moment]:
-    """Events of these people without end, by their second. run: makes the ids those of this run alone."""
+    """Events of these people, two or more, without end, by their second. run: makes the ids those of this run alone.
+
+    Every second one of them is there for scams alone: harmless talk in the middle of one would be another story.
+    """
     bank = load(split)
-    lanes = [
-        _Lane(Random(f"unfold {seed} {name}"), bank, people, f"{run}{name}")
-        for name in ("s", "p", *(f"c{n}" for n in range(CHATS)))
-    ]
-    scams, payments, *chats = lanes
-    return merge(scams.scams(), payments.payments(), *(lane.chats() for lane in chats), key=lambda m: m.second)
+
+    def lane(name: str, of: Sequence[Person]) -> _Lane:
+        return _Lane(Random(f"unfold {seed} {name}"), bank, of, f"{run}{name}")
+
+    victims, others = people[::2], people[1::2]
+    scams, payments, chats = lane("s", victims), lane("p", others), [lane(f"c{n}", others) for n in range(CHATS)]
+    return merge(scams.scams(), payments.payments(), *(chat.chats() for chat in chats), key=lambda m: m.second)
 
 
 @dataclass(slots=True)

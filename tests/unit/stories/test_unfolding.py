@@ -74,8 +74,10 @@ def test_a_scam_builds_up_to_its_payment(cast: Cast) -> None:
 
 
 def test_it_goes_on_when_everybody_has_had_a_turn(cast: Cast) -> None:
-    """Three people are enough."""
-    hour = list(takewhile(lambda moment: moment.second < HOUR_S, unfold(cast.idle[:3], 7, "a", "heldout")))
+    """Two victims are enough, and nobody else is talked into anything."""
+    hour = list(takewhile(lambda moment: moment.second < HOUR_S, unfold(cast.idle[:4], 7, "a", "heldout")))
     scams = {m.story.story_id: m.story.account_id for m in hour if m.story and m.story.typology}
     assert len(scams) > 10
-    assert len(set(scams.values())) == 3
+    assert set(scams.values()) == {person.account_id for person in cast.idle[:4:2]}
+    harmless = {m.event.account_id for m in hour if not (m.story and m.story.typology)}
+    assert not harmless & set(scams.values())
