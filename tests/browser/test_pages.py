@@ -68,7 +68,7 @@ def test_every_page_is_accessible(
 def test_every_key_has_an_action_and_the_help_shows_it(desk_of: Callable[..., Desk]) -> None:
     """The table that `?` draws is the one that the script acts by."""
     desk = desk_of("lin")
-    actions = set(desk.page.evaluate("window.fraudguardActions"))
+    actions = set(desk.page.evaluate("Object.keys(window.fraudguard.actions)"))
     assert {key.action for key in KEYS} <= actions
     desk.press("?")
     shown = desk.page.locator("#help [data-action]").evaluate_all("all => all.map(one => one.dataset.action)")

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from fraudguard.api.auth import actor
 from fraudguard.api.console import plots
 from fraudguard.api.console.readers import Reading, Ruling
-from fraudguard.api.console.rendering import Reader, page
+from fraudguard.api.console.rendering import Reader, page, refusing
 from fraudguard.api.console.sending import form_of
 from fraudguard.api.models import promoting, quality_of
 from fraudguard.api.services import Services, Use
@@ -74,7 +74,8 @@ async def promote(request: Request, services: Use, reader: Ruling) -> Response:
     """The challenger that the page showed; the gate's objections are shown in full."""
     fields = await form_of(request)
     who, now = actor(reader.principal), services.clock.now()
-    await promoting(services).promote(fields.get("model", ""), who, fields.get("note", ""), now)
+    with refusing():
+        await promoting(services).promote(fields.get("model", ""), who, fields.get("note", ""), now)
     return Response(status_code=204, headers={"HX-Refresh": "true"})
 
 
@@ -82,7 +83,8 @@ async def promote(request: Request, services: Use, reader: Ruling) -> Response:
 async def rollback(request: Request, services: Use, reader: Ruling) -> Response:
     """To the champion before."""
     who, now = actor(reader.principal), services.clock.now()
-    await promoting(services).rollback(None, who, (await form_of(request)).get("note", ""), now)
+    with refusing():
+        await promoting(services).rollback(None, who, (await form_of(request)).get("note", ""), now)
     return Response(status_code=204, headers={"HX-Refresh": "true"})
 
 

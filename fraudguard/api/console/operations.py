@@ -13,7 +13,7 @@ from starlette.responses import Response
 from fraudguard.api.auth import actor
 from fraudguard.api.console import plots
 from fraudguard.api.console.readers import Leading, Ruling
-from fraudguard.api.console.rendering import Reader, page, part
+from fraudguard.api.console.rendering import Reader, page, part, refusing
 from fraudguard.api.console.sending import form_of
 from fraudguard.api.operations import Wish, letters_of, pulse_of, selection_of, standing_of
 from fraudguard.api.pulse import Lately
@@ -60,7 +60,8 @@ async def letters(services: Use, reader: Leading) -> Response:
 async def replay(request: Request, services: Use, reader: Ruling) -> Response:
     """Send one letter again, or all that were not yet."""
     one = (await form_of(request)).get("ids", "")
-    await services.replays.start(selection_of(Wish(ids=(one,) if one else ())), actor(reader.principal))
+    with refusing():
+        await services.replays.start(selection_of(Wish(ids=(one,) if one else ())), actor(reader.principal))
     services.letters.forget()
     return Response(status_code=204, headers=CHANGED)
 

@@ -3,7 +3,8 @@
 Knows Jinja2, cookies and htmx's headers; knows nothing that a page is about.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -21,6 +22,7 @@ from fraudguard.api.problems import ProblemError
 from fraudguard.api.services import Services
 from fraudguard.decisions.keys import Principal
 from fraudguard.domain import Role
+from fraudguard.errors import Conflict
 
 LANGUAGE_COOKIE: Final = "fraudguard_language"
 THEME_COOKIE: Final = "fraudguard_theme"
@@ -29,6 +31,7 @@ LEADS: Final = frozenset({Role.LEAD, Role.ADMIN})  # who may hand out, merge, re
 # What an error page says, by a problem's code or else its status: keys `error.<kind>` of the catalogue.
 _KINDS: Final[Mapping[str | int, str]] = {
     "text_not_kept": "not_kept",
+    "refused": "refused",  # its own words say why
     403: "forbidden",
     404: "missing",
     409: "overtaken",
@@ -146,6 +149,15 @@ def refused(request: Request, error: ProblemError) -> Response:
     template = "notice.html" if is_fragment(request) else "refused.html"
     html = render(template, reader, kind=kind, problem=error.problem, code=code)
     return HTMLResponse(html, status, error.headers)
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """What contradicts what stands is shown in its own words, not as somebody's having been first."""
+    try:
+        yield
+    except Conflict as error:
+        raise ProblemError(409, "refused", str(error)) from error
 
 
 def part(request: Request, whole: str, inner: str, rows: str) -> str:

@@ -281,7 +281,7 @@
     fresh.textContent = stale ? fresh.dataset.stale.replace("{age}", age) : fresh.dataset.fresh;
   }, 1000);
   document.addEventListener("htmx:responseError", (event) => {
-    if (event.detail.xhr.status !== 401) say(event.detail.xhr.responseText.trim());
+    if (event.detail.xhr.status !== 401) say(new DOMParser().parseFromString(event.detail.xhr.responseText, "text/html").body.textContent.trim());
   });
 
   document.body.addEventListener("caseChanged", () => { if (place === "case") location.reload(); });
