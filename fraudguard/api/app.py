@@ -27,6 +27,7 @@ from fraudguard.api import (
     models,
     narrative,
     openapi,
+    operations,
     problems,
     repeats,
     rules,
@@ -78,6 +79,7 @@ def create_app(settings: Settings, clock: Clock) -> FastAPI:
         webhooks,
         evidence,
         narrative,
+        operations,
     )
     routers = [resource.router for resource in resources]
     for router in routers:

@@ -15,6 +15,8 @@ from fraudguard.api.console import (
     decisions,
     deeds,
     lists,
+    model,
+    operations,
     queue,
     rules,
     rules_editing,
@@ -47,7 +49,8 @@ def mount_console(app: FastAPI, currency: str) -> None:
     console.state = app.state
     app.state.rule_shelf = RuleShelf(currency)
     app.state.rule_texts = TextShelf()
-    for resource in (signing, vouching, queue, case, deeds, decisions, unmasking, rules, rules_editing, lists):
+    resources = (signing, vouching, queue, case, deeds, decisions, unmasking)
+    for resource in (*resources, rules, rules_editing, lists, model, operations):
         console.include_router(resource.router)
     console.mount("/static", _Static(packages=[("fraudguard.api.console", "static")]), name="static")
     console.add_middleware(Guarded)

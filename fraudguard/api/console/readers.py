@@ -5,16 +5,18 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from fraudguard.api.auth import Serves
-from fraudguard.api.console.rendering import EDITORS, WORKERS, Reader, reader_of
+from fraudguard.api.console.rendering import EDITORS, LEADS, WORKERS, Reader, reader_of
 from fraudguard.decisions.keys import Principal
 from fraudguard.domain import Role
 
 _READERS = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR)
 _WORKERS = Serves(*WORKERS)
-# Rules and lists are the house's, not a tenant's.
+# Rules, lists, models and operations are the house's, not a tenant's.
 _HOUSE = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR, house=True)
 _EDITORS = Serves(*EDITORS, house=True)
 _LISTERS = Serves(*WORKERS, *EDITORS, house=True)
+_LEADS = Serves(*LEADS, house=True)
+_ADMINS = Serves(house=True)
 
 
 async def _reader(request: Request, principal: Annotated[Principal, Depends(_READERS)]) -> Reader:
@@ -40,8 +42,18 @@ async def _lister(request: Request, principal: Annotated[Principal, Depends(_LIS
     return reader_of(request, principal)
 
 
+async def _lead(request: Request, principal: Annotated[Principal, Depends(_LEADS)]) -> Reader:
+    return reader_of(request, principal)
+
+
+async def _admin(request: Request, principal: Annotated[Principal, Depends(_ADMINS)]) -> Reader:
+    return reader_of(request, principal)
+
+
 Reading = Annotated[Reader, Depends(_reader)]
 OfHouse = Annotated[Reader, Depends(_of_house)]
 Working = Annotated[Reader, Depends(_worker)]
 Editing = Annotated[Reader, Depends(_editor)]
 Listing = Annotated[Reader, Depends(_lister)]
+Leading = Annotated[Reader, Depends(_lead)]
+Ruling = Annotated[Reader, Depends(_admin)]
