@@ -25,6 +25,7 @@ from fraudguard.api.case_schemas import (
     InboxLine,
     LabelLine,
     LinkLine,
+    MissedLine,
     NoteLine,
 )
 from fraudguard.api.openapi import refusals, shown
@@ -89,7 +90,8 @@ async def inboxes(services: Use, caller: Reader) -> Inboxes:
 )
 async def get_case(services: Use, case_id: Annotated[str, _CASE_ID], response: Response) -> CaseDetail:
     """The newest 1,000 alerts in the account's order, each with its risk, the line that the model read, and what was
-    said of its event since: by analysts, chargebacks, the customer.
+    said of its event since: by analysts, chargebacks, the customer. `missed`: events of the same accounts that never
+    alerted and were called fraud.
 
     `ETag` is the case's version; send it as `If-Match` with whatever you do to the case.
     """
@@ -99,6 +101,7 @@ async def get_case(services: Use, case_id: Annotated[str, _CASE_ID], response: R
     return CaseDetail(
         case=CaseBrief.model_validate(case),
         alerts=await _lines(services, alerts),
+        missed=await _missed(services, {case.account_id, *(alert.account_id for alert in alerts)}),
         notes=tuple(map(NoteLine.model_validate, folder.notes)),
         files=tuple(map(FileLine.model_validate, folder.files)),
         links=tuple(map(LinkLine.model_validate, folder.links)),
@@ -129,6 +132,27 @@ async def _lines(services: Services, alerts: tuple[Alert, ...]) -> tuple[AlertLi
             labels=tuple(map(LabelLine.model_validate, labels.get(alert.event_id, ()))),
         )
         for alert in alerts
+    )
+
+
+async def _missed(services: Services, accounts: set[str]) -> tuple[MissedLine, ...]:
+    """What no case of these accounts is about: a chargeback of a payment that went through, above all."""
+    events = await services.repository.casefile.missed(accounts)
+    records, labels = await services.repository.earlier(events), await services.repository.labels(events)
+    return tuple(
+        MissedLine(
+            decision_id=record.decision.decision_id,
+            event_id=event_id,
+            account_id=record.decision.account_id,
+            event_type=record.decision.event_type,
+            event_time=record.event.event_time,
+            outcome=record.decision.outcome,
+            risk=record.decision.risk,
+            line=record.line,
+            labels=tuple(map(LabelLine.model_validate, labels.get(event_id, ()))),
+        )
+        for event_id in events
+        if (record := records.get(event_id)) is not None
     )
 
 

@@ -60,6 +60,7 @@ class EventStream(StreamingResponse):
 
 @router.get(
     "/v1/cases/{case_id}/narrative",
+    status_code=200,
     summary="A case told in words",
     response_class=EventStream,
     responses=_TOLD | refusals(401, 403, 404, 422, 503),
