@@ -61,6 +61,7 @@ class EventStream(StreamingResponse):
 
 @router.get(
     "/v1/cases/{case_id}/narrative",
+    status_code=200,
     summary="A case told in words",
     status_code=200,
     response_class=EventStream,

@@ -40,6 +40,7 @@ ORDER = [
     "GET /v1/cases/{case_id}/files/{sha256}",
     "POST /v1/cases/{case_id}/links",
     "POST /v1/cases/{case_id}/merge",
+    "POST /v1/cases/{case_id}/unmerge",
     "POST /v1/cases/{case_id}/alerts",
     "POST /v1/cases/bulk",
     "GET /v1/cases/{case_id}",
