@@ -49,7 +49,7 @@ from fraudguard.embedded.supervisor import free_port
 PASSWORD: Final = "ten minutes of a shift"
 NOBODY: Final = "127.0.0.1:1"  # no Kafka: cases and their events come from PostgreSQL
 THINK_S: Final = 4.0
-SCREEN_S: Final = 2.0  # how often an open queue reads its rows again, at most
+SCREEN_S: Final = 1.0  # how often an open queue reads its rows again, at most: console.js
 CONNECTIONS_MAX: Final = 5 + 2  # the API's pool and the live queue's
 SETTLE_S: Final = 30.0
 GROWTH_KIB_MIN_MAX: Final = 1_024.0
@@ -79,7 +79,11 @@ class Shift:
     async def ask(self, client: httpx.AsyncClient, kind: str, method: str, path: str, **options: Any) -> httpx.Response:
         """One request; what is neither a success nor a refusal is an error."""
         began = time.perf_counter()
-        answer = await client.request(method, path, **options)
+        try:
+            answer = await client.request(method, path, **options)
+        except httpx.HTTPError as error:
+            self.errors[f"{kind}: {error!r}"] += 1
+            return httpx.Response(httpx.codes.BAD_GATEWAY)
         self.took_ms.setdefault(kind, []).append((time.perf_counter() - began) * 1000)
         if answer.status_code in REFUSED:
             self.refused[answer.status_code] += 1
@@ -372,7 +376,7 @@ async def run(url: str, base_url: str, process: int, plan: Plan) -> dict[str, An
         for _ in range(0, plan.cases, 100):
             await alarm.ring(100, 0)
         shift = Shift(base_url, float("inf"))
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
         clients = [httpx.AsyncClient(base_url=base_url, timeout=60, limits=limits) for _ in names]
         try:
             began = time.monotonic()
