@@ -48,10 +48,10 @@ from fraudguard.embedded.supervisor import free_port
 
 PASSWORD: Final = "ten minutes of a shift"
 NOBODY: Final = "127.0.0.1:1"  # no Kafka: cases and their events come from PostgreSQL
-THINK_S: Final = 4.0
-SCREEN_S: Final = 2.0  # how often an open queue reads its rows again, at most
+SCREEN_S: Final = 1.0  # how often an open queue reads its rows again, at most: console.js
 CONNECTIONS_MAX: Final = 5 + 2  # the API's pool and the live queue's
 SETTLE_S: Final = 30.0
+OVERTIME_S: Final = 120.0
 GROWTH_KIB_MIN_MAX: Final = 1_024.0
 REFUSED: Final = frozenset({409, 412})
 _ROW: Final = re.compile(r'<tr data-id="([^"]+)"')
@@ -62,8 +62,9 @@ _SEEN: Final = re.compile(r'name="seen" value="(\d+)"')
 class Shift:
     """What everybody shares: when it ends, and what is counted."""
 
-    base_url: str
-    ends: float
+    think_s: float  # a person's pause, on average
+    deeds_min: int = 0
+    ends: float = float("inf")
     deeds: Counter[tuple[str, str, str, int]] = field(default_factory=Counter)  # actor, action, case, version
     refused: Counter[int] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
@@ -73,13 +74,18 @@ class Shift:
 
     @property
     def on(self) -> bool:
-        """Whether it goes on."""
-        return time.monotonic() < self.ends
+        """Whether it goes on; beyond its end until enough was done, OVERTIME_S at most."""
+        over_s = time.monotonic() - self.ends
+        return over_s < 0 or (self.deeds.total() < self.deeds_min and over_s < OVERTIME_S)
 
     async def ask(self, client: httpx.AsyncClient, kind: str, method: str, path: str, **options: Any) -> httpx.Response:
         """One request; what is neither a success nor a refusal is an error."""
         began = time.perf_counter()
-        answer = await client.request(method, path, **options)
+        try:
+            answer = await client.request(method, path, **options)
+        except httpx.HTTPError as error:
+            self.errors[f"{kind}: {error!r}"] += 1
+            return httpx.Response(httpx.codes.BAD_GATEWAY)
         self.took_ms.setdefault(kind, []).append((time.perf_counter() - began) * 1000)
         if answer.status_code in REFUSED:
             self.refused[answer.status_code] += 1
@@ -111,9 +117,11 @@ class Analyst:
             if (seen := await self._open()) is not None:
                 await self._treat(*seen)
 
-    async def _think(self, most_s: float = 2 * THINK_S) -> None:
-        """A person's pause, the shift's end at most."""
-        await asyncio.sleep(min(self._chance.uniform(0, most_s), max(0.0, self._shift.ends - time.monotonic())))
+    async def _think(self, share: float = 1.0) -> None:
+        """A person's pause, to the shift's end at most."""
+        pause_s = self._chance.uniform(0, 2 * share * self._shift.think_s)
+        left_s = self._shift.ends - time.monotonic()
+        await asyncio.sleep(min(pause_s, left_s) if left_s > 0 else pause_s)
 
     async def _open(self) -> tuple[str, int] | None:
         """A case near the queue's top and its version as it is shown, then some reading."""
@@ -131,7 +139,7 @@ class Analyst:
             await self._think()
             return None
         case_id = self._chance.choice(ids)
-        await self._think(THINK_S / 2)
+        await self._think(0.25)
         seen: int | None = None
         if self.console:
             shown = await self._shift.ask(self._client, "console: case", "GET", f"/console/cases/{case_id}")
@@ -156,7 +164,7 @@ class Analyst:
         deed = self._chance.choices(("dispose", "snooze", "release", "escalate"), (70, 10, 10, 10))[0]
         version = await self._do(deed, case_id, version)
         if version is not None and deed == "dispose" and self._chance.random() < 0.25:
-            await self._think(3.0)
+            await self._think(0.375)
             await self._do("reopen", case_id, version)
 
     async def _do(self, deed: str, case_id: str, seen: int) -> int | None:
@@ -351,7 +359,7 @@ async def truth(url: str, alarm: Alarm, shift: Shift) -> tuple[dict[str, int], l
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much of everything. batches_s: of alerts a second."""
+    """How much of everything. batches_s: of alerts a second. deeds_min: the shift goes on until so many are done."""
 
     analysts: int
     subscribers: int
@@ -359,6 +367,8 @@ class Plan:
     minutes: float
     cases: int
     batches_s: float
+    think_s: float
+    deeds_min: int = 0
 
 
 async def run(url: str, base_url: str, process: int, plan: Plan) -> dict[str, Any]:
@@ -371,8 +381,8 @@ async def run(url: str, base_url: str, process: int, plan: Plan) -> dict[str, An
         alarm = Alarm(repository, random.Random(5))
         for _ in range(0, plan.cases, 100):
             await alarm.ring(100, 0)
-        shift = Shift(base_url, float("inf"))
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        shift = Shift(plan.think_s, plan.deeds_min)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
         clients = [httpx.AsyncClient(base_url=base_url, timeout=60, limits=limits) for _ in names]
         try:
             began = time.monotonic()
@@ -502,8 +512,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--cases", type=int, default=2_000, help="unclosed ones at the start")
     parser.add_argument("--batches", type=float, default=2, help="of alerts a second")
+    parser.add_argument("--think", type=float, default=4, help="seconds of a person's pause, on average")
     o = parser.parse_args()
-    plan = Plan(o.analysts, o.subscribers, o.screens, o.minutes, o.cases, o.batches)
+    plan = Plan(o.analysts, o.subscribers, o.screens, o.minutes, o.cases, o.batches, o.think)
     with temporary_directory() as directory, EmbeddedPostgres(directory / "postgres") as postgres:
         upgrade(postgres.url)
         figures = play(postgres.url, directory, plan)

@@ -43,6 +43,8 @@ from fraudguard.decisions.connection import driver_url
 from fraudguard.oidc import Provider
 
 SHUTDOWN_S = 15  # for requests in flight
+# Longer than a proxy (60 s, usually) or a browser keeps an idle connection, so that none is closed under a request.
+KEEP_ALIVE_S = 75
 STARTUP_FAILURE = 3  # the exit code that uvicorn gives
 
 
@@ -122,7 +124,13 @@ def serve(settings: Settings) -> None:
     # uvicorn raises the signal again when it has shut down: a stop that was asked for is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     app = create_app(settings, SystemClock())
-    server = Server(app, host=settings.api_host, port=settings.api_port, timeout_graceful_shutdown=SHUTDOWN_S)
+    server = Server(
+        app,
+        host=settings.api_host,
+        port=settings.api_port,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        timeout_keep_alive=KEEP_ALIVE_S,
+    )
     server.run()
     if not server.started:
         sys.exit(STARTUP_FAILURE)

@@ -272,6 +272,23 @@
     if (again) { again.value = field.value; again.focus(); again.setSelectionRange(field.at, field.at); }
   });
 
+  // ---- what changes is read at once, then a pause apart; htmx's throttle would drop what is heard during the pause
+  const PAUSE_MS = 1000;
+  let resting = false;
+  let missed = false;
+  function readAgain() {
+    if (resting) { missed = true; return; }
+    htmx.trigger("#list", "stale");
+    resting = true;
+    setTimeout(() => {
+      resting = false;
+      if (missed) { missed = false; readAgain(); }
+    }, PAUSE_MS);
+  }
+  document.addEventListener("htmx:sseOpen", (event) => {
+    for (const name of ["case", "refetch"]) event.detail.source.addEventListener(name, readAgain);
+  });
+
   // ---- how fresh the page is
   const fresh = document.getElementById("fresh");
   let seen = Date.now();
