@@ -178,6 +178,9 @@
     if (target.id === "said" && (xhr.status === 409 || xhr.status === 422)) { event.detail.shouldSwap = true; event.detail.isError = false; }
     if (target.id === "pane") running?.abort();
   });
+  for (const lost of ["htmx:timeout", "htmx:sendError"]) document.addEventListener(lost, (event) => {
+    if (event.target.id === "draft") byId("said").textContent = event.target.dataset.lost;
+  });
   document.addEventListener("htmx:afterSwap", (event) => {
     const { target } = event.detail;
     if (target.id === "checked") draw();
