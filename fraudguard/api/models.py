@@ -23,8 +23,8 @@ from fraudguard.quality import Quality, Share, WeekQuality, quality
 
 router = APIRouter(tags=["models"])
 
-_READERS = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR)
-Admin = Annotated[Principal, Depends(Serves())]
+_READERS = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR, house=True)
+Admin = Annotated[Principal, Depends(Serves(house=True))]
 
 
 class _Shape(BaseModel):
@@ -140,7 +140,7 @@ async def quality_of(services: Services, head: Head | None) -> Quality:
     "/v1/models",
     summary="The registered models",
     responses=shown(examples.MODELS) | refusals(401, 403, 503),
-    dependencies=[Depends(Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR))],
+    dependencies=[Depends(Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR, house=True))],
 )
 async def models(services: Use) -> Models:
     """The last added first. Without a champion each worker scores with the model that its settings name."""

@@ -16,6 +16,7 @@ from fraudguard.api.kafka import DecisionListener, EventProducer
 from fraudguard.api.outbox import LabelPublisher
 from fraudguard.api.rates import Rates
 from fraudguard.api.replays import Replays
+from fraudguard.api.streams import Streams
 from fraudguard.api.watch import Watch
 from fraudguard.api.webhook_sender import WebhookSender
 from fraudguard.clock import Clock
@@ -24,6 +25,7 @@ from fraudguard.decisions.feed import CaseFeed
 from fraudguard.decisions.repository import Repository, connect
 from fraudguard.events.dead_letter import Listing, list_dead_letters
 from fraudguard.events.standing import Standing, read_standing
+from fraudguard.oidc import Provider
 from fraudguard.rulebook import Publishing, open_publishing
 from fraudguard.sealing import Seal
 
@@ -56,13 +58,15 @@ class Services:
     standing: Watch[Standing]
     letters: Watch[Listing]
     replays: Replays
+    provider: Provider | None
+    streams: Streams
 
 
 @asynccontextmanager
 async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Services]:
     """Open the store and start the background parts, which connect by themselves; what is missing shows in readiness.
 
-    Raises BadSettings for a malformed database URL.
+    Raises BadSettings for a malformed database URL, or an OpenID provider that is half set up.
     """
     url = settings.database_url.get_secret_value()
     async with connect(url, settings.review_percent) as repository:
@@ -70,8 +74,8 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
         labels = LabelPublisher(repository.outbox, producer, clock)
         seal = Seal(settings.secrets_key)
         sender, keeper = WebhookSender(repository.webhooks, seal, clock), Housekeeper(repository, settings, clock)
-        feed = CaseFeed(url)
-        parts = (producer, listener, labels, sender, keeper, feed)
+        feed, streams = CaseFeed(url), Streams(repository, settings, clock)
+        parts = (producer, listener, labels, sender, keeper, feed, streams)
         running = [asyncio.create_task(part.run(), name=type(part).__name__) for part in parts]
         for task in running:
             task.add_done_callback(_report)
@@ -97,6 +101,8 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
                 standing=Watch(lambda: read_standing(settings), clock),
                 letters=Watch(lambda: list_dead_letters(settings, LETTERS_SHOWN, tail=LETTERS_READ), clock),
                 replays=Replays(settings, repository.letters, clock),
+                provider=Provider.of(settings, clock),
+                streams=streams,
             )
         finally:
             for task in reversed(running):  # the publisher first, for it uses the producer

@@ -11,8 +11,9 @@ from fraudguard.domain import Role
 
 _READERS = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR)
 _WORKERS = Serves(*WORKERS)
-_LEADS = Serves(*LEADS)
-_ADMINS = Serves()
+_HOUSE = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR, house=True)
+_HOUSE_LEADS = Serves(*LEADS, house=True)
+_HOUSE_ADMINS = Serves(house=True)
 
 
 async def _reader(request: Request, principal: Annotated[Principal, Depends(_READERS)]) -> Reader:
@@ -24,15 +25,23 @@ async def _worker(request: Request, principal: Annotated[Principal, Depends(_WOR
     return reader_of(request, principal)
 
 
-async def _lead(request: Request, principal: Annotated[Principal, Depends(_LEADS)]) -> Reader:
+async def _house(request: Request, principal: Annotated[Principal, Depends(_HOUSE)]) -> Reader:
+    request.state.principal = principal
     return reader_of(request, principal)
 
 
-async def _admin(request: Request, principal: Annotated[Principal, Depends(_ADMINS)]) -> Reader:
+async def _house_lead(request: Request, principal: Annotated[Principal, Depends(_HOUSE_LEADS)]) -> Reader:
+    request.state.principal = principal
+    return reader_of(request, principal)
+
+
+async def _house_admin(request: Request, principal: Annotated[Principal, Depends(_HOUSE_ADMINS)]) -> Reader:
     return reader_of(request, principal)
 
 
 Reading = Annotated[Reader, Depends(_reader)]
 Working = Annotated[Reader, Depends(_worker)]
-Leading = Annotated[Reader, Depends(_lead)]
-Ruling = Annotated[Reader, Depends(_admin)]
+# Of what is the house's, not a tenant's.
+HouseReading = Annotated[Reader, Depends(_house)]
+HouseLeading = Annotated[Reader, Depends(_house_lead)]
+HouseRuling = Annotated[Reader, Depends(_house_admin)]
