@@ -4,11 +4,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 
 import pytest
-from console_support import CLOCK, PASSWORD, PASSWORD_HASH, Desk, Site, serving
+from console_support import CLOCK, PASSWORD, PASSWORD_HASH, Desk, Site, check, serving
 from kafka import KafkaProducer
 from sealed import metrics_of
 from support import settings_for
-from test_pages import LOOKS, check
+from test_pages import LOOKS
 from test_work import ask
 
 from fraudguard.decisions.casebook import CaseFilter
@@ -97,6 +97,7 @@ def test_a_worse_challenger_is_refused_in_words_and_a_better_one_promoted(
     desk = desk_of(ADMIN)
     desk.press("g", "m")
     desk.page.wait_for_selector(".gate li")
+    assert {"promote", "roll_back"} <= set(desk.page.evaluate("Object.keys(window.fraudguard.actions)"))
     desk.press("p")
     desk.page.keyboard.type("the newest labels")
     desk.press("Enter")
