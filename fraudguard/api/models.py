@@ -23,8 +23,8 @@ from fraudguard.quality import Quality, Share, WeekQuality, quality
 
 router = APIRouter(tags=["models"])
 
-_READERS = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR)
-Admin = Annotated[Principal, Depends(Serves())]
+_READERS = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR, house=True)
+Admin = Annotated[Principal, Depends(Serves(house=True))]
 
 
 class _Shape(BaseModel):

@@ -25,8 +25,8 @@ from fraudguard.events.standing import Standing
 router = APIRouter(tags=["operations"])
 
 IDS_MAX: Final = 100
-_LEADS = Serves(Role.LEAD)
-Admin = Annotated[Principal, Depends(Serves())]
+_LEADS = Serves(Role.LEAD, house=True)
+Admin = Annotated[Principal, Depends(Serves(house=True))]
 _LETTER_ID = re.compile(r"(\d{1,6})/(\d{1,18})", re.ASCII)
 
 

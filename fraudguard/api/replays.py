@@ -5,6 +5,7 @@ Knows whom to tell and what is written down; choosing, sending and marking lette
 
 import asyncio
 import logging
+from contextvars import Context
 from dataclasses import replace
 
 from fraudguard.clock import Clock
@@ -28,18 +29,12 @@ class Replays:
         if self._running is not None and not self._running.done():
             raise Conflict("a replay is under way", hint="wait for it to end: GET /v1/dead-letters says how it went")
         note = ReplayNote(actor, self._clock.now(), _which(selection))
-        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._running = asyncio.create_task(self._run(selection, note, begun))
-        await begun
+        await self._trail.note(note)
+        # A context of its own: the request's deed and its tenant end with the request.
+        self._running = asyncio.create_task(self._run(selection, note), context=Context())
         return note
 
-    async def _run(self, selection: Selection, note: ReplayNote, begun: "asyncio.Future[None]") -> None:
-        try:
-            await self._trail.note(note)
-        except Exception as error:
-            begun.set_exception(error)
-            return
-        begun.set_result(None)
+    async def _run(self, selection: Selection, note: ReplayNote) -> None:
         try:
             done = await asyncio.to_thread(replay_dead_letters, self._settings, selection)
             ended = replace(note, sent=done.sent, before=done.before, refused=done.refused)

@@ -1,19 +1,20 @@
 """The model and operations pages: their keys, their refusals, axe in both themes and languages; letters by keys."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import TypeVar
 
 import pytest
-from console_support import CLOCK, PASSWORD, PASSWORD_HASH, Desk, Site, serving
+from console_support import CLOCK, PASSWORD, PASSWORD_HASH, Desk, Site, check, serving
 from kafka import KafkaProducer
 from sealed import metrics_of
 from support import settings_for
-from test_pages import LOOKS, check
-from test_work import ask
 
 from fraudguard.decisions.casebook import CaseFilter
 from fraudguard.decisions.models import Head, Model
-from fraudguard.decisions.repository import Repository
+from fraudguard.decisions.repository import Repository, connect
 from fraudguard.domain import Role
 from fraudguard.embedded.kafka import EmbeddedKafka
 from fraudguard.embedded.supervisor import free_port
@@ -22,6 +23,24 @@ from fraudguard.events.dead_letter import DeadLetter
 from fraudguard.events.topics import DEAD_LETTERS, ensure_topics
 
 ADMIN, LEAD = "zhao", "sun"
+LOOKS = [
+    ("en", "light", (1280, 800)),
+    ("zh", "dark", (1280, 800)),
+    ("zh", "light", (1024, 768)),
+    ("en", "dark", (1024, 768)),
+]
+Found = TypeVar("Found")
+
+
+def ask(site: Site, question: Callable[[Repository], Awaitable[Found]]) -> Found:
+    """The store's answer, asked in a thread of its own, for playwright holds this one's event loop."""
+
+    async def run() -> Found:
+        async with connect(site.settings.database_url.get_secret_value()) as repository:
+            return await question(repository)
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, run()).result(timeout=60)
 
 
 async def staff(repository: Repository) -> None:
@@ -97,6 +116,7 @@ def test_a_worse_challenger_is_refused_in_words_and_a_better_one_promoted(
     desk = desk_of(ADMIN)
     desk.press("g", "m")
     desk.page.wait_for_selector(".gate li")
+    assert {"promote", "roll_back"} <= set(desk.page.evaluate("Object.keys(window.fraudguard.actions)"))
     desk.press("p")
     desk.page.keyboard.type("the newest labels")
     desk.press("Enter")

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from fraudguard.api.auth import actor
 from fraudguard.api.console import plots
-from fraudguard.api.console.readers import OfHouse, Ruling
+from fraudguard.api.console.readers import HouseReading, HouseRuling
 from fraudguard.api.console.rendering import Reader, page, refusing
 from fraudguard.api.console.sending import form_of
 from fraudguard.api.models import promoting, quality_of
@@ -44,7 +44,7 @@ class Measure:
 
 
 @router.get("/model")
-async def show(services: Use, reader: OfHouse) -> Response:
+async def show(services: Use, reader: HouseReading) -> Response:
     """Everything that the page has; nothing on it needs more than some hundred milliseconds."""
     book = services.repository.models
     head, entries, former = await book.head(), await book.entries(), await book.former()
@@ -70,7 +70,7 @@ async def show(services: Use, reader: OfHouse) -> Response:
 
 
 @router.post("/model/promote")
-async def promote(request: Request, services: Use, reader: Ruling) -> Response:
+async def promote(request: Request, services: Use, reader: HouseRuling) -> Response:
     """The challenger that the page showed; the gate's objections are shown in full."""
     fields = await form_of(request)
     who, now = actor(reader.principal), services.clock.now()
@@ -80,7 +80,7 @@ async def promote(request: Request, services: Use, reader: Ruling) -> Response:
 
 
 @router.post("/model/rollback")
-async def rollback(request: Request, services: Use, reader: Ruling) -> Response:
+async def rollback(request: Request, services: Use, reader: HouseRuling) -> Response:
     """To the champion before."""
     who, now = actor(reader.principal), services.clock.now()
     with refusing():

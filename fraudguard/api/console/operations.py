@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from fraudguard.api.auth import actor
 from fraudguard.api.console import plots
-from fraudguard.api.console.readers import Leading, Ruling
+from fraudguard.api.console.readers import HouseLeading, HouseRuling
 from fraudguard.api.console.rendering import Reader, page, part, refusing
 from fraudguard.api.console.sending import form_of
 from fraudguard.api.operations import Wish, letters_of, pulse_of, selection_of, standing_of
@@ -30,7 +30,7 @@ PARTITIONS_SHOWN: Final = 32
 
 
 @router.get("/operations")
-async def show(request: Request, services: Use, reader: Leading) -> Response:
+async def show(request: Request, services: Use, reader: HouseLeading) -> Response:
     """The page with what the decisions say; the rest comes after it."""
     found = await pulse_of(services)
     template = part(request, "operations.html", "operations_pulse.html", "operations_pulse.html")
@@ -38,7 +38,7 @@ async def show(request: Request, services: Use, reader: Leading) -> Response:
 
 
 @router.get("/operations/kafka")
-async def kafka(services: Use, reader: Leading) -> Response:
+async def kafka(services: Use, reader: HouseLeading) -> Response:
     """Lag by partition, and who has which."""
     standing, problem = await standing_of(services)
     rows = _partitions(standing) if standing else []
@@ -49,7 +49,7 @@ async def kafka(services: Use, reader: Leading) -> Response:
 
 
 @router.get("/operations/letters")
-async def letters(services: Use, reader: Leading) -> Response:
+async def letters(services: Use, reader: HouseLeading) -> Response:
     """The newest dead letters, and how the last replay went."""
     found, problem = await letters_of(services)
     last = await services.repository.letters.last()
@@ -57,7 +57,7 @@ async def letters(services: Use, reader: Leading) -> Response:
 
 
 @router.post("/operations/replay")
-async def replay(request: Request, services: Use, reader: Ruling) -> Response:
+async def replay(request: Request, services: Use, reader: HouseRuling) -> Response:
     """Send one letter again, or all that were not yet."""
     one = (await form_of(request)).get("ids", "")
     with refusing():

@@ -15,17 +15,12 @@ _WORKERS = Serves(*WORKERS)
 _HOUSE = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR, house=True)
 _EDITORS = Serves(*EDITORS, house=True)
 _LISTERS = Serves(*WORKERS, *EDITORS, house=True)
-_LEADS = Serves(*LEADS, house=True)
-_ADMINS = Serves(house=True)
+_HOUSE_LEADS = Serves(*LEADS, house=True)
+_HOUSE_ADMINS = Serves(house=True)
 
 
 async def _reader(request: Request, principal: Annotated[Principal, Depends(_READERS)]) -> Reader:
     request.state.principal = principal  # an error page of this request has the same head
-    return reader_of(request, principal)
-
-
-async def _of_house(request: Request, principal: Annotated[Principal, Depends(_HOUSE)]) -> Reader:
-    request.state.principal = principal
     return reader_of(request, principal)
 
 
@@ -42,18 +37,25 @@ async def _lister(request: Request, principal: Annotated[Principal, Depends(_LIS
     return reader_of(request, principal)
 
 
-async def _lead(request: Request, principal: Annotated[Principal, Depends(_LEADS)]) -> Reader:
+async def _house(request: Request, principal: Annotated[Principal, Depends(_HOUSE)]) -> Reader:
+    request.state.principal = principal
     return reader_of(request, principal)
 
 
-async def _admin(request: Request, principal: Annotated[Principal, Depends(_ADMINS)]) -> Reader:
+async def _house_lead(request: Request, principal: Annotated[Principal, Depends(_HOUSE_LEADS)]) -> Reader:
+    request.state.principal = principal
+    return reader_of(request, principal)
+
+
+async def _house_admin(request: Request, principal: Annotated[Principal, Depends(_HOUSE_ADMINS)]) -> Reader:
     return reader_of(request, principal)
 
 
 Reading = Annotated[Reader, Depends(_reader)]
-OfHouse = Annotated[Reader, Depends(_of_house)]
 Working = Annotated[Reader, Depends(_worker)]
+# Of what is the house's, not a tenant's.
 Editing = Annotated[Reader, Depends(_editor)]
 Listing = Annotated[Reader, Depends(_lister)]
-Leading = Annotated[Reader, Depends(_lead)]
-Ruling = Annotated[Reader, Depends(_admin)]
+HouseReading = Annotated[Reader, Depends(_house)]
+HouseLeading = Annotated[Reader, Depends(_house_lead)]
+HouseRuling = Annotated[Reader, Depends(_house_admin)]

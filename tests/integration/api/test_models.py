@@ -3,7 +3,6 @@
 import pytest
 from api_support import CLOCK, Api
 from sealed import metrics_of
-from test_console import enter
 
 from fraudguard.api import examples
 from fraudguard.decisions.models import Model
@@ -78,8 +77,7 @@ async def test_judged_alerts_become_precision(api: Api) -> None:
     assert (week["sampled"], week["degraded"]["part"], week["mean_risk"]) == (4, 4, {})  # this decider has no model
     (typology,) = quality["typologies"]
     assert (typology["typology"], typology["precision"]["whole"]) == (None, week["alerts"])
-    await enter(api, "guo", Role.VIEWER)
-    page = (await api.http.get("/console/model")).text
+    page = (await api.send(Role.VIEWER, "GET", "/console/model")).text
     assert week["week"] in page
     assert "50 %" in page
     assert 'id="verdict-promote"' not in page
