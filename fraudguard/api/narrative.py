@@ -63,7 +63,6 @@ class EventStream(StreamingResponse):
     "/v1/cases/{case_id}/narrative",
     status_code=200,
     summary="A case told in words",
-    status_code=200,
     response_class=EventStream,
     responses=_TOLD | refusals(401, 403, 404, 422, 503),
     dependencies=[Depends(READERS)],

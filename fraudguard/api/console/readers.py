@@ -1,5 +1,6 @@
 """Whom a page serves: the API's own dependency, and the reader made of whom it let in."""
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -9,53 +10,24 @@ from fraudguard.api.console.rendering import EDITORS, LEADS, WORKERS, Reader, re
 from fraudguard.decisions.keys import Principal
 from fraudguard.domain import Role
 
-_READERS = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR)
-_WORKERS = Serves(*WORKERS)
-# Rules, lists, models and operations are the house's, not a tenant's.
-_HOUSE = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR, house=True)
-_EDITORS = Serves(*EDITORS, house=True)
-_LISTERS = Serves(*WORKERS, *EDITORS, house=True)
-_HOUSE_LEADS = Serves(*LEADS, house=True)
-_HOUSE_ADMINS = Serves(house=True)
+EVERYBODY = frozenset({Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR})
 
 
-async def _reader(request: Request, principal: Annotated[Principal, Depends(_READERS)]) -> Reader:
-    request.state.principal = principal  # an error page of this request has the same head
-    return reader_of(request, principal)
+def _served(*roles: Role, house: bool = False) -> Callable[..., Awaitable[Reader]]:
+    """A page's dependency. house: the page is about what is the house's, not a tenant's."""
+    serves = Serves(*roles, house=house)
+
+    async def reader(request: Request, principal: Annotated[Principal, Depends(serves)]) -> Reader:
+        request.state.principal = principal  # an error page of this request has the same head
+        return reader_of(request, principal)
+
+    return reader
 
 
-async def _worker(request: Request, principal: Annotated[Principal, Depends(_WORKERS)]) -> Reader:
-    return reader_of(request, principal)
-
-
-async def _editor(request: Request, principal: Annotated[Principal, Depends(_EDITORS)]) -> Reader:
-    request.state.principal = principal
-    return reader_of(request, principal)
-
-
-async def _lister(request: Request, principal: Annotated[Principal, Depends(_LISTERS)]) -> Reader:
-    return reader_of(request, principal)
-
-
-async def _house(request: Request, principal: Annotated[Principal, Depends(_HOUSE)]) -> Reader:
-    request.state.principal = principal
-    return reader_of(request, principal)
-
-
-async def _house_lead(request: Request, principal: Annotated[Principal, Depends(_HOUSE_LEADS)]) -> Reader:
-    request.state.principal = principal
-    return reader_of(request, principal)
-
-
-async def _house_admin(request: Request, principal: Annotated[Principal, Depends(_HOUSE_ADMINS)]) -> Reader:
-    return reader_of(request, principal)
-
-
-Reading = Annotated[Reader, Depends(_reader)]
-Working = Annotated[Reader, Depends(_worker)]
-# Of what is the house's, not a tenant's.
-Editing = Annotated[Reader, Depends(_editor)]
-Listing = Annotated[Reader, Depends(_lister)]
-HouseReading = Annotated[Reader, Depends(_house)]
-HouseLeading = Annotated[Reader, Depends(_house_lead)]
-HouseRuling = Annotated[Reader, Depends(_house_admin)]
+Reading = Annotated[Reader, Depends(_served(*EVERYBODY))]
+Working = Annotated[Reader, Depends(_served(*WORKERS))]
+Editing = Annotated[Reader, Depends(_served(*EDITORS, house=True))]
+Listing = Annotated[Reader, Depends(_served(*WORKERS, *EDITORS, house=True))]
+HouseReading = Annotated[Reader, Depends(_served(*EVERYBODY, house=True))]
+HouseLeading = Annotated[Reader, Depends(_served(*LEADS, house=True))]
+HouseRuling = Annotated[Reader, Depends(_served(house=True))]
