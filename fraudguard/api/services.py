@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 TRIALS_MAX = 2  # rule packs that are tried at once
 NARRATIVES_MAX = 8  # that are written at once
+SEARCHES_MAX = 2  # of decisions by a condition, at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Services:
     trials: asyncio.Semaphore
     feed: CaseFeed
     narratives: asyncio.Semaphore
+    searches: asyncio.Semaphore
 
 
 @asynccontextmanager
@@ -85,6 +87,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
                 trials=trials,
                 feed=feed,
                 narratives=narratives,
+                searches=asyncio.Semaphore(SEARCHES_MAX),
             )
         finally:
             for task in reversed(running):  # the publisher first, for it uses the producer

@@ -1,11 +1,13 @@
 """What a person reads around a case: inbox sizes, the account's own decisions in order, its days. Reads only."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Final
 
 from sqlalchemy import text
 
+from fraudguard.decisions.case_types import Case, case_of
 from fraudguard.decisions.connection import Open
 from fraudguard.decisions.records import load_record
 from fraudguard.domain import DecisionRecord
@@ -33,12 +35,48 @@ ORDER BY e.sequence
 
 _DAYS = text("""
 SELECT CAST(timezone(:zone, d.event_time) AS date) AS day, count(*) AS payments,
+       count(DISTINCT coalesce(b.event ->> 'counterparty_id', b.event ->> 'merchant_id')) AS payees,
        coalesce(sum(CAST(b.features ->> 'amount_base' AS double precision)), 0) AS total
 FROM decisions d, json_to_record(d.body) AS b (event json, features json)
 WHERE d.account_id = :account AND d.event_time >= :since AND d.event_type = 'transaction'
   AND b.event ->> 'direction' = 'debit'
 GROUP BY 1
 """)
+
+# The newest alerts of each entity alone: what everybody pays is looked at no longer than what nobody does.
+_SHARING = text("""
+SELECT k.kind, k.entity_id, e.account_id, count(*) AS alerts, max(e.event_time) AS newest
+FROM unnest(CAST(:kinds AS text[]), CAST(:entities AS text[])) AS k (kind, entity_id)
+CROSS JOIN LATERAL (
+    SELECT a.account_id, a.event_time FROM alert_entities a
+    WHERE a.kind = k.kind AND a.entity_id = k.entity_id ORDER BY a.event_time DESC LIMIT :looked) e
+WHERE e.account_id <> :account
+GROUP BY k.kind, k.entity_id, e.account_id
+ORDER BY newest DESC, e.account_id
+LIMIT :most
+""")
+
+_NEWEST_CASES = text("""
+SELECT c.* FROM unnest(CAST(:accounts AS text[])) AS k (account_id)
+CROSS JOIN LATERAL (
+    SELECT * FROM cases WHERE account_id = k.account_id ORDER BY opened_at DESC, case_id LIMIT 1) c
+""")
+
+_REVIEWS = text("SELECT count(*) FROM cases WHERE review = 'waiting'")
+
+SHARING_LOOKED: Final = 200  # alerts of one entity
+SHARING_MAX: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """Another account whose alerted payments had the entity too: how many of the looked at, the newest when."""
+
+    kind: str
+    entity_id: str
+    account_id: str
+    alerts: int
+    newest: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +91,11 @@ class InboxSize:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """Outgoing transactions of one local day; total in the base currency."""
+    """Outgoing transactions of one local day; payees: different ones; total in the base currency."""
 
     day: date
     payments: int
+    payees: int
     total: float
 
 
@@ -88,4 +127,25 @@ class CaseFile:
         """The account's local days with an outgoing transaction, in no order."""
         async with self._open() as connection:
             rows = await connection.execute(_DAYS, {"account": account_id, "since": since, "zone": zone})
-            return [Day(row.day, row.payments, row.total) for row in rows]
+            return [Day(row.day, row.payments, row.payees, row.total) for row in rows]
+
+    async def sharing(self, account_id: str, keys: Collection[tuple[str, str]]) -> Sequence[Sharing]:
+        """Other accounts with alerted payments of these (kind, id) entities, the newest first, SHARING_MAX at most."""
+        if not keys:
+            return []
+        kinds, entities = zip(*sorted(set(keys)), strict=True)
+        asked = {"kinds": list(kinds), "entities": list(entities), "account": account_id}
+        async with self._open() as connection:
+            rows = await connection.execute(_SHARING, asked | {"looked": SHARING_LOOKED, "most": SHARING_MAX})
+            return [Sharing(*row) for row in rows]
+
+    async def newest_cases(self, account_ids: Collection[str]) -> dict[str, Case]:
+        """By account, its case that was opened last; accounts without one are missing."""
+        async with self._open() as connection:
+            rows = await connection.execute(_NEWEST_CASES, {"accounts": sorted(set(account_ids))})
+            return {row.account_id: case_of(row) for row in rows}
+
+    async def waiting_reviews(self) -> int:
+        """Closed cases that a second person should look at."""
+        async with self._open() as connection:
+            return await connection.scalar(_REVIEWS) or 0

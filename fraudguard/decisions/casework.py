@@ -1,4 +1,4 @@
-"""How people hand cases around: claim, release, assign, escalate, snooze. Each is one transaction with its audit row.
+"""How people hand cases around: claim, release, assign, escalate, snooze, ask for a step-up. Each is one transaction with its audit row.
 
 Every deed names the version of the case that its actor saw: of two people at once one wins, and the other is told who
 it was. What a case is found to be is in verdicts.py.
@@ -184,6 +184,13 @@ class Casework:
             change.must_be_free()
             detail = {"until": until.isoformat() if until else None}
             return await change.save("case.snooze", detail, snoozed_until=until, **({} if until is None else UNCLAIMED))
+
+    async def request_step_up(self, case_id: str, seen: int, reason: str, actor: str, at: datetime) -> Case:
+        """Ask that the customer prove who they are: it is marked, and webhooks tell the payment system. Again: again."""
+        reason = checked(reason)
+        async with self.changing(case_id, seen, actor, at) as change:
+            change.must_be_free()
+            return await change.save("case.step_up", {"reason": reason}, step_up_at=at)
 
 
 UNCLAIMED: Final = {"state": "open", "claimed_by": None, "claimed_until": None}

@@ -121,6 +121,7 @@ CASES = Table(
     Column("reviewed_by", Text),
     Column("inbox", Text, nullable=False),
     Column("priority", Double, nullable=False),
+    Column("step_up_at", _TIME),
 )
 
 ALERTS = Table(
@@ -416,4 +417,14 @@ EVIDENCE_WISHES = Table(
     Column("claimed_until", _TIME),
     Column("failed", Text),
     Column("failed_at", _TIME),
+)
+
+ALERT_ENTITIES = Table(
+    "alert_entities",
+    METADATA,
+    Column("kind", Text, primary_key=True),
+    Column("entity_id", Text, primary_key=True),
+    Column("event_time", _TIME, primary_key=True),
+    Column("decision_id", Text, primary_key=True),
+    Column("account_id", Text, nullable=False),
 )

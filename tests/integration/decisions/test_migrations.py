@@ -45,7 +45,7 @@ async def test_processes_may_migrate_at_once_and_again(empty_url: str) -> None:
     await asyncio.to_thread(migrate.upgrade, empty_url)
     engine = open_engine(empty_url)
     async with engine.connect() as connection:
-        assert (await connection.scalars(text("SELECT version_num FROM alembic_version"))).all() == ["0007"]
+        assert (await connection.scalars(text("SELECT version_num FROM alembic_version"))).all() == ["0011"]
     await engine.dispose()
 
 
@@ -76,7 +76,7 @@ async def test_a_filled_database_keeps_what_it_holds(empty_url: str, make: Calla
     await repository.commit(Changes(records=[later], states={"a-1": StoredState(1, b"t")}, counts=[counted]))
     keys = {("ip", "203.0.113.5"), ("device", "d-1")}
     assert {(c.kind, c.transactions) for c in await repository.entity_counts(keys, 0)} == {("ip", 3), ("device", 3)}
-    assert await repository.schema_revision() == "0007"
+    assert await repository.schema_revision() == "0011"
     found = [past.event async for past in repository.history(record.event.event_time, record.decision.decided_at)]
     assert found == [record.event, later.event]
     with pytest.raises(DBAPIError, match="entity_counts_kind_check"):
