@@ -56,10 +56,23 @@ ORDER BY newest DESC, e.account_id
 LIMIT :most
 """)
 
+_ENTITIES_OF = text("""
+SELECT DISTINCT e.kind, e.entity_id
+FROM (SELECT decision_id FROM alerts WHERE case_id = :case ORDER BY sequence DESC LIMIT :looked) a
+JOIN alert_entities e ON e.decision_id = a.decision_id
+""")
+
 _NEWEST_CASES = text("""
 SELECT c.* FROM unnest(CAST(:accounts AS text[])) AS k (account_id)
 CROSS JOIN LATERAL (
     SELECT * FROM cases WHERE account_id = k.account_id ORDER BY opened_at DESC, case_id LIMIT 1) c
+""")
+
+_LOADS = text("""
+SELECT who, count(*) AS cases FROM (
+    SELECT CASE WHEN claimed_until > :at THEN claimed_by ELSE assigned_to END AS who FROM cases
+    WHERE state <> 'closed' AND (claimed_by IS NOT NULL OR assigned_to IS NOT NULL)) c
+WHERE who IS NOT NULL GROUP BY who
 """)
 
 _REVIEWS = text("SELECT count(*) FROM cases WHERE review = 'waiting'")
@@ -139,11 +152,22 @@ class CaseFile:
             rows = await connection.execute(_SHARING, asked | {"looked": SHARING_LOOKED, "most": SHARING_MAX})
             return [Sharing(*row) for row in rows]
 
+    async def entities_of(self, case_id: str) -> list[tuple[str, str]]:
+        """(kind, id) of what the case's newest SHARING_LOOKED alerts have that other accounts may share."""
+        async with self._open() as connection:
+            rows = await connection.execute(_ENTITIES_OF, {"case": case_id, "looked": SHARING_LOOKED})
+            return [(row.kind, row.entity_id) for row in rows]
+
     async def newest_cases(self, account_ids: Collection[str]) -> dict[str, Case]:
         """By account, its case that was opened last; accounts without one are missing."""
         async with self._open() as connection:
             rows = await connection.execute(_NEWEST_CASES, {"accounts": sorted(set(account_ids))})
             return {row.account_id: case_of(row) for row in rows}
+
+    async def loads(self, at: datetime) -> dict[str, int]:
+        """How many unclosed cases each person has, claimed or else assigned; those without one are missing."""
+        async with self._open() as connection:
+            return {row.who: row.cases for row in await connection.execute(_LOADS, {"at": at})}
 
     async def waiting_reviews(self) -> int:
         """Closed cases that a second person should look at."""

@@ -151,17 +151,26 @@ class Casework:
             return await change.save("case.release", {"held_by": change.case.claimed_by}, **UNCLAIMED)
 
     async def assign(
-        self, case_id: str, seen: int, assignee: str | None, team: str | None, actor: str, at: datetime
+        self,
+        case_id: str,
+        seen: int,
+        assignee: str | None,
+        team: str | None,
+        actor: str,
+        at: datetime,
+        *,
+        keep_team: bool = False,
     ) -> Case:
         """Say whose work it is and in which inbox it lies; None: anybody's, the inbox of its typology.
 
-        A claim of another person than the assignee ends.
+        A claim of another person than the assignee ends. keep_team: leave it in its inbox, whatever `team` says.
         """
         for path, name in (("assignee", assignee), ("team", team)):
             if name is not None:
                 check_name(name, path)
         async with self.changing(case_id, seen, actor, at) as change:
             change.must_be_unclosed()
+            team = change.case.team if keep_team else team
             keeps = assignee is None or change.case.claimed_by in (None, assignee)
             detail = {"assignee": assignee, "team": team}
             return await change.save(

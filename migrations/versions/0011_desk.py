@@ -25,6 +25,7 @@ CREATE TABLE alert_entities (
     account_id  text NOT NULL,
     PRIMARY KEY (kind, entity_id, event_time, decision_id)
 );
+CREATE INDEX ix_alert_entities_decision ON alert_entities (decision_id);
 INSERT INTO alert_entities (kind, entity_id, event_time, decision_id, account_id)
 SELECT e.kind, e.entity_id, a.event_time, a.decision_id, a.account_id
 FROM alerts a

@@ -10,7 +10,20 @@ from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from fraudguard.api.console import case, decisions, deeds, queue, signing, unmasking
+from fraudguard.api.console import (
+    bulk,
+    case,
+    decisions,
+    deeds,
+    files,
+    judging,
+    people,
+    queue,
+    signing,
+    together,
+    trail,
+    unmasking,
+)
 from fraudguard.api.console.rendering import refused
 from fraudguard.api.console.security import Guarded
 from fraudguard.api.console.why import RuleShelf
@@ -34,7 +47,9 @@ def mount_console(app: FastAPI, currency: str) -> None:
     console = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     console.state = app.state
     app.state.rule_shelf = RuleShelf(currency)
-    for resource in (signing, queue, case, deeds, decisions, unmasking):
+    # deeds last: its path of any verb would take the others' for verbs it does not know.
+    resources = (signing, queue, bulk, people, case, judging, together, files, trail, decisions, unmasking, deeds)
+    for resource in resources:
         console.include_router(resource.router)
     console.mount("/static", _Static(packages=[("fraudguard.api.console", "static")]), name="static")
     console.add_middleware(Guarded)

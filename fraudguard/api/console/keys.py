@@ -10,12 +10,13 @@ Place = Literal["everywhere", "queue", "case", "decisions"]
 class Key:
     """press: as a KeyboardEvent's `key`, `shift+a`, `ctrl+z`, or two pressed one after the other, `g q`.
 
-    action: what static/console.js does; its words are `key.<action>` of the catalogue.
+    action: what a script under static/ does; its words are `key.<action>` of the catalogue. leads: theirs alone.
     """
 
     place: Place
     press: str
     action: str
+    leads: bool = False
 
 
 KEYS: Final = (
@@ -32,8 +33,17 @@ KEYS: Final = (
     Key("queue", "ctrl+z", "undo"),
     Key("queue", "c", "claim"),
     Key("queue", "z", "snooze"),
+    Key("queue", "e", "escalate"),
+    Key("queue", "s", "order"),
+    Key("queue", "x", "select", leads=True),
+    Key("queue", "X", "select_all", leads=True),
+    Key("queue", "A", "assign", leads=True),
+    Key("queue", "b", "block", leads=True),
+    Key("queue", "a", "approve", leads=True),
     Key("queue", "]", "inbox_next"),
     Key("queue", "[", "inbox_previous"),
+    Key("case", "j", "line_down"),
+    Key("case", "k", "line_up"),
     Key("case", "]", "line_next"),
     Key("case", "[", "line_previous"),
     Key("case", "b", "block"),
@@ -46,12 +56,23 @@ KEYS: Final = (
     Key("case", "w", "note"),
     Key("case", "u", "unmask"),
     Key("case", "t", "tell"),
+    Key("case", "r", "step_up"),
+    Key("case", "C", "renew"),
+    Key("case", "l", "list"),
+    Key("case", "v b", "alert_block"),
+    Key("case", "v a", "alert_approve"),
+    Key("case", "m", "join"),
+    Key("case", "f", "attach"),
+    Key("case", "o", "older"),
+    Key("case", "h", "history"),
+    Key("case", "A", "assign", leads=True),
     Key("decisions", "j", "down"),
     Key("decisions", "k", "up"),
     Key("decisions", "Enter", "open"),
 )
 
 
-def keys_of(place: Place) -> tuple[Key, ...]:
-    """The page's own keys, then those that work everywhere."""
-    return tuple(key for wanted in (place, "everywhere") for key in KEYS if key.place == wanted)
+def keys_of(place: Place, *, leads: bool) -> tuple[Key, ...]:
+    """The page's own keys, then those that work everywhere. leads: with those that are theirs alone."""
+    own = [key for key in KEYS if leads or not key.leads]
+    return tuple(key for wanted in (place, "everywhere") for key in own if key.place == wanted)

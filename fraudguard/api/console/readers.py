@@ -5,12 +5,13 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from fraudguard.api.auth import Serves
-from fraudguard.api.console.rendering import WORKERS, Reader, reader_of
+from fraudguard.api.console.rendering import LEADS, WORKERS, Reader, reader_of
 from fraudguard.decisions.keys import Principal
 from fraudguard.domain import Role
 
 _READERS = Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR)
 _WORKERS = Serves(*WORKERS)
+_LEADS = Serves(*LEADS)
 
 
 async def _reader(request: Request, principal: Annotated[Principal, Depends(_READERS)]) -> Reader:
@@ -22,5 +23,10 @@ async def _worker(request: Request, principal: Annotated[Principal, Depends(_WOR
     return reader_of(request, principal)
 
 
+async def _lead(request: Request, principal: Annotated[Principal, Depends(_LEADS)]) -> Reader:
+    return reader_of(request, principal)
+
+
 Reading = Annotated[Reader, Depends(_reader)]
 Working = Annotated[Reader, Depends(_worker)]
+Leading = Annotated[Reader, Depends(_lead)]

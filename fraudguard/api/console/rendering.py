@@ -25,6 +25,7 @@ from fraudguard.domain import Role
 LANGUAGE_COOKIE: Final = "fraudguard_language"
 THEME_COOKIE: Final = "fraudguard_theme"
 WORKERS: Final = frozenset({Role.ANALYST, Role.LEAD, Role.ADMIN})  # who may change a case
+LEADS: Final = frozenset({Role.LEAD, Role.ADMIN})  # who may hand out, merge, review, and do the same to many
 # What an error page says, by a problem's code or else its status: keys `error.<kind>` of the catalogue.
 _KINDS: Final[Mapping[str | int, str]] = {
     "text_not_kept": "not_kept",
@@ -63,6 +64,11 @@ class Reader:
         return self.known is not None and self.known.role in WORKERS
 
     @property
+    def leads(self) -> bool:
+        """Whether they may also do what is reserved for leads."""
+        return self.known is not None and self.known.role in LEADS
+
+    @property
     def principal(self) -> Principal:
         """Who they are, on pages that serve nobody else."""
         if self.known is None:
@@ -90,7 +96,7 @@ def render(template: str, reader: Reader, place: keys.Place = "everywhere", **va
     helpers: Mapping[str, Any] = {
         "reader": reader,
         "t": reader.words,
-        "keys": keys.keys_of(place),
+        "keys": keys.keys_of(place, leads=reader.leads),
         "place": place,
         "money": shown.money,
         "risk": shown.risk,
