@@ -24,7 +24,11 @@ _LARGE = (
         FILES_BYTES_MAX,
         "send the files that changed, or the entries in parts",
     ),
-    (re.compile(r"/(v1|console)/cases/[^/]+/files"), EVIDENCE_BYTES_MAX, "send a smaller picture, or the pages that matter"),
+    (
+        re.compile(r"/(v1|console)/cases/[^/]+/files"),
+        EVIDENCE_BYTES_MAX,
+        "send a smaller picture, or the pages that matter",
+    ),
 )
 _ONE_EVENT = "send one event a request, its text in UTF-8 and without escapes"
 

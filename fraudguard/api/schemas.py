@@ -51,7 +51,7 @@ class DecisionQuery(_PageQuery):
         default=None,
         max_length=2_000,
         description="A condition as in a rule's `when`, asked of what was stored with each decision",
-        examples=["amount_base >= 10_000 or chat mentions [\"安全账户\"]"],
+        examples=['amount_base >= 10_000 or chat mentions ["安全账户"]'],
     )
     time_from: Time | None = Field(
         default=None, alias="from", description="Event time, inclusive", examples=["2026-11-21T00:00:00Z"]

@@ -195,7 +195,7 @@ class Casework:
             return await change.save("case.snooze", detail, snoozed_until=until, **({} if until is None else UNCLAIMED))
 
     async def request_step_up(self, case_id: str, seen: int, reason: str, actor: str, at: datetime) -> Case:
-        """Ask that the customer prove who they are: it is marked, and webhooks tell the payment system. Again: again."""
+        """Ask that the customer prove who they are: it is marked, and webhooks tell the payment system."""
         reason = checked(reason)
         async with self.changing(case_id, seen, actor, at) as change:
             change.must_be_free()

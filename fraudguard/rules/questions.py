@@ -1,7 +1,7 @@
 """A condition that somebody asks of stored decisions: the language of `when`, without a rule around it.
 
-Knows the expression and the fields it may name; reads no decision. Judged by the reference evaluator, so it means what a
-rule of the same words means.
+Knows the expression and the fields it may name; reads no decision. Judged by the reference evaluator, so it means what
+a rule of the same words means.
 """
 
 from collections.abc import Mapping, Sequence

@@ -50,9 +50,7 @@ async def dispose(request: Request, services: Use, reader: Working, case_id: Cas
     return Response(status_code=204, headers={"HX-Redirect": f"{to}?closed={case.case_id}"})
 
 
-async def _entries(
-    services: Services, ticked: Sequence[str], expiry: str, reason: str, owner: str
-) -> list[ListEntry]:
+async def _entries(services: Services, ticked: Sequence[str], expiry: str, reason: str, owner: str) -> list[ListEntry]:
     """Each `list:value` as an entry. Raises BadInput before anything is closed."""
     if expiry not in EXPIRIES:
         raise BadInput("must be 30, 90, 365 or never", path="expiry")

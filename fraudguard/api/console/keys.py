@@ -64,11 +64,13 @@ KEYS: Final = (
     Key("case", "m", "join"),
     Key("case", "f", "attach"),
     Key("case", "o", "older"),
+    Key("case", ".", "reload"),
     Key("case", "h", "history"),
     Key("case", "A", "assign", leads=True),
     Key("decisions", "j", "down"),
     Key("decisions", "k", "up"),
     Key("decisions", "Enter", "open"),
+    Key("decisions", "o", "more"),
 )
 
 

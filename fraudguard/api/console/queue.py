@@ -89,7 +89,7 @@ async def queue(
         "block": reasons.reasons_of("block"),
         "approve": reasons.reasons_of("approve"),
     }
-    return page(template, reader, "queue", status=422 if problem else 200, **values)
+    return page(template, reader, "queue", status=422 if problem and whole else 200, **values)
 
 
 def _filter(asked: Mapping[str, str], inbox: str, reader: Reader) -> CaseFilter:

@@ -71,6 +71,7 @@
   // ---- another case: chosen from the list, then linked or merged for a reason
   const join = document.getElementById("verdict-join");
   if (join) {
+    join.addEventListener("submit", (event) => event.preventDefault()); // its buttons send it, each to its own place
     const words = join.querySelector(".join-words");
     join.addEventListener("click", (event) => {
       const option = event.target.closest(".options button");
@@ -79,7 +80,7 @@
       join.elements.other.value = option.value;
       join.elements.other_seen.value = option.dataset.version;
       join.querySelector(".join-with").textContent = option.dataset.said;
-      const merge = join.querySelector('[name="how"][value="merge"]');
+      const merge = join.querySelector("[data-merge]");
       if (merge) merge.hidden = !("open" in option.dataset);
       words.hidden = false;
       join.elements.body.required = true;
