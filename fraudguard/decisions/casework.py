@@ -1,4 +1,4 @@
-"""How people hand cases around: claim, release, assign, escalate, snooze, ask for a step-up. Each is one transaction with its audit row.
+"""How people hand cases around: claim, assign, escalate, snooze, step-up. Each is a transaction with its audit row.
 
 Every deed names the version of the case that its actor saw: of two people at once one wins, and the other is told who
 it was. What a case is found to be is in verdicts.py.

@@ -1,4 +1,4 @@
-"""The counterparties, devices and addresses of a case's money, what the whole store knows of each, and who shares them."""
+"""The counterparties, devices and addresses of a case's money: what the store knows of each, and who shares them."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -7,9 +7,9 @@ from datetime import UTC, date, datetime
 from typing import Final
 
 from fraudguard.api.console.timeline import Row
-from fraudguard.decisions.cases import SHARED
 from fraudguard.decisions.casebook import Case
 from fraudguard.decisions.casefile import Sharing
+from fraudguard.decisions.cases import SHARED
 from fraudguard.decisions.repository import Repository
 
 DAYS: Final = 30

@@ -19,8 +19,8 @@ KNOWN_LINES: Final = ("device_id", "ip", "country")
 class Row:
     """A line of the timeline. change: of the risk against the scored line before; None for the first.
 
-    alert: the case is about it; found: what it was found to be, judged by itself. held: a payment that the decision stopped. news: what of it the account never had:
-    `payee`, `payer`, `device`, `country`.
+    alert: the case is about it; found: what it was found to be, judged by itself. held: a payment that the decision
+    stopped. news: what of it the account never had: `payee`, `payer`, `device`, `country`.
     """
 
     record: DecisionRecord
