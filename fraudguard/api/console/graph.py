@@ -20,7 +20,7 @@ _COLUMNS: Final = ((0.0, 92.0), (122.0, 108.0), (260.0, 92.0))  # left edge and 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """kind: `account`, `other`, or an entity's. state: of the other account's newest case. bad: known for fraud, or listed.
+    """kind: `account`, `other`, or an entity's. state: of the account's newest case. bad: known for fraud, or listed.
 
     x, y: the middle of its left edge, from the top left.
     """

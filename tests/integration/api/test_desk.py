@@ -1,4 +1,4 @@
-"""What analysts and leads do from the console: in whose role, with the session's token, at the version that was seen."""
+"""What analysts and leads do from the console: in whose role, with the session's token, at which version."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ async def person(api: Api, name: str, role: Role) -> Person:
     """A new account, signed in."""
     await api.repository.people.create(name, role, HASH, "test", CLOCK.now())
     begun = await api.http.post("/v1/session", json={"name": name, "password": PASSWORD})
-    assert begun.status_code == codes.OK
+    assert begun.status_code == codes.CREATED
     return Person(api, f"{COOKIE}={begun.cookies[COOKIE]}", begun.json()["csrf_token"])
 
 
