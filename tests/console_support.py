@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 CLOCK = SystemClock()
-PEOPLE = {"lin": Role.ANALYST, "wang": Role.ANALYST, "guo": Role.VIEWER}
+PEOPLE = {"lin": Role.ANALYST, "wang": Role.ANALYST, "guo": Role.VIEWER, "zhao": Role.LEAD}
 PASSWORD, PASSWORD_HASH = new_password()
 RAW_TEXT_KEY = Fernet.generate_key().decode()
 NOBODY = "127.0.0.1:1"  # no Kafka: the console needs none, and readiness is not asked here
