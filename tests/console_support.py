@@ -1,11 +1,14 @@
 """What the console's tests share: screened stories in a database, the API that serves them, a person's window."""
 
+import asyncio
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import uvicorn
 from cryptography.fernet import Fernet
@@ -16,7 +19,8 @@ from fraudguard.api.app import create_app
 from fraudguard.assembly import load_parts, open_pipeline
 from fraudguard.clock import SystemClock
 from fraudguard.config import Settings
-from fraudguard.decisions.repository import connect
+from fraudguard.decisions.casebook import Case, CaseFilter
+from fraudguard.decisions.repository import Repository, connect
 from fraudguard.domain import Received, Role
 from fraudguard.stories import generate
 
@@ -27,6 +31,8 @@ CLOCK = SystemClock()
 PEOPLE = {"lin": Role.ANALYST, "wang": Role.ANALYST, "guo": Role.VIEWER, "zhao": Role.LEAD}
 PASSWORD, PASSWORD_HASH = new_password()
 RAW_TEXT_KEY = Fernet.generate_key().decode()
+CASE_PAGE = re.compile(r"/console/cases/([^/?]+)")
+Found = TypeVar("Found")
 NOBODY = "127.0.0.1:1"  # no Kafka: the console needs none, and readiness is not asked here
 
 
@@ -85,3 +91,34 @@ class Desk:
         """One key after the other."""
         for key in keys:
             self.page.keyboard.press(key)
+
+
+def ask(site: Site, question: Callable[[Repository], Awaitable[Found]]) -> Found:
+    """The store's answer, asked in a thread of its own, for playwright holds this one's event loop."""
+
+    async def run() -> Found:
+        async with connect(site.settings.database_url.get_secret_value()) as repository:
+            return await question(repository)
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, run()).result(timeout=60)
+
+
+def case_of(site: Site, case_id: str) -> Case:
+    """The case as stored."""
+    return ask(site, lambda repository: repository.cases.get_case(case_id))[0]
+
+
+def queue_of(site: Site) -> list[Case]:
+    """The unclosed cases in the queue's order."""
+    wanted = CaseFilter(state="unclosed", snoozed=False, at=CLOCK.now())
+    return list(ask(site, lambda repository: repository.cases.list_cases(wanted)).items)
+
+
+def open_first(desk: Desk) -> str:
+    """Enter on the first row; the case's id."""
+    desk.press("Enter")
+    desk.page.wait_for_url(CASE_PAGE)
+    found = CASE_PAGE.search(desk.page.url)
+    assert found
+    return found[1]

@@ -4,8 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from console_support import CLOCK, Desk, Site
-from test_work import CASE_PAGE, ask, case_of, open_first, queue_of
+from console_support import CASE_PAGE, CLOCK, Desk, Site, ask, case_of, open_first, queue_of
 
 from fraudguard.decisions.casebook import Disposition
 

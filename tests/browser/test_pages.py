@@ -114,7 +114,8 @@ def test_every_key_has_an_action_and_the_help_shows_it(desk_of: Callable[..., De
     """The table that `?` draws is the one that the script acts by."""
     desk = desk_of("lin")
     keys_of = "() => [...document.querySelectorAll('#help [data-action]')].map((one) => one.dataset.action)"
-    known = "() => [...Object.keys(fraudguard.actions), ...[...document.querySelectorAll('[data-go]')].map((one) => one.dataset.go)]"
+    links = "[...document.querySelectorAll('[data-go]')].map((one) => one.dataset.go)"
+    known = f"() => [...Object.keys(fraudguard.actions), ...{links}]"
     for place, path in (("queue", "/console/queue"), ("decisions", "/console/decisions"), ("case", "")):
         if path:
             desk.page.goto(desk.url + path)
