@@ -97,7 +97,8 @@ def ask(site: Site, question: Callable[[Repository], Awaitable[Found]]) -> Found
     """The store's answer, asked in a thread of its own, for playwright holds this one's event loop."""
 
     async def run() -> Found:
-        async with connect(site.settings.database_url.get_secret_value()) as repository:
+        url, percent = site.settings.database_url.get_secret_value(), site.settings.review_percent
+        async with connect(url, percent) as repository:
             return await question(repository)
 
     with ThreadPoolExecutor(1) as pool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from console_support import CASE_PAGE, CLOCK, Desk, Site, ask, case_of, open_first, queue_of
 
-from fraudguard.decisions.casebook import Disposition
+from fraudguard.decisions.casebook import UNDO, Disposition
 
 
 def saved(desk: Desk, *keys: str, to: str) -> None:
@@ -117,7 +117,7 @@ def test_a_lead_looks_again_at_what_an_analyst_closed(desk_of: Callable[..., Des
     """The case lies in the inbox of reviews; b and the first reason agree."""
     case_id = queue_of(site)[0].case_id
     closed = case_of(site, case_id)
-    past = CLOCK.now() - (CLOCK.now() - closed.opened_at) / 2
+    past = CLOCK.now() - 2 * UNDO
     word = Disposition.CONFIRMED_FRAUD
     ask(site, lambda r: r.cases.dispose(case_id, closed.version, word, "customer_denies", "lin", past))
     desk = desk_of("zhao")

@@ -223,9 +223,10 @@
   document.addEventListener("htmx:beforeSwap", (event) => {
     if (event.detail.target.id !== "list" || !event.detail.shouldSwap) return;
     const row = current();
-    const field = document.activeElement && document.activeElement.matches("input") ? document.activeElement : null;
+    const field = document.activeElement && document.activeElement.matches("input, textarea") ? document.activeElement : null;
     held = {
       id: row && row.dataset.id,
+      at: Math.max(0, rows().indexOf(row)),
       top: row && row.getBoundingClientRect().top,
       known: new Set(rows().map((one) => one.dataset.id)),
       field: field && { id: field.id, value: field.value, at: field.selectionStart },
@@ -233,14 +234,14 @@
   });
   document.addEventListener("htmx:afterSwap", (event) => {
     if (event.detail.target.id !== "list" || !held) return;
-    const { id, top, known, field } = held;
+    const { id, at, top, known, field } = held;
     held = null;
     rows().forEach((row) => { if (known.size && !known.has(row.dataset.id)) row.classList.add("fresh-row"); });
     const row = id && rows().find((one) => one.dataset.id === id);
     if (row) {
       choose(row, !field);
       scrollBy(0, row.getBoundingClientRect().top - top);
-    }
+    } else if (!current()) choose(rows()[Math.min(at, rows().length - 1)], !field); // it is gone: the one in its place
     const again = field && document.getElementById(field.id);
     if (again) { again.value = field.value; again.focus(); again.setSelectionRange(field.at, field.at); }
   });
@@ -265,6 +266,6 @@
 
   const again = document.querySelector("[data-again]");
   if (again) setTimeout(() => location.reload(), Number(again.dataset.again) * 1000);
-  if (place === "queue" || place === "decisions") choose(rows()[0], !document.activeElement.matches("input"));
+  if (rows().length) choose(rows()[0], !document.activeElement.matches("input, textarea"));
   window.fraudguard = { actions, leaving, place, all, say, verdict, act, current, choose, rows, goTo, openVerdict, heard };
 })();
