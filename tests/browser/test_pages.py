@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from console_support import Desk, Site, serving
+from console_support import CLOCK, Desk, Site, ask, serving
 from pydantic import SecretStr
 
 from fraudguard.api.auth import COOKIE
 from fraudguard.api.console.keys import KEYS
+from fraudguard.domain import Role
 from fraudguard.embedded.supervisor import free_port
 
 AXE = Path(__file__).parent / "vendor" / "axe-4.14.1.min.js"
@@ -88,7 +89,8 @@ def test_every_page_is_accessible(
 
 
 def test_what_is_not_there_now_is_accessible_too(desk_of: Callable[..., Desk], site: Site) -> None:
-    """A store that does not answer, a page for another role, a page that has not heard for forty seconds."""
+    """A store that does not answer, a page for other roles, a page that has not heard for forty seconds."""
+    key = ask(site, lambda repository: repository.keys.create(Role.SERVICE, "gateway", "test", CLOCK.now()))
     gone = site.settings.model_copy(
         update={"database_url": SecretStr("postgresql://nobody@127.0.0.1:1/none"), "api_port": free_port()}
     )
@@ -100,6 +102,10 @@ def test_what_is_not_there_now_is_accessible_too(desk_of: Callable[..., Desk], s
             desk.page.goto(f"{away.url}/console/queue")
             assert desk.page.locator(".status").inner_text() == "503"
             check(desk, "no store")
+        desk.page.context.set_extra_http_headers({"X-API-Key": key})
+        desk.page.goto(f"{site.url}/console/queue")
+        assert desk.page.locator(".status").inner_text() == "403"
+        check(desk, "forbidden")
         desk = desk_of("guo", theme=theme)
         desk.page.clock.install()
         desk.page.goto(f"{site.url}/console/queue")

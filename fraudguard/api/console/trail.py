@@ -1,5 +1,6 @@
 """What people did with a case, from the audit trail, in the reader's words."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
@@ -57,9 +58,9 @@ def told(deed: Deed, words: Words) -> Told:
             disposition = words(f"disposition.{detail.get('disposition')}")
             said = words(f"deed.{action}", disposition=disposition)
         case "dispose_alerts":
-            alerts = detail.get("alerts", {})
-            found = {words(f"disposition.{one}") for one in alerts.values()} if isinstance(alerts, dict) else set()
-            said = words("deed.dispose_alerts", n=len(alerts), disposition=", ".join(sorted(found)))
+            alerts = detail.get("alerts")
+            judged = [words(f"disposition.{one}") for one in alerts.values()] if isinstance(alerts, Mapping) else []
+            said = words("deed.dispose_alerts", n=len(judged), disposition=", ".join(sorted(set(judged))))
         case _:
             said = words.either(f"deed.{action}", deed.action)
     return Told(deed.at, deed.actor, said, why)

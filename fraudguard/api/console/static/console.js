@@ -44,6 +44,7 @@
   function verdict(name) {
     const wanted = document.getElementById(`verdict-${name}`);
     all(".verdict").forEach((form) => { form.hidden = form !== wanted; });
+    document.dispatchEvent(new Event("verdict"));
     if (wanted) wanted.querySelector("input:not([type=hidden]), button").focus();
   }
 

@@ -25,7 +25,7 @@
       : row ? desk.dataset.current.replace("{account}", row.dataset.account) : desk.dataset.none;
   }
   function toggle(row) {
-    if (!row) return;
+    if (!row?.querySelector("[data-pick]")) return;
     if (!chosen.delete(row.dataset.id)) chosen.set(row.dataset.id, seenOf(row));
     show();
   }
@@ -61,6 +61,7 @@
       if (event.target.matches("[data-pick]")) toggle(event.target.closest("[data-row]"));
     });
     document.addEventListener("htmx:afterSettle", show);
+    document.addEventListener("verdict", show);
     leaving.push(() => {
       if (done.firstElementChild) { done.replaceChildren(); return true; }
       if (!chosen.size) return false;
@@ -69,14 +70,13 @@
       return true;
     });
   }
-  const ask = (name) => { if (desk) { verdict(name); show(); openVerdict()?.querySelector("input:not([type=hidden]), button").focus(); } };
+  const ask = (name) => { if (desk) verdict(name); };
   const each = (name, other) => { if (many && chosen.size) send(name, {}); else act(other ?? name); };
   Object.assign(actions, {
     select: () => toggle(current()),
     select_all: () => {
-      const all_on = rows().every((row) => chosen.has(row.dataset.id));
-      rows().forEach((row) => { if (all_on) chosen.delete(row.dataset.id); else if (!chosen.has(row.dataset.id)) chosen.set(row.dataset.id, seenOf(row)); });
-      if (desk) show();
+      const on = rows().filter((row) => chosen.has(row.dataset.id));
+      rows().forEach((row) => { if (on.length === rows().length || !on.includes(row)) toggle(row); });
     },
     claim: () => each("claim"),
     snooze: () => each("snooze"),
