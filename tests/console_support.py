@@ -1,12 +1,15 @@
 """What the console's tests share: screened stories in a database, the API that serves them, a person's window."""
 
+import asyncio
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvicorn
 from cryptography.fernet import Fernet
@@ -17,7 +20,8 @@ from fraudguard.api.app import create_app
 from fraudguard.assembly import load_parts, open_pipeline
 from fraudguard.clock import SystemClock
 from fraudguard.config import Settings
-from fraudguard.decisions.repository import connect
+from fraudguard.decisions.casebook import Case, CaseFilter
+from fraudguard.decisions.repository import Repository, connect
 from fraudguard.domain import Received, Role
 from fraudguard.stories import generate
 
@@ -29,11 +33,14 @@ PEOPLE = {
     "lin": Role.ANALYST,
     "wang": Role.ANALYST,
     "guo": Role.VIEWER,
+    "zhao": Role.LEAD,
     "mei": Role.RULE_EDITOR,
     "sun": Role.RULE_EDITOR,
 }
 PASSWORD, PASSWORD_HASH = new_password()
 RAW_TEXT_KEY = Fernet.generate_key().decode()
+CASE_PAGE = re.compile(r"/console/cases/([^/?]+)")
+Found = TypeVar("Found")
 NOBODY = "127.0.0.1:1"  # no Kafka: the console needs none, and readiness is not asked here
 AXE = Path(__file__).parent / "browser" / "vendor" / "axe-4.14.1.min.js"
 GUIDELINES = {
@@ -112,3 +119,35 @@ def check(desk: Desk, what: str) -> None:
     said = [(one["id"], one["help"], [node["html"][:160] for node in one["nodes"]]) for one in found["violations"]]
     assert said == [], what
     assert desk.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{what} is wider than the window"
+
+
+def ask(site: Site, question: Callable[[Repository], Awaitable[Found]]) -> Found:
+    """The store's answer, asked in a thread of its own, for playwright holds this one's event loop."""
+
+    async def run() -> Found:
+        url, percent = site.settings.database_url.get_secret_value(), site.settings.review_percent
+        async with connect(url, percent) as repository:
+            return await question(repository)
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, run()).result(timeout=60)
+
+
+def case_of(site: Site, case_id: str) -> Case:
+    """The case as stored."""
+    return ask(site, lambda repository: repository.cases.get_case(case_id))[0]
+
+
+def queue_of(site: Site) -> list[Case]:
+    """The unclosed cases in the queue's order."""
+    wanted = CaseFilter(state="unclosed", snoozed=False, at=CLOCK.now())
+    return list(ask(site, lambda repository: repository.cases.list_cases(wanted)).items)
+
+
+def open_first(desk: Desk) -> str:
+    """Enter on the first row; the case's id."""
+    desk.press("Enter")
+    desk.page.wait_for_url(CASE_PAGE)
+    found = CASE_PAGE.search(desk.page.url)
+    assert found
+    return found[1]

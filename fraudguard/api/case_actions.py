@@ -7,7 +7,17 @@ from fastapi import APIRouter, Body, Depends, Path, Response
 
 from fraudguard.api import case_examples, examples
 from fraudguard.api.auth import Serves, actor
-from fraudguard.api.case_schemas import AlertVerdict, Assignment, Escalation, Merge, NewLink, NewNote, Snooze, Unmerge
+from fraudguard.api.case_schemas import (
+    AlertVerdict,
+    Assignment,
+    Escalation,
+    Merge,
+    NewLink,
+    NewNote,
+    Snooze,
+    StepUp,
+    Unmerge,
+)
 from fraudguard.api.openapi import Responses, refusals, shown
 from fraudguard.api.schemas import CaseBrief, Verdict
 from fraudguard.api.services import Services, Use
@@ -78,6 +88,18 @@ async def escalate(
 ) -> CaseBrief:
     """Your claim ends; `?escalated=true` lists such cases."""
     return await desk.do(desk.services.repository.cases.escalate, caller, escalation.reason)
+
+
+@router.post(
+    "/v1/cases/{case_id}/step-up",
+    summary="Ask that the customer prove who they are",
+    responses=answers(case_examples.STEPPED_UP),
+)
+async def step_up(
+    caller: Analyst, desk: Work, step_up: Annotated[StepUp, Body(examples=[case_examples.STEP_UP])]
+) -> CaseBrief:
+    """Webhooks of kind `case.step_up` are told; the case stays whose it is. Again: they are told again."""
+    return await desk.do(desk.services.repository.cases.request_step_up, caller, step_up.reason)
 
 
 @router.post("/v1/cases/{case_id}/snooze", summary="Let a case sleep", responses=answers(case_examples.SNOOZED))

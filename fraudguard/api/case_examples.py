@@ -11,6 +11,7 @@ OTHER_ID = "1141caf2-f90d-5969-8f63-77a73be65d0d"
 VERDICT = {"disposition": examples.CLOSED["disposition"], "reason": examples.CLOSED["reason"]}
 ASSIGNMENT = {"assignee": WANG, "team": "payments"}
 ESCALATION = {"reason": "the payee is on two other cases"}
+STEP_UP = {"reason": "does the customer know this payee?"}
 SNOOZE = {"until": None}
 NEW_NOTE = {"body": "called at 10:15: no answer"}
 NEW_LINK = {"case_id": OTHER_ID, "reason": "the same payee"}
@@ -38,6 +39,11 @@ ESCALATED: dict[str, Any] = examples.CASE | {
     "version": 6,
     "changed_by": WANG,
     "escalated_at": "2026-11-21T10:12:00.000Z",
+}
+STEPPED_UP: dict[str, Any] = examples.CASE | {
+    "version": 7,
+    "changed_by": WANG,
+    "step_up_at": "2026-11-21T10:13:00.000Z",
 }
 SNOOZED: dict[str, Any] = examples.CASE | {"version": 7, "changed_by": WANG}
 NOTED: dict[str, Any] = examples.CLAIMED | {"version": 4}

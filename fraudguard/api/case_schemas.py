@@ -9,7 +9,7 @@ from fraudguard.api.schemas import CaseBrief, EventType, Verdict, _Body, _PageQu
 from fraudguard.decisions.audit import Detail
 from fraudguard.decisions.case_bulk import CASES_A_BULK_MAX
 from fraudguard.decisions.case_files import FILE_NAME_CHARACTERS_MAX, NOTE_CHARACTERS_MAX
-from fraudguard.decisions.case_types import REASON_CHARACTERS_MAX, CaseState, CaseStates, Disposition, Review
+from fraudguard.decisions.case_types import REASON_CHARACTERS_MAX, CaseOrder, CaseState, CaseStates, Disposition, Review
 from fraudguard.decisions.casework import NAME_CHARACTERS_MAX
 from fraudguard.decisions.verdicts import ALERTS_A_DEED_MAX
 from fraudguard.domain import Outcome, Time, Typology
@@ -39,6 +39,10 @@ class CaseQuery(_PageQuery):
     escalated: bool | None = None
     review: Review | None = Field(default=None, description="`waiting`: those that a second person should look at")
     tenant: str | None = Field(default=None, max_length=64, description="Empty: the house's own")
+    min_loss: float | None = Field(default=None, ge=0, description="Of the expected loss, in the base currency")
+    held_by: Name | None = Field(default=None, description="Claimed by them, or assigned to them")
+    free: bool | None = Field(default=None, description="Only those that nobody has, or only those that somebody has")
+    order: CaseOrder = Field(default="priority", description="Of cases that are not closed")
 
 
 class InboxLine(_Body):
@@ -174,6 +178,12 @@ class Assignment(_Body):
 
 class Escalation(_Body):
     """Why the leads should look."""
+
+    reason: Reason
+
+
+class StepUp(_Body):
+    """Why the customer should prove who they are."""
 
     reason: Reason
 

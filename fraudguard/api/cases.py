@@ -52,7 +52,8 @@ _CASE_ID = Path(max_length=64, examples=[examples.CASE_ID])
     responses=shown({"items": [examples.CASE], "next": None}) | refusals(401, 403, 422, 503),
 )
 async def list_cases(services: Use, caller: Reader, query: Annotated[CaseQuery, Query()]) -> CasePage:
-    """Filters are joined by "and". Closed ones, and those that wait for a review: the newest first.
+    """Filters are joined by "and"; `mine` says whom `held_by` would. Closed ones, and those that wait for a review:
+    the newest first.
 
     A case whose priority grows while you page may show twice, or not at all.
     """
@@ -62,10 +63,13 @@ async def list_cases(services: Use, caller: Reader, query: Annotated[CaseQuery, 
         typology=query.typology,
         outcome=query.outcome,
         inbox=query.inbox,
-        mine=actor(caller) if query.mine else None,
+        mine=actor(caller) if query.mine else query.held_by,
         snoozed=query.snoozed,
         escalated=query.escalated,
         review=query.review,
+        loss_min=query.min_loss,
+        free=query.free,
+        order=query.order,
         at=services.clock.now(),
         tenant=query.tenant,
     )

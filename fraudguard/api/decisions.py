@@ -8,18 +8,29 @@ from fraudguard.api import examples
 from fraudguard.api.auth import Serves, actor
 from fraudguard.api.openapi import refusals, shown
 from fraudguard.api.problems import ProblemError
-from fraudguard.api.schemas import DecisionPage, DecisionQuery, RawText, TextQuery
-from fraudguard.api.services import Use
+from fraudguard.api.schemas import DecisionPage, DecisionQuery, RawText, Searched, TextQuery
+from fraudguard.api.services import Services, Use
 from fraudguard.decisions.keys import Principal
 from fraudguard.decisions.listing import DecisionFilter
 from fraudguard.domain import Decision, Role
 from fraudguard.events.masking import open_sealed
+from fraudguard.features.registry import features_in
+from fraudguard.rules.questions import question_of
+from fraudguard.search import Found, fields_in_force, search
 
 router = APIRouter(tags=["decisions"])
 
 READERS = Serves(*Role)
 
 _DECISION_ID = Path(max_length=64, examples=[examples.DECISION_ID])
+
+
+async def look(services: Services, where: str, wanted: DecisionFilter, limit: int, cursor: str | None) -> Found:
+    """A search in the rules' language, a few at a time in this process. Raises BadInput."""
+    built_in = features_in(services.settings.base_currency)
+    question = question_of(where, await fields_in_force(services.publishing, built_in))
+    async with services.searches:
+        return await search(services.repository, services.clock, question, wanted, limit, cursor)
 
 
 @router.get(
@@ -29,7 +40,10 @@ _DECISION_ID = Path(max_length=64, examples=[examples.DECISION_ID])
     dependencies=[Depends(READERS)],
 )
 async def list_decisions(services: Use, query: Annotated[DecisionQuery, Query()]) -> DecisionPage:
-    """Filters are joined by "and". Keep them the same from page to page."""
+    """Filters are joined by "and". Keep them the same from page to page.
+
+    `where` is asked of the decisions that meet the other filters, 20,000 or three seconds a page; `next` goes on.
+    """
     wanted = DecisionFilter(
         account_id=query.account_id,
         outcome=query.outcome,
@@ -41,6 +55,10 @@ async def list_decisions(services: Use, query: Annotated[DecisionQuery, Query()]
         reason=query.reason,
         tenant=query.tenant,
     )
+    if query.where is not None:
+        found = await look(services, query.where, wanted, query.limit, query.cursor)
+        searched = Searched(decisions=found.looked, back_to=found.back_to)
+        return DecisionPage(items=tuple(r.decision for r in found.records), next=found.next, searched=searched)
     page = await services.repository.list_decisions(wanted, query.limit, query.cursor)
     return DecisionPage(items=tuple(record.decision for record in page.items), next=page.next)
 

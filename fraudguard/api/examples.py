@@ -95,6 +95,7 @@ CASE: dict[str, Any] = {
     "due_at": "2026-11-21T10:28:00.021Z",
     "snoozed_until": None,
     "escalated_at": None,
+    "step_up_at": None,
     "money_held": 50000.0,
     "top_line": "[pay out CNY 50,000 new payee memo: 货款]",
     "merged_into": None,

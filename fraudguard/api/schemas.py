@@ -48,6 +48,12 @@ class DecisionQuery(_PageQuery):
     typology: Typology | None = None
     min_risk: float | None = Field(default=None, ge=0, le=1)
     reason: str | None = Field(default=None, max_length=100, description="A reason code")
+    where: str | None = Field(
+        default=None,
+        max_length=2_000,
+        description="A condition as in a rule's `when`, asked of what was stored with each decision",
+        examples=['amount_base >= 10_000 or chat mentions ["安全账户"]'],
+    )
     time_from: Time | None = Field(
         default=None, alias="from", description="Event time, inclusive", examples=["2026-11-21T00:00:00Z"]
     )
@@ -79,11 +85,19 @@ class Accepted(_Body):
     decision: str | None = Field(description="Where its decision will be; null for a label, which gets none")
 
 
+class Searched(_Body):
+    """How far a search by `where` came: at how many decisions it looked, and the event time of the last one."""
+
+    decisions: int
+    back_to: Time | None
+
+
 class DecisionPage(_Body):
-    """Decisions, newest event first."""
+    """Decisions, newest event first. searched: with `where`, whose page may hold few or none and still have a next."""
 
     items: tuple[Decision, ...]
     next: str | None = Field(description="The following page's `cursor`; null on the last page")
+    searched: Searched | None = None
 
 
 class RawText(_Body):
@@ -132,6 +146,7 @@ class CaseBrief(_Body):
     review: Review | None
     reviewed_by: str | None
     tenant: str
+    step_up_at: Time | None
 
 
 class CasePage(_Body):

@@ -38,6 +38,7 @@ NARRATIVES_MAX = 8  # that are written at once
 BACKTESTS_MAX = 1  # that run at once, each in a process of its own
 LETTERS_SHOWN = 50
 LETTERS_READ = 200  # records of each partition of the dead-letter topic, the newest
+SEARCHES_MAX = 2  # of decisions by a condition, at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Services:
     standing: Watch[Standing]
     letters: Watch[Listing]
     replays: Replays
+    searches: asyncio.Semaphore
 
 
 @asynccontextmanager
@@ -110,6 +112,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
                 standing=Watch(lambda: read_standing(settings), clock),
                 letters=Watch(lambda: list_dead_letters(settings, LETTERS_SHOWN, tail=LETTERS_READ), clock),
                 replays=Replays(settings, repository.letters, clock),
+                searches=asyncio.Semaphore(SEARCHES_MAX),
             )
         finally:
             for task in reversed(running):  # the publisher first, for it uses the producer

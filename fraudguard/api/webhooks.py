@@ -27,6 +27,7 @@ Kind = Literal[
     "case.opened",
     "case.changed",
     "case.closed",
+    "case.step_up",
 ]
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 

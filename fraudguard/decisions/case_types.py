@@ -15,6 +15,7 @@ REASON_CHARACTERS_MAX = 2_000
 CaseState = Literal["open", "investigating", "closed"]
 CaseStates = Literal[CaseState, "unclosed"]
 Review = Literal["waiting", "agreed", "disagreed"]
+CaseOrder = Literal["priority", "loss", "due", "newest"]
 
 
 class Disposition(StrEnum):
@@ -35,7 +36,7 @@ class Case:
     inbox: the team, else the typology, else `unscored`. priority: docs/cases.md. money_held: in the base currency, over
     alerted payments that were stopped. top_line: of the newest riskiest alert, masked. merged_into: the case that its
     alerts are judged with. review: by a second person, None outside of the sample. tenant: whose account's, "" for the
-    house's own.
+    house's own. step_up_at: when somebody last asked that the customer prove who they are.
     """
 
     case_id: str
@@ -69,6 +70,7 @@ class Case:
     inbox: str
     priority: float
     tenant: str
+    step_up_at: datetime | None
 
     def holder(self, at: datetime) -> str | None:
         """Who has claimed it, at that moment."""
@@ -101,8 +103,9 @@ class Alert:
 class CaseFilter:
     """What a listed case must be; None asks nothing. state `unclosed`: open or investigating.
 
-    mine: whom it is claimed by or assigned to. snoozed: whether it sleeps. Both ask for `at`, the moment they mean.
-    tenant: for the house's people; a tenant's see their own whatever it says.
+    mine: whom it is claimed by or assigned to. snoozed: whether it sleeps. free: whether it is nobody's. All three ask
+    for `at`, the moment they mean. loss_min: of the expected loss. order: of unclosed cases; the others come newest
+    closed first. tenant: for the house's people; a tenant's see their own whatever it says.
     """
 
     state: CaseStates | None = None
@@ -114,6 +117,9 @@ class CaseFilter:
     snoozed: bool | None = None
     escalated: bool | None = None
     review: Review | None = None
+    loss_min: float | None = None
+    free: bool | None = None
+    order: CaseOrder = "priority"
     at: datetime | None = None
     tenant: str | None = None
 

@@ -1,9 +1,9 @@
 """Cases as people see them: the queue, and one case with its alerts. What people do with them is in its bases."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, or_, select, text
+from sqlalchemy import ColumnElement, Select, and_, not_, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fraudguard.decisions.case_files import Folders
@@ -12,6 +12,7 @@ from fraudguard.decisions.case_types import (
     Alert,
     Case,
     CaseFilter,
+    CaseOrder,
     CaseState,
     Disposition,
     Inbox,
@@ -57,11 +58,10 @@ class CaseBook(Verdicts, Folders, Unmerging):
     """Every method raises StoreUnavailable when PostgreSQL does not answer."""
 
     async def list_cases(self, wanted: CaseFilter, limit: int = 50, cursor: str | None = None) -> Page[Case]:
-        """A page of the queue: the greatest priority first; of closed cases, those closed last. Raises BadInput.
+        """A page of the queue in the order that is asked for; of closed cases, those closed last. Raises BadInput.
 
         A case whose priority changes while someone pages may show twice or not at all; the queue is read from its top.
         """
-        closed = _newest_first(wanted)
         query = listing(wanted, check_limit(limit) + 1, cursor)
         async with transaction(self._engine) as connection:
             await connection.execute(PLAN_BY_VALUE)
@@ -70,7 +70,7 @@ class CaseBook(Verdicts, Folders, Unmerging):
         if len(rows) <= limit:
             return Page(tuple(shown), None)
         last = rows[limit - 1]
-        return Page(tuple(shown), encode_cursor(last.closed_at if closed else last.priority, last.case_id))
+        return Page(tuple(shown), encode_cursor(getattr(last, _order(wanted)[0]), last.case_id))
 
     async def inboxes(self, who: str, at: datetime) -> tuple[Inbox, ...]:
         """Every inbox with unclosed cases, by name; who: whose cases are `mine`."""
@@ -90,19 +90,31 @@ class CaseBook(Verdicts, Folders, Unmerging):
         return case_of(row), alerts
 
 
-def _newest_first(wanted: CaseFilter) -> bool:
-    return wanted.state == "closed" or wanted.review == "waiting"
+# The column that each order goes by, its type, and whether the greatest comes first.
+_ORDERS: Final[dict[CaseOrder, tuple[str, type, bool]]] = {
+    "priority": ("priority", float, True),
+    "loss": ("expected_loss", float, True),
+    "due": ("due_at", datetime, False),
+    "newest": ("opened_at", datetime, True),
+}
+
+
+def _order(wanted: CaseFilter) -> tuple[str, type, bool]:
+    if wanted.state == "closed" or wanted.review == "waiting":
+        return "closed_at", datetime, True
+    return _ORDERS[wanted.order]
 
 
 def listing(wanted: CaseFilter, rows: int, cursor: str | None) -> Select[Any]:
     """The query of one page. Raises BadInput."""
     c = CASES.c
-    query, kind = _chosen(wanted), datetime if _newest_first(wanted) else float
-    column: ColumnElement[Any] = c.closed_at if _newest_first(wanted) else c.priority
+    query, (name, kind, descending) = _chosen(wanted), _order(wanted)
+    column: ColumnElement[Any] = c[name]
     if cursor is not None:
         key, case_id = decode_cursor(cursor, kind, str)
-        query = query.where(column <= key, or_(column < key, and_(column == key, c.case_id > case_id)))
-    return query.order_by(column.desc(), c.case_id).limit(rows)
+        beyond = (column <= key, column < key) if descending else (column >= key, column > key)
+        query = query.where(beyond[0], or_(beyond[1], and_(column == key, c.case_id > case_id)))
+    return query.order_by(column.desc() if descending else column, c.case_id).limit(rows)
 
 
 def _chosen(wanted: CaseFilter) -> Select[Any]:
@@ -129,8 +141,13 @@ def _chosen(wanted: CaseFilter) -> Select[Any]:
         query = query.where(text("review = 'waiting'"))
     if wanted.escalated is not None:
         query = query.where(c.escalated_at.is_not(None) if wanted.escalated else c.escalated_at.is_(None))
-    if wanted.at is None and (wanted.mine is not None or wanted.snoozed is not None):
-        raise BadInput("must be given with `mine` and `snoozed`", path="at")
+    if wanted.at is None and (wanted.mine is not None or wanted.snoozed is not None or wanted.free is not None):
+        raise BadInput("must be given with `mine`, `snoozed` and `free`", path="at")
+    if wanted.loss_min is not None:
+        query = query.where(c.expected_loss >= wanted.loss_min)
+    if wanted.free is not None:
+        free = and_(or_(c.claimed_until.is_(None), c.claimed_until <= wanted.at), c.assigned_to.is_(None))
+        query = query.where(free if wanted.free else not_(free))
     if wanted.mine is not None:
         claimed = and_(c.claimed_by == wanted.mine, c.claimed_until > wanted.at)
         query = query.where(or_(claimed, c.assigned_to == wanted.mine))

@@ -3,9 +3,11 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Final
 
 from sqlalchemy import text
 
+from fraudguard.decisions.case_types import Case, case_of
 from fraudguard.decisions.connection import Open
 from fraudguard.decisions.records import load_record
 from fraudguard.domain import DecisionRecord
@@ -45,12 +47,63 @@ ORDER BY e.event_time DESC, e.event_id LIMIT :limit
 
 _DAYS = text("""
 SELECT CAST(timezone(:zone, d.event_time) AS date) AS day, count(*) AS payments,
+       count(DISTINCT coalesce(b.event ->> 'counterparty_id', b.event ->> 'merchant_id')) AS payees,
        coalesce(sum(CAST(b.features ->> 'amount_base' AS double precision)), 0) AS total
 FROM decisions d, json_to_record(d.body) AS b (event json, features json)
 WHERE d.account_id = :account AND d.tenant = :tenant AND d.event_time >= :since AND d.event_type = 'transaction'
   AND b.event ->> 'direction' = 'debit'
 GROUP BY 1
 """)
+
+# The newest alerts of each entity alone: what everybody pays is looked at no longer than what nobody does.
+_SHARING = text("""
+SELECT k.kind, k.entity_id, e.account_id, count(*) AS alerts, max(e.event_time) AS newest
+FROM unnest(CAST(:kinds AS text[]), CAST(:entities AS text[])) AS k (kind, entity_id)
+CROSS JOIN LATERAL (
+    SELECT a.account_id, a.event_time FROM alert_entities a
+    WHERE a.kind = k.kind AND a.entity_id = k.entity_id AND a.tenant = :tenant
+    ORDER BY a.event_time DESC LIMIT :looked) e
+WHERE e.account_id <> :account
+GROUP BY k.kind, k.entity_id, e.account_id
+ORDER BY newest DESC, e.account_id
+LIMIT :most
+""")
+
+_ENTITIES_OF = text("""
+SELECT DISTINCT e.kind, e.entity_id
+FROM (SELECT decision_id FROM alerts WHERE case_id = :case ORDER BY sequence DESC LIMIT :looked) a
+JOIN alert_entities e ON e.decision_id = a.decision_id
+""")
+
+_NEWEST_CASES = text("""
+SELECT c.* FROM unnest(CAST(:accounts AS text[])) AS k (account_id)
+CROSS JOIN LATERAL (
+    SELECT * FROM cases WHERE account_id = k.account_id AND tenant = :tenant
+    ORDER BY opened_at DESC, case_id LIMIT 1) c
+""")
+
+_LOADS = text("""
+SELECT who, count(*) AS cases FROM (
+    SELECT CASE WHEN claimed_until > :at THEN claimed_by ELSE assigned_to END AS who FROM cases
+    WHERE state <> 'closed' AND (claimed_by IS NOT NULL OR assigned_to IS NOT NULL)) c
+WHERE who IS NOT NULL GROUP BY who
+""")
+
+_REVIEWS = text("SELECT count(*) FROM cases WHERE review = 'waiting'")
+
+SHARING_LOOKED: Final = 200  # alerts of one entity
+SHARING_MAX: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """Another account whose alerted payments had the entity too: how many of the looked at, the newest when."""
+
+    kind: str
+    entity_id: str
+    account_id: str
+    alerts: int
+    newest: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +118,11 @@ class InboxSize:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """Outgoing transactions of one local day; total in the base currency."""
+    """Outgoing transactions of one local day; payees: different ones; total in the base currency."""
 
     day: date
     payments: int
+    payees: int
     total: float
 
 
@@ -111,4 +165,38 @@ class CaseFile:
         async with self._open() as connection:
             wanted = {"account": account_id, "tenant": tenant, "since": since, "zone": zone}
             rows = await connection.execute(_DAYS, wanted)
-            return [Day(row.day, row.payments, row.total) for row in rows]
+            return [Day(row.day, row.payments, row.payees, row.total) for row in rows]
+
+    async def sharing(self, account_id: str, tenant: str, keys: Collection[tuple[str, str]]) -> Sequence[Sharing]:
+        """The tenant's other accounts with alerted payments of these (kind, id) entities, the newest first, SHARING_MAX
+        at most.
+        """
+        if not keys:
+            return []
+        kinds, entities = zip(*sorted(set(keys)), strict=True)
+        asked = {"kinds": list(kinds), "entities": list(entities), "account": account_id, "tenant": tenant}
+        async with self._open() as connection:
+            rows = await connection.execute(_SHARING, asked | {"looked": SHARING_LOOKED, "most": SHARING_MAX})
+            return [Sharing(*row) for row in rows]
+
+    async def entities_of(self, case_id: str) -> list[tuple[str, str]]:
+        """(kind, id) of what the case's newest SHARING_LOOKED alerts have that other accounts may share."""
+        async with self._open() as connection:
+            rows = await connection.execute(_ENTITIES_OF, {"case": case_id, "looked": SHARING_LOOKED})
+            return [(row.kind, row.entity_id) for row in rows]
+
+    async def newest_cases(self, account_ids: Collection[str], tenant: str) -> dict[str, Case]:
+        """By account, its case that was opened last; accounts without one are missing."""
+        async with self._open() as connection:
+            rows = await connection.execute(_NEWEST_CASES, {"accounts": sorted(set(account_ids)), "tenant": tenant})
+            return {row.account_id: case_of(row) for row in rows}
+
+    async def loads(self, at: datetime) -> dict[str, int]:
+        """How many unclosed cases each person has, claimed or else assigned; those without one are missing."""
+        async with self._open() as connection:
+            return {row.who: row.cases for row in await connection.execute(_LOADS, {"at": at})}
+
+    async def waiting_reviews(self) -> int:
+        """Closed cases that a second person should look at."""
+        async with self._open() as connection:
+            return await connection.scalar(_REVIEWS) or 0

@@ -6,6 +6,7 @@ Knows how alerts open and join a case. Which decisions are alerts, and how soon 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID, uuid5
 
 from sqlalchemy import text
@@ -58,6 +59,19 @@ SELECT * FROM unnest(CAST(:decisions AS text[]), CAST(:cases AS text[]), CAST(:e
                      CAST(:sequences AS bigint[]), CAST(:outcomes AS text[]), CAST(:risks AS double precision[]),
                      CAST(:typologies AS text[]), CAST(:amounts AS double precision[]), CAST(:tenants AS text[]))
 """)
+
+# What other accounts may have in common with an alerted payment.
+_ENTITIES = text("""
+INSERT INTO alert_entities (kind, entity_id, event_time, decision_id, account_id, tenant)
+SELECT * FROM unnest(CAST(:kinds AS text[]), CAST(:entities AS text[]), CAST(:times AS timestamptz[]),
+                     CAST(:decisions AS text[]), CAST(:accounts AS text[]), CAST(:tenants AS text[]))
+""")
+SHARED: Final[Mapping[str, str]] = {  # kind to the payment's field
+    "counterparty": "counterparty_id",
+    "merchant": "merchant_id",
+    "device": "device_id",
+    "ip": "ip",
+}
 
 
 @dataclass(slots=True)
@@ -170,5 +184,29 @@ async def join_cases(
             "typologies": [d.typology and d.typology.value for d in decisions],
             "amounts": [amount_base(alert) for own in by_account.values() for alert in own],
             "tenants": [d.tenant for d in decisions],
+        },
+    )
+    await _share_entities(connection, [alert for own in by_account.values() for alert in own])
+
+
+async def _share_entities(connection: AsyncConnection, alerts: Sequence[DecisionRecord]) -> None:
+    rows = [
+        (kind, getattr(alert.event, field), alert)
+        for alert in alerts
+        if alert.event.type == "transaction"
+        for kind, field in SHARED.items()
+        if getattr(alert.event, field)
+    ]
+    if not rows:
+        return
+    await connection.execute(
+        _ENTITIES,
+        {
+            "kinds": [kind for kind, _, _ in rows],
+            "entities": [entity for _, entity, _ in rows],
+            "times": [alert.event.event_time for _, _, alert in rows],
+            "decisions": [alert.decision.decision_id for _, _, alert in rows],
+            "accounts": [alert.decision.account_id for _, _, alert in rows],
+            "tenants": [alert.decision.tenant for _, _, alert in rows],
         },
     )

@@ -1,4 +1,4 @@
-"""How people hand cases around: claim, release, assign, escalate, snooze. Each is one transaction with its audit row.
+"""How people hand cases around: claim, assign, escalate, snooze, step-up. Each is a transaction with its audit row.
 
 Every deed names the version of the case that its actor saw: of two people at once one wins, and the other is told who
 it was. What a case is found to be is in verdicts.py.
@@ -156,17 +156,26 @@ class Casework:
             return await change.save("case.release", {"held_by": change.case.claimed_by}, **UNCLAIMED)
 
     async def assign(
-        self, case_id: str, seen: int, assignee: str | None, team: str | None, actor: str, at: datetime
+        self,
+        case_id: str,
+        seen: int,
+        assignee: str | None,
+        team: str | None,
+        actor: str,
+        at: datetime,
+        *,
+        keep_team: bool = False,
     ) -> Case:
         """Say whose work it is and in which inbox it lies; None: anybody's, the inbox of its typology.
 
-        A claim of another person than the assignee ends.
+        A claim of another person than the assignee ends. keep_team: leave it in its inbox, whatever `team` says.
         """
         for path, name in (("assignee", assignee), ("team", team)):
             if name is not None:
                 check_name(name, path)
         async with self.changing(case_id, seen, actor, at) as change:
             change.must_be_unclosed()
+            team = change.case.team if keep_team else team
             keeps = assignee is None or change.case.claimed_by in (None, assignee)
             detail = {"assignee": assignee, "team": team}
             return await change.save(
@@ -189,6 +198,13 @@ class Casework:
             change.must_be_free()
             detail = {"until": until.isoformat() if until else None}
             return await change.save("case.snooze", detail, snoozed_until=until, **({} if until is None else UNCLAIMED))
+
+    async def request_step_up(self, case_id: str, seen: int, reason: str, actor: str, at: datetime) -> Case:
+        """Ask that the customer prove who they are: it is marked, and webhooks tell the payment system."""
+        reason = checked(reason)
+        async with self.changing(case_id, seen, actor, at) as change:
+            change.must_be_free()
+            return await change.save("case.step_up", {"reason": reason}, step_up_at=at)
 
 
 UNCLAIMED: Final = {"state": "open", "claimed_by": None, "claimed_until": None}

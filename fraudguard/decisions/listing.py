@@ -1,7 +1,8 @@
 """Lists of decisions for people: filters and keyset pages, newest event first."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from sqlalchemy import Select, Text, select, text, tuple_
@@ -34,15 +35,83 @@ class DecisionFilter:
     tenant: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class StoredBody:
+    """A decision's row as it lies there. body: the text that records.load_record reads."""
+
+    event_time: datetime
+    decision_id: str
+    body: str
+
+
+# The messages of each decision's timeline in the day before its event: what its rules read as `chat`.
+_SAID = text("""
+SELECT k.decision, m.event_time, m.body ->> 'line' AS line
+FROM unnest(CAST(:decisions AS text[]), CAST(:accounts AS text[]), CAST(:firsts AS bigint[]),
+            CAST(:lasts AS bigint[]), CAST(:times AS timestamptz[])) AS k (decision, account, first, last, at)
+JOIN event_ids e ON e.account_id = k.account AND e.sequence BETWEEN k.first AND k.last
+    AND e.event_time > k.at - CAST(:span AS interval) AND e.event_time <= k.at
+JOIN decisions m ON m.event_time = e.event_time AND m.decision_id = e.decision_id
+WHERE m.event_type = 'message' AND m.event_time BETWEEN :oldest AND :newest
+ORDER BY k.decision, e.sequence
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A decision whose conversation is asked for. first: where its timeline began."""
+
+    decision_id: str
+    account_id: str
+    first: int
+    last: int
+    event_time: datetime
+    tenant: str
+
+
+async def said_before(
+    connection: AsyncConnection, reads: Sequence[Read], span: timedelta
+) -> dict[str, list[tuple[datetime, str]]]:
+    """The lines of messages, each with its event time, by decision; decisions without one are missing."""
+    if not reads:
+        return {}
+    times = [one.event_time for one in reads]
+    rows = await connection.execute(
+        _SAID,
+        {
+            "decisions": [one.decision_id for one in reads],
+            "accounts": [one.account_id for one in reads],
+            "firsts": [one.first for one in reads],
+            "lasts": [one.last for one in reads],
+            "times": times,
+            "tenants": [one.tenant for one in reads],
+            "span": span,
+            "oldest": min(times) - span,
+            "newest": max(times),
+        },
+    )
+    found: dict[str, list[tuple[datetime, str]]] = {}
+    for row in rows:
+        found.setdefault(row.decision, []).append((row.event_time, row.line))
+    return found
+
+
 async def list_decisions(
     connection: AsyncConnection, wanted: DecisionFilter, limit: int, cursor: str | None
 ) -> Page[DecisionRecord]:
     """One page, without sealed texts. Raises BadInput for a bad limit or cursor."""
-    await connection.execute(PLAN_BY_VALUE)
-    rows = (await connection.execute(listing(wanted, check_limit(limit) + 1, cursor))).all()
+    rows = await list_bodies(connection, wanted, check_limit(limit) + 1, cursor)
     shown = rows[:limit]
     more = encode_cursor(shown[-1].event_time, shown[-1].decision_id) if len(rows) > limit else None
     return Page(tuple(load_record(row.body, None) for row in shown), more)
+
+
+async def list_bodies(
+    connection: AsyncConnection, wanted: DecisionFilter, rows: int, cursor: str | None
+) -> list[StoredBody]:
+    """The newest `rows` at most, after the cursor's place. Raises BadInput for a bad cursor."""
+    await connection.execute(PLAN_BY_VALUE)
+    return [StoredBody(*row) for row in await connection.execute(listing(wanted, rows, cursor))]
 
 
 def listing(wanted: DecisionFilter, rows: int, cursor: str | None) -> Select[Any]:

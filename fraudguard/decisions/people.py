@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from fraudguard.decisions import audit
 from fraudguard.decisions.audit import Detail
-from fraudguard.decisions.connection import transaction
+from fraudguard.decisions.connection import current_tenant, transaction
 from fraudguard.decisions.tables import SESSIONS, USERS
 from fraudguard.domain import Role
 from fraudguard.errors import BadInput, NotFound, StateConflict
@@ -80,9 +80,10 @@ class People:
             raise BadInput(f"there is a user {name!r} already", path="name") from error
 
     async def list(self) -> list[Person]:
-        """Everybody, by name."""
+        """Everybody whom this task may know of, by name: for a tenant's people, the tenant's."""
+        tenant, query = current_tenant(), select(USERS).order_by(USERS.c.name)
         async with transaction(self._engine, HOUSE) as connection:
-            rows = await connection.execute(select(USERS).order_by(USERS.c.name))
+            rows = await connection.execute(query.where(USERS.c.tenant == tenant) if tenant else query)
             return [
                 Person(
                     r.name,

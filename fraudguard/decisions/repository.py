@@ -27,7 +27,7 @@ from fraudguard.decisions.judged import Judged
 from fraudguard.decisions.keys import KeyRing
 from fraudguard.decisions.labelled import LabelledDecision
 from fraudguard.decisions.letters import LetterTrail
-from fraudguard.decisions.listing import DecisionFilter, list_decisions
+from fraudguard.decisions.listing import DecisionFilter, Read, StoredBody, list_bodies, list_decisions, said_before
 from fraudguard.decisions.models import ModelBook, ShadowScore, write_shadow_scores
 from fraudguard.decisions.outbox import Outbox
 from fraudguard.decisions.pages import Page
@@ -191,6 +191,16 @@ class Repository:
         """A page of decisions, newest event first, without sealed texts. Raises BadInput for a bad limit or cursor."""
         async with self._open() as connection:
             return await list_decisions(connection, wanted, limit, cursor)
+
+    async def list_bodies(self, wanted: DecisionFilter, rows: int, cursor: str | None) -> list[StoredBody]:
+        """The same as they are stored, for who looks at many and shows few. Raises BadInput for a bad cursor."""
+        async with self._open() as connection:
+            return await list_bodies(connection, wanted, rows, cursor)
+
+    async def said_before(self, reads: Sequence[Read], span: timedelta) -> dict[str, list[tuple[datetime, str]]]:
+        """The messages of each decision's timeline within `span` before it: line with event time, by decision."""
+        async with self._open() as connection:
+            return await said_before(connection, reads, span)
 
     async def raw_text_of(self, decision_id: str, actor: str, reason: str, at: datetime) -> bytes:
         """The event's sealed (encrypted) text; that it was read, by whom and why is written down first.

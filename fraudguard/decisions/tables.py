@@ -133,6 +133,7 @@ CASES = Table(
     Column("inbox", Text, nullable=False),
     Column("priority", Double, nullable=False),
     _tenant(),
+    Column("step_up_at", _TIME),
 )
 
 ALERTS = Table(
@@ -454,5 +455,16 @@ EVIDENCE_WISHES = Table(
     Column("claimed_until", _TIME),
     Column("failed", Text),
     Column("failed_at", _TIME),
+    _tenant(),
+)
+
+ALERT_ENTITIES = Table(
+    "alert_entities",
+    METADATA,
+    Column("kind", Text, primary_key=True),
+    Column("entity_id", Text, primary_key=True),
+    Column("event_time", _TIME, primary_key=True),
+    Column("decision_id", Text, primary_key=True),
+    Column("account_id", Text, nullable=False),
     _tenant(),
 )

@@ -50,6 +50,7 @@ class RuleSet:
         self.version = _version(self.sources)
         self._contents = contents
         self.rules, self.windows, self.lists = contents.rules, contents.windows, contents.lists
+        self.fields = contents.fields
         # The strongest first, so that the first hit is the one to name; then by id, whatever the files are called.
         self.active = tuple(
             sorted(

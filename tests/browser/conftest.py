@@ -70,7 +70,8 @@ def site(database_of: DatabaseOf, filled_template: str) -> Iterator[Site]:
     """A console over stories of its own."""
     with database_of(filled_template) as url:
         key = SecretStr(RAW_TEXT_KEY)
-        with serving(settings_for(NOBODY, url, api_port=free_port(), raw_text_key=key)) as served:
+        others = {"api_port": free_port(), "raw_text_key": key, "review_percent": 100.0}
+        with serving(settings_for(NOBODY, url, **others)) as served:
             yield served
 
 

@@ -11,16 +11,22 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from fraudguard.api.console import (
+    bulk,
     case,
     decisions,
     deeds,
+    files,
+    judging,
     lists,
     model,
     operations,
+    people,
     queue,
     rules,
     rules_editing,
     signing,
+    together,
+    trail,
     unmasking,
     vouching,
 )
@@ -49,8 +55,9 @@ def mount_console(app: FastAPI, currency: str) -> None:
     console.state = app.state
     app.state.rule_shelf = RuleShelf(currency)
     app.state.rule_texts = TextShelf()
-    resources = (signing, vouching, queue, case, deeds, decisions, unmasking)
-    for resource in (*resources, rules, rules_editing, lists, model, operations):
+    # deeds last: its path of any verb would take the others' for verbs it does not know.
+    cases = (queue, bulk, people, case, judging, together, files, trail, decisions, unmasking, deeds)
+    for resource in (signing, vouching, *cases, rules, rules_editing, lists, model, operations):
         console.include_router(resource.router)
     console.mount("/static", _Static(packages=[("fraudguard.api.console", "static")]), name="static")
     console.add_middleware(Guarded)

@@ -1,6 +1,7 @@
 """One case: what happened, why the machine worries, what the account usually does, and the verdict."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
@@ -8,26 +9,38 @@ from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
 from fraudguard.api.auth import actor
-from fraudguard.api.console import links, reasons, timeline, why
+from fraudguard.api.console import reasons, timeline, why
 from fraudguard.api.console.charts import Spark, spark
+from fraudguard.api.console.graph import curve, graph
+from fraudguard.api.console.links import Link, links
 from fraudguard.api.console.readers import Reading
 from fraudguard.api.console.rendering import Reader, page
 from fraudguard.api.services import Services, Use
+from fraudguard.decisions.case_files import FILE_BYTES_MAX, FILES_A_CASE_MAX, MEDIA_TYPES
 from fraudguard.decisions.casebook import UNDO, Alert, Case, CaseFilter
-from fraudguard.domain import Contribution, DecisionRecord, Timeline
+from fraudguard.domain import Contribution, DecisionRecord, Timeline, WatchList
 from fraudguard.domain import Line as TimelineLine
-from fraudguard.errors import NotFound
+from fraudguard.errors import BadInput, NotFound
 
 router = APIRouter()
 
 BEFORE: Final = 12  # lines shown before the first alert
 LINES_MAX: Final = 120
+OLDER: Final = 60  # lines that come at once when older ones are asked for
 ALERTS_EXPLAINED: Final = 20
 EARLIER_MAX: Final = 5
 EFFECT_MIN: Final = 0.01
 EFFECTS_MAX: Final = 5
 SPARK_DAYS: Final = 30
 CaseId = Annotated[str, Path(max_length=64)]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An entity that may go on a block list by the verdict. lists: names of those that take its kind."""
+
+    link: Link
+    lists: tuple[str, ...]
 
 
 @router.get("/cases/{case_id}")
@@ -39,12 +52,29 @@ async def show(
     undo = await just_closed(services, reader, closed)
     newest = await services.repository.casefile.newest_sequence(case.account_id, case.tenant)
     first, last = _window(alerts, case.account_id, newest)
+    rows = await _rows(services, case, alerts, first, last)
+    facts = await _facts(services, reader, case, alerts, rows) | await _desk(services, reader, case)
+    return page("case.html", reader, "case", **facts, case=case, first=first, undo=undo)
+
+
+@router.get("/cases/{case_id}/lines")
+async def older(
+    services: Use, reader: Reading, case_id: CaseId, before: Annotated[int, Query(ge=2, lt=2**62)]
+) -> Response:
+    """The lines before this sequence of the account, OLDER of them, as list items."""
+    case, alerts = await services.repository.cases.get_case(case_id)
+    first = max(1, before - OLDER)
+    rows = await _rows(services, case, alerts, first, before - 1)
+    return page("lines.html", reader, "case", case=case, rows=rows, first=first)
+
+
+async def _rows(services: Services, case: Case, alerts: Sequence[Alert], first: int, last: int) -> list[timeline.Row]:
+    """The account's lines from `first` to `last`, the first one's change against the one before it."""
     records = await services.repository.casefile.lines(case.account_id, case.tenant, max(1, first - 1), last)
-    shown, before = (records[1:], records[0].decision.risk) if first > 1 else (records, None)
-    rows = timeline.rows(shown, {alert.decision_id for alert in alerts}, before)
-    return page(
-        "case.html", reader, "case", **await _facts(services, reader, case, alerts, rows, first, newest), undo=undo
-    )
+    earlier = [record for record in records if record.decision.sequence < first]
+    before = earlier[-1].decision.risk if earlier else None
+    judged = {alert.decision_id: alert.disposition for alert in alerts}
+    return timeline.rows(records[len(earlier) :], judged, before)
 
 
 def _window(alerts: Sequence[Alert], account_id: str, newest: int) -> tuple[int, int]:
@@ -55,14 +85,9 @@ def _window(alerts: Sequence[Alert], account_id: str, newest: int) -> tuple[int,
 
 
 async def _facts(
-    services: Services,
-    reader: Reader,
-    case: Case,
-    alerts: Sequence[Alert],
-    rows: Sequence[timeline.Row],
-    first: int,
-    newest: int,
+    services: Services, reader: Reader, case: Case, alerts: Sequence[Alert], rows: Sequence[timeline.Row]
 ) -> dict[str, Any]:
+    """What is known of the case."""
     repository = services.repository
     alerted = [row.record for row in rows if row.alert][-ALERTS_EXPLAINED:]
     hits = await why.reasons(reader.shelf, repository, [(record, _timeline(record, rows)) for record in alerted])
@@ -70,31 +95,63 @@ async def _facts(
     at = top.event.event_time if top else reader.now
     before = CaseFilter(account_id=case.account_id, state="closed", tenant=case.tenant)
     earlier = await repository.cases.list_cases(before, EARLIER_MAX + 1)
+    found = await links(repository, case, rows, at)
+    cases = await repository.casefile.newest_cases([account for link in found for account in link.others], case.tenant)
+    moved = sorted((r for r in rows if r.change and r.change >= timeline.MOVED), key=lambda r: -(r.change or 0))
     return {
-        "case": case,
         "alerts": alerts,
         "rows": rows,
         "row_of": {str(row.record.decision.sequence): row for row in rows},
-        "first": first,
-        "newest": newest,
         "held": timeline.held_money(rows),
         "held_rows": [row for row in rows if row.held and row.alert],
         "hits": hits,
         "top": top,
-        "movers": sorted((r for r in rows if r.change and r.change >= timeline.MOVED), key=lambda r: -(r.change or 0))[
-            :3
-        ],
+        "movers": moved[:3],
         "effects": await _effects(services, top) if top else [],
         "habits": why.habits(top) if top else [],
-        "links": await links.links(repository, case.tenant, rows, at),
+        "links": found,
+        "cases": cases,
+        "graph": graph(case.account_id, found, cases),
+        "curve": curve,
+        "offers": await _offers(services, found) if reader.works and reader.of_house and case.state != "closed" else [],
         "earlier": [one for one in earlier.items if one.case_id != case.case_id][:EARLIER_MAX],
-        "spark": await _spark(services, case, at),
+        "sparks": await _sparks(services, case, at),
+    }
+
+
+async def _desk(services: Services, reader: Reader, case: Case) -> dict[str, Any]:
+    """What people put into it, and what this reader may do."""
+    me, holder = actor(reader.principal), case.holder(reader.now)
+    review = case.review == "waiting" and reader.leads and case.closed_by != me
+    return {
         "block": reasons.reasons_of("block"),
         "approve": reasons.reasons_of("approve"),
-        "holder": case.holder(reader.now),
-        "me": actor(reader.principal),
-        "notes": (await repository.cases.folder(case.case_id)).notes,
+        "holder": holder,
+        "me": me,
+        "mine": holder == me,
+        "free": case.state != "closed" and holder in (None, me),
+        "asleep": case.snoozed_until is not None and case.snoozed_until > reader.now,
+        "reviews": review,
+        "folder": await services.repository.cases.folder(case.case_id),
+        "file_types": tuple(MEDIA_TYPES),
+        "file_bytes_max": FILE_BYTES_MAX,
+        "files_max": FILES_A_CASE_MAX,
     }
+
+
+async def _offers(services: Services, found: Sequence[Link]) -> list[Offer]:
+    """What of the links may go on a block list and is on none."""
+    try:
+        declared: dict[str, WatchList] = await services.publishing.lists()
+    except BadInput:  # published by another version of fraudguard: no reason to hide the case
+        return []
+    offers = []
+    for link in found:
+        names = [name for name, known in declared.items() if known.kind == "block" and known.entity == link.kind]
+        open_ = tuple(sorted(set(names) - set(link.lists)))
+        if open_:
+            offers.append(Offer(link, open_))
+    return offers
 
 
 async def _effects(services: Services, top: DecisionRecord) -> list[Contribution]:
@@ -114,11 +171,16 @@ def _timeline(record: DecisionRecord, rows: Sequence[timeline.Row]) -> Timeline:
     return Timeline(record.decision.account_id, start, lines)
 
 
-async def _spark(services: Services, case: Case, at: datetime) -> Spark:
+async def _sparks(services: Services, case: Case, at: datetime) -> dict[str, Spark]:
+    """Of each day up to the case's: what was paid out, in how many payments, to how many payees."""
     since = at - timedelta(days=SPARK_DAYS)
     zone = services.settings.time_zone
     days = await services.repository.casefile.days(case.account_id, case.tenant, since, zone)
-    return spark({day.day: day.total for day in days}, at, zone, SPARK_DAYS)
+    return {
+        "out": spark({day.day: day.total for day in days}, at, zone, SPARK_DAYS),
+        "transfers": spark({day.day: float(day.payments) for day in days}, at, zone, SPARK_DAYS),
+        "payees": spark({day.day: float(day.payees) for day in days}, at, zone, SPARK_DAYS),
+    }
 
 
 async def just_closed(services: Services, reader: Reader, case_id: str) -> Case | None:

@@ -1,51 +1,100 @@
-"""The decision explorer: filters, newest first, and one decision with all that it rests on."""
+"""The decision explorer: filters, conditions in the rules' language, and one decision with all that it rests on."""
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from fraudguard.api.console import why
 from fraudguard.api.console.readers import Reading
-from fraudguard.api.console.rendering import page, part
-from fraudguard.api.services import Use
+from fraudguard.api.console.rendering import is_fragment, page, part
+from fraudguard.api.decisions import look
+from fraudguard.api.services import Services, Use
 from fraudguard.decisions.listing import DecisionFilter
 from fraudguard.decisions.pages import Page
 from fraudguard.domain import DecisionRecord, Outcome, Typology
 from fraudguard.errors import BadInput
 from fraudguard.features.registry import features_in
+from fraudguard.rules.expression import Fault
+from fraudguard.rules.questions import faults_of
+from fraudguard.search import Found, fields_in_force
 
 router = APIRouter()
 
 ROWS: Final = 50
-FIELDS: Final = ("account", "outcome", "event_type", "typology", "risk", "reason", "from", "to")
+WHERE_MAX: Final = 2_000
+FAULTS_MAX: Final = 3
+FIELDS: Final = ("where", "account", "outcome", "event_type", "typology", "risk", "reason", "from", "to")
+_LENGTHS: Final = {"where": WHERE_MAX}
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A condition as the compiler sees it. before, fault, after: the source around its first fault; more: faults left.
+
+    Without faults it is in order.
+    """
+
+    before: str
+    fault: str
+    after: str
+    faults: tuple[Fault, ...]
+    more: int
 
 
 @router.get("/decisions")
 async def explore(request: Request, services: Use, reader: Reading) -> Response:
     """Decisions that meet every filter; a filter that cannot be read is named and nothing is listed."""
-    asked = {field: request.query_params.get(field, "").strip()[:128] for field in FIELDS}
+    asked = {field: request.query_params.get(field, "").strip()[: _LENGTHS.get(field, 128)] for field in FIELDS}
     cursor = request.query_params.get("cursor")
-    found: Page[DecisionRecord] = Page((), None)
+    found: Page[DecisionRecord] | Found = Page((), None)
     problem: BadInput | None = None
     try:
-        found = await services.repository.list_decisions(_filter(asked, reader.zone), ROWS, cursor)
+        wanted = _filter(asked, reader.zone)
+        if asked["where"]:
+            found = await look(services, asked["where"], wanted, ROWS, cursor)
+        else:
+            found = await services.repository.list_decisions(wanted, ROWS, cursor)
     except BadInput as error:
         problem = error
     template = part(request, "decisions.html", "decision_list.html", "decision_rows.html")
     values: Mapping[str, Any] = {
         "asked": asked,
-        "records": found.items,
+        "records": found.records if isinstance(found, Found) else found.items,
         "next": found.next,
+        "searched": found if isinstance(found, Found) else None,
         "problem": problem,
+        "checked": await _checked(services, asked["where"]),
         "outcomes": tuple(Outcome),
         "typologies": tuple(Typology),
         "query": {k: v for k, v in asked.items() if v},
     }
-    return page(template, reader, "decisions", status=422 if problem else 200, **values)
+    return page(template, reader, "decisions", status=422 if problem and not is_fragment(request) else 200, **values)
+
+
+@router.get("/decisions/check")
+async def check(services: Use, reader: Reading, where: Annotated[str, Query(max_length=WHERE_MAX)] = "") -> Response:
+    """What the compiler of rules says of a condition while it is typed."""
+    return page("where_check.html", reader, "decisions", checked=await _checked(services, where))
+
+
+async def _checked(services: Services, where: str) -> Checked | None:
+    """None for an empty field."""
+    if not where.strip():
+        return None
+    fields = await fields_in_force(services.publishing, features_in(services.settings.base_currency))
+    faults = faults_of(where, fields)
+    if not faults:
+        return Checked("", "", "", (), 0)
+    at = min(faults[0].at, len(where))
+    word = re.match(r"[\w.@]+|\S|", where[at:])
+    end = at + len(word[0]) if word else at
+    return Checked(where[:at], where[at:end], where[end:], tuple(faults[:FAULTS_MAX]), max(0, len(faults) - FAULTS_MAX))
 
 
 @router.get("/decisions/{decision_id}")

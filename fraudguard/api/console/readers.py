@@ -26,6 +26,7 @@ def _served(*roles: Role, house: bool = False) -> Callable[..., Awaitable[Reader
 
 Reading = Annotated[Reader, Depends(_served(*EVERYBODY))]
 Working = Annotated[Reader, Depends(_served(*WORKERS))]
+Leading = Annotated[Reader, Depends(_served(*LEADS))]
 Editing = Annotated[Reader, Depends(_served(*EDITORS, house=True))]
 Listing = Annotated[Reader, Depends(_served(*WORKERS, *EDITORS, house=True))]
 HouseReading = Annotated[Reader, Depends(_served(*EVERYBODY, house=True))]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from fraudguard.decisions.casebook import Disposition
+from fraudguard.errors import BadInput
 
 Verdict = Literal["block", "approve"]
 
@@ -37,6 +38,9 @@ def reasons_of(verdict: Verdict) -> tuple[Reason, ...]:
     return tuple(reason for reason in REASONS if reason.verdict == verdict)
 
 
-def reason_of(code: str) -> Reason | None:
-    """The reason of this code."""
-    return next((reason for reason in REASONS if reason.code == code), None)
+def checked(code: str) -> Reason:
+    """The reason of this code. Raises BadInput."""
+    found = next((reason for reason in REASONS if reason.code == code), None)
+    if found is None:
+        raise BadInput("is not one of the reasons", path="reason")
+    return found

@@ -126,6 +126,7 @@ def render(template: str, reader: Reader, place: keys.Place = "everywhere", **va
         "risk": shown.risk,
         "change": shown.change,
         "short": shown.short,
+        "size": shown.size,
         "iso": shown.iso,
         "value": lambda found, feature: shown.value(found, feature, reader.words),
         "time": partial(shown.time, now=reader.now, zone=reader.zone, words=reader.words),

@@ -69,6 +69,13 @@ def short(identity: str) -> str:
     return f"{identity[:7]}…{identity[-6:]}"
 
 
+def size(count: int) -> str:
+    """`812 B`, `45 KB`, `3.9 MB`."""
+    if count < 1_000:
+        return f"{count} B"
+    return f"{count / 1_000:,.0f} KB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
+
+
 def value(found: Scalar, feature: Feature | None, words: Words) -> str:
     """A feature's value by its unit."""
     if isinstance(found, bool):

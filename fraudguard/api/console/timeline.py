@@ -3,11 +3,12 @@
 Pure: stored decisions in, rows out. A line moved the score when the risk rose by MOVED or more.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
+from fraudguard.decisions.casebook import Disposition
 from fraudguard.domain import STOPPED, DecisionRecord, Message, Transaction
 
 MOVED: Final = 0.10
@@ -18,13 +19,14 @@ KNOWN_LINES: Final = ("device_id", "ip", "country")
 class Row:
     """A line of the timeline. change: of the risk against the scored line before; None for the first.
 
-    alert: the case is about it. held: a payment that the decision stopped. news: what of it the account never had:
-    `payee`, `payer`, `device`, `country`.
+    alert: the case is about it; found: what it was found to be, judged by itself. held: a payment that the decision
+    stopped. news: what of it the account never had: `payee`, `payer`, `device`, `country`.
     """
 
     record: DecisionRecord
     change: float | None
     alert: bool
+    found: Disposition | None
     held: bool
     news: tuple[str, ...]
 
@@ -44,15 +46,18 @@ class Row:
         return self.record.event if isinstance(self.record.event, Transaction) else None
 
 
-def rows(records: Sequence[DecisionRecord], alerts: Collection[str], before: float | None = None) -> list[Row]:
-    """The rows of decisions in sequence. alerts: decision ids of the case. before: the risk before the first."""
+def rows(
+    records: Sequence[DecisionRecord], alerts: Mapping[str, Disposition | None], before: float | None = None
+) -> list[Row]:
+    """The rows of decisions in sequence. alerts: the case's, by decision id. before: the risk before the first."""
     found = []
     for record in records:
         risk = record.decision.risk
         change = risk - before if risk is not None and before is not None else None
         event = record.event
         held = isinstance(event, Transaction) and event.direction == "debit" and record.decision.outcome in STOPPED
-        found.append(Row(record, change, record.decision.decision_id in alerts, held, _news(record)))
+        decision_id = record.decision.decision_id
+        found.append(Row(record, change, decision_id in alerts, alerts.get(decision_id), held, _news(record)))
         before = before if risk is None else risk
     return found
 

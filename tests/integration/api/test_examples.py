@@ -34,6 +34,7 @@ ORDER = [
     "POST /v1/cases/{case_id}/release",
     "POST /v1/cases/{case_id}/assign",
     "POST /v1/cases/{case_id}/escalate",
+    "POST /v1/cases/{case_id}/step-up",
     "POST /v1/cases/{case_id}/snooze",
     "POST /v1/cases/{case_id}/notes",
     "POST /v1/cases/{case_id}/files",

@@ -101,6 +101,41 @@ async def test_a_filled_database_keeps_what_it_holds(empty_url: str, make: Calla
     await engine.dispose()
 
 
+async def test_alerts_of_before_are_known_by_what_they_share(
+    empty_url: str, make: Callable[..., DecisionRecord]
+) -> None:
+    """Two accounts whose alerted payments went to one counterparty, decided before there was a table of that."""
+    engine, records = open_engine(empty_url), [make("a-1"), make("a-2")]
+    async with engine.begin() as connection:
+        await connection.run_sync(_upgrade_to, "0007")
+        await connection.execute(text("SELECT decisions_ensure_month('2026-11-01')"))
+        await write_decisions(connection, records)
+        for record in records:
+            d, at = record.decision, record.event.event_time
+            values = {"case": f"c-{d.account_id}", "account": d.account_id, "at": at, "id": d.decision_id}
+            await connection.execute(
+                text(
+                    "INSERT INTO cases (case_id, account_id, state, opened_at, updated_at, expected_loss, outcome, alerts)"
+                    " VALUES (:case, :account, 'open', :at, :at, 1, 'block', 1)"
+                ),
+                values,
+            )
+            await connection.execute(
+                text(
+                    "INSERT INTO alerts (decision_id, case_id, event_id, account_id, event_type, event_time, sequence,"
+                    " outcome) VALUES (:id, :case, :id, :account, 'transaction', :at, 1, 'block')"
+                ),
+                values,
+            )
+    await asyncio.to_thread(migrate.upgrade, empty_url)
+    casefile = Repository(engine).casefile
+    shared = await casefile.sharing("a-1", await casefile.entities_of("c-a-1"))
+    assert [(one.kind, one.entity_id, one.account_id, one.alerts) for one in shared] == [
+        ("counterparty", "c-9", "a-2", 1)
+    ]
+    await engine.dispose()
+
+
 CASES_OF_0003 = """
 INSERT INTO cases (case_id, account_id, state, opened_at, updated_at, expected_loss, top_risk, typology, outcome,
                    alerts, disposition, reason, closed_at, closed_by)

@@ -32,11 +32,11 @@
     const to = moved[at < 0 ? (by > 0 ? 0 : moved.length - 1) : Math.min(moved.length - 1, Math.max(0, at + by))];
     if (to) goTo(to);
   }
-  function goTo(line) {
+  function goTo(line, block = "center") {
     all(".line.at").forEach((one) => one.classList.remove("at"));
     line.classList.add("at");
     line.focus({ preventScroll: true });
-    line.scrollIntoView({ block: "center" });
+    line.scrollIntoView({ block });
   }
 
   // ---- choosing a verdict's reason
@@ -44,6 +44,7 @@
   function verdict(name) {
     const wanted = document.getElementById(`verdict-${name}`);
     all(".verdict").forEach((form) => { form.hidden = form !== wanted; });
+    document.dispatchEvent(new Event("verdict"));
     if (wanted) wanted.querySelector("input:not([type=hidden]), button").focus();
   }
 
@@ -70,17 +71,24 @@
     if (to) to.click();
   }
 
+  // Pages of their own script add actions, and what Esc leaves first: functions that say whether they did.
+  const leaving = [];
   const actions = {
     help: () => (help.open ? help.close() : help.showModal()),
     filter: () => {
       const field = document.querySelector("[data-filter]");
-      if (field) { field.focus(); field.select(); } else location.assign("/console/queue");
+      if (!field) { location.assign("/console/queue"); return; }
+      const form = field.closest("form");
+      if (form.hidden) { form.hidden = false; document.querySelector(`[aria-controls="${form.id}"]`)?.setAttribute("aria-expanded", "true"); }
+      field.focus();
+      field.select?.();
     },
     leave: () => {
       const form = openVerdict();
       if (help.open) help.close();
       else if (form) { verdict(""); document.getElementById("main").focus(); }
-      else if (document.activeElement && document.activeElement.matches("input, select, textarea")) document.activeElement.blur();
+      else if (document.activeElement && document.activeElement.matches("input:not([type=checkbox]), select, textarea")) document.activeElement.blur();
+      else if (leaving.some((leave) => leave())) return;
       else if (place === "case") location.assign("/console/queue");
       else if (location.search) location.assign(location.pathname);
     },
@@ -103,66 +111,13 @@
     line_previous: () => walk(-1),
     claim: () => act("claim"),
     snooze: () => act("snooze"),
-    note: () => verdict("note"),
-    unmask: () => {
-      const form = document.getElementById("verdict-unmask");
-      const line = document.querySelector(".line.at");
-      if (form && !line) say(form.dataset.none);
-      else if (form) verdict("unmask");
-    },
     escalate: () => verdict("escalate"),
-    tell: () => tell(),
+    assign: () => verdict("assign"),
     undo: () => { if (undo && undo.isConnected) undo.requestSubmit(); },
     block: () => verdict("block"),
     approve: () => verdict("approve"),
     next: () => { const button = document.querySelector('[data-do="next"]'); if (button) location.assign(button.dataset.href); },
   };
-
-  // ---- the case in words: generated text, which enters the page as text alone
-  function tell() {
-    const story = document.getElementById("story");
-    if (!story || story.dataset.told) return;
-    story.dataset.told = "yes";
-    story.querySelector("button").hidden = true;
-    const told = story.querySelector(".told");
-    const source = story.querySelector(".source");
-    const items = new Map();
-    const plain = (escaped) => new DOMParser().parseFromString(escaped, "text/html").documentElement.textContent;
-    const stream = new EventSource(story.dataset.url);
-    const on = (name, act) => stream.addEventListener(name, (event) => act(JSON.parse(event.data)));
-    on("evidence", (data) => data.items.forEach((one) => items.set(one.number, one)));
-    on("source", (data) => { source.textContent = data.by === "model" ? story.dataset.model.replace("{model}", data.model) : story.dataset.template; });
-    on("text", (data) => told.append(plain(data.text)));
-    on("link", (data) => {
-      const item = items.get(data.number);
-      const line = item && item.kind === "line" ? document.getElementById(`line-${item.ref}`) : null;
-      const mark = document.createElement(line ? "a" : "span");
-      mark.textContent = `[${data.number}]`;
-      if (line) { mark.href = `#${line.id}`; mark.dataset.line = line.id; }
-      else if (item) mark.title = item.ref;
-      told.append(mark);
-    });
-    on("discard", () => told.replaceChildren());
-    on("end", (data) => { stream.close(); if (!data.complete) source.textContent += ` ${story.dataset.cut}`; });
-    stream.addEventListener("error", () => {
-      stream.close(); // it would ask again by itself, and have everything told twice
-      told.replaceChildren();
-      source.textContent = story.dataset.failed;
-      delete story.dataset.told;
-      story.querySelector("button").hidden = false;
-    });
-  }
-
-  const unmasking = document.getElementById("verdict-unmask");
-  if (unmasking) unmasking.addEventListener("submit", (event) => {
-    event.preventDefault();
-    const line = document.querySelector(".line.at");
-    const values = { body: unmasking.elements.body.value };
-    const target = line.querySelector(".said, .memo") || line.querySelector(".paid");
-    htmx.ajax("POST", `/console/decisions/${line.dataset.decision}/text`, { source: unmasking, target, swap: "outerHTML", values });
-    unmasking.elements.body.value = "";
-    verdict("");
-  });
 
   // ---- the risk curve beside the timeline: one point a line, at the line's height
   const SVG = "http://www.w3.org/2000/svg";
@@ -199,6 +154,26 @@
   addEventListener("resize", drawCurve);
   document.addEventListener("htmx:afterSettle", drawCurve);
 
+  // ---- a list beside a field: arrows walk both, Enter in the field takes the first
+  function pick(event) {
+    const form = event.target.closest?.(".picker");
+    if (!form || !["ArrowDown", "ArrowUp", "Enter"].includes(event.key)) return false;
+    const field = form.querySelector("[name=q]");
+    const options = all(".options button", form);
+    if (event.key === "Enter") {
+      if (event.target !== field) return false;
+      event.preventDefault();
+      options[0]?.click();
+      return true;
+    }
+    const list = [field, ...options];
+    const at = list.indexOf(event.target);
+    if (at < 0) return false;
+    event.preventDefault();
+    list[Math.min(list.length - 1, Math.max(0, at + (event.key === "ArrowDown" ? 1 : -1)))].focus();
+    return true;
+  }
+
   // ---- keys
   const table = new Map(all("[data-press]").map((one) => [one.dataset.press, one.dataset.action]));
   const starts = new Set([...table.keys()].filter((press) => press.includes(" ")).map((press) => press.split(" ")[0]));
@@ -211,15 +186,17 @@
   }
   document.addEventListener("keydown", (event) => {
     if (event.altKey || event.isComposing) return;
-    const typing = event.target.matches("input, select, textarea");
+    const typing = event.target.matches("input:not([type=checkbox]), select, textarea");
+    if (pick(event)) return;
     if (typing && event.key !== "Escape") return;
     const form = openVerdict();
     if (form && /^[1-9]$/.test(event.key)) {
       const button = form.querySelector(`[data-digit="${event.key}"]`);
-      if (button) { event.preventDefault(); button.click(); }
+      if (button && !button.disabled) { event.preventDefault(); button.click(); }
       return;
     }
     if (event.key === "Enter" && event.target.closest("a, button, summary")) return;
+    if (event.key === " " && event.target.closest("a, button, summary, input")) return;
     if (!begun && starts.has(event.key) && !event.ctrlKey && !event.metaKey) { begun = event.key; return; }
     const action = table.get(pressed(event));
     const link = action && document.querySelector(`[data-go="${action}"]`);
@@ -238,7 +215,7 @@
     const mover = event.target.closest("[data-line]");
     if (mover) { event.preventDefault(); goTo(document.getElementById(mover.dataset.line)); return; }
     const row = event.target.closest("[data-row]");
-    if (row && !event.target.closest("a, button")) { choose(row); row.querySelector("[data-open]").click(); }
+    if (row && !event.target.closest("a, button, input")) { choose(row); row.querySelector("[data-open]").click(); }
   });
   document.addEventListener("focusin", (event) => {
     const row = event.target.closest("[data-row]");
@@ -250,9 +227,10 @@
   document.addEventListener("htmx:beforeSwap", (event) => {
     if (event.detail.target.id !== "list" || !event.detail.shouldSwap) return;
     const row = current();
-    const field = document.activeElement && document.activeElement.matches("input") ? document.activeElement : null;
+    const field = document.activeElement && document.activeElement.matches("input, textarea") ? document.activeElement : null;
     held = {
       id: row && row.dataset.id,
+      at: Math.max(0, rows().indexOf(row)),
       top: row && row.getBoundingClientRect().top,
       known: new Set(rows().map((one) => one.dataset.id)),
       field: field && { id: field.id, value: field.value, at: field.selectionStart },
@@ -260,14 +238,14 @@
   });
   document.addEventListener("htmx:afterSwap", (event) => {
     if (event.detail.target.id !== "list" || !held) return;
-    const { id, top, known, field } = held;
+    const { id, at, top, known, field } = held;
     held = null;
     rows().forEach((row) => { if (known.size && !known.has(row.dataset.id)) row.classList.add("fresh-row"); });
     const row = id && rows().find((one) => one.dataset.id === id);
     if (row) {
       choose(row, !field);
       scrollBy(0, row.getBoundingClientRect().top - top);
-    }
+    } else if (!current()) choose(rows()[Math.min(at, rows().length - 1)], !field); // it is gone: the one in its place
     const again = field && document.getElementById(field.id);
     if (again) { again.value = field.value; again.focus(); again.setSelectionRange(field.at, field.at); }
   });
@@ -292,7 +270,8 @@
   // ---- how fresh the page is
   const fresh = document.getElementById("fresh");
   let seen = Date.now();
-  document.addEventListener("htmx:afterRequest", (event) => { if (event.detail.successful) seen = Date.now(); });
+  const heard = () => { seen = Date.now(); };
+  document.addEventListener("htmx:afterRequest", (event) => { if (event.detail.successful) heard(); });
   if (fresh) setInterval(() => {
     const age_s = Math.round((Date.now() - seen) / 1000);
     const stale = age_s > 25;
@@ -308,6 +287,6 @@
 
   const again = document.querySelector("[data-again]");
   if (again) setTimeout(() => location.reload(), Number(again.dataset.again) * 1000);
-  if (place === "queue" || place === "decisions") choose(rows()[0], !document.activeElement.matches("input"));
-  window.fraudguard = { actions, place, all, say, verdict, current, choose, rows, openVerdict };
+  if (rows().length) choose(rows()[0], !document.activeElement.matches("input, textarea"));
+  window.fraudguard = { actions, leaving, place, all, say, verdict, act, current, choose, rows, goTo, openVerdict, heard };
 })();
