@@ -112,8 +112,12 @@ async def asked_of(api: Api, whose: Held) -> list[Asked]:
         options: dict[str, Any] = {"headers": {"If-Match": '"3"'}, "params": _query(operation)}
         if operation:
             options |= _body(operation)
+        elif path.endswith("/files"):
+            options = {"content": FILE, "headers": {"Content-Type": "text/plain"}, "params": {"name": "x", "seen": "3"}}
         elif method == "POST":
-            options["data"] = {"seen": "3", "reason": REASON, "body": "because"}
+            options["data"] = {"seen": "3", "reason": REASON, "body": "because", "other": "none", "other_seen": "3"}
+        elif path.endswith("/lines"):
+            options["params"] = {"before": "9"}
         found.append(Asked(name, filled, options))
     return found
 

@@ -109,14 +109,14 @@ async def test_alerts_of_before_are_known_by_what_they_share(
     async with engine.begin() as connection:
         await connection.run_sync(_upgrade_to, "0007")
         await connection.execute(text("SELECT decisions_ensure_month('2026-11-01')"))
-        await write_decisions(connection, records)
         for record in records:
+            await _write_as_0001(connection, record)
             d, at = record.decision, record.event.event_time
             values = {"case": f"c-{d.account_id}", "account": d.account_id, "at": at, "id": d.decision_id}
             await connection.execute(
                 text(
-                    "INSERT INTO cases (case_id, account_id, state, opened_at, updated_at, expected_loss, outcome, alerts)"
-                    " VALUES (:case, :account, 'open', :at, :at, 1, 'block', 1)"
+                    "INSERT INTO cases (case_id, account_id, state, opened_at, updated_at, expected_loss, outcome,"
+                    " alerts) VALUES (:case, :account, 'open', :at, :at, 1, 'block', 1)"
                 ),
                 values,
             )
@@ -129,7 +129,7 @@ async def test_alerts_of_before_are_known_by_what_they_share(
             )
     await asyncio.to_thread(migrate.upgrade, empty_url)
     casefile = Repository(engine).casefile
-    shared = await casefile.sharing("a-1", await casefile.entities_of("c-a-1"))
+    shared = await casefile.sharing("a-1", "", await casefile.entities_of("c-a-1"))
     assert [(one.kind, one.entity_id, one.account_id, one.alerts) for one in shared] == [
         ("counterparty", "c-9", "a-2", 1)
     ]

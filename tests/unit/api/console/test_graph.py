@@ -16,7 +16,7 @@ CASE = Case(
     case_id="c", account_id="a", state="open", opened_at=NOW, updated_at=NOW, expected_loss=1.0, top_risk=0.9,
     typology=None, outcome=Outcome.BLOCK, alerts=1, claimed_by=None, disposition=None, reason=None, closed_at=None,
     closed_by=None, version=1, changed_by="", claimed_until=None, assigned_to=None, team=None, due_at=NOW,
-    snoozed_until=None, escalated_at=None, money_held=0.0, top_line="", merged_into=None, review=None,
+    snoozed_until=None, escalated_at=None, money_held=0.0, top_line="", merged_into=None, review=None, tenant="",
     reviewed_by=None, inbox="unscored", priority=0.0, step_up_at=None,
 )  # fmt: skip
 
