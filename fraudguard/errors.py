@@ -8,6 +8,7 @@
     |   |-- BadModel          a checkpoint, adapter or head does not fit together
     |   |-- BadSettings       a setting is missing or contradicts another
     |   |-- BadSignIn         a name, password or one-time code is not right, or the account is locked
+    |   |-- HouseOnly         a tenant's people ask for what is the house's
     |   `-- Conflict          what is asked contradicts what has been done: a closed case is not disposed of again
     |       `-- Overtaken     somebody changed it since it was read; read it again, then decide
     |-- NotFound              an id that names nothing
@@ -70,6 +71,10 @@ class BadSignIn(BadInput):
         """code: a stable word, like `bad_sign_in` or `code_needed`; the console has words of its own for each."""
         super().__init__(reason, path=path, hint=hint)
         self.code = code
+
+
+class HouseOnly(BadInput):
+    """A tenant's people ask for what is the house's: rules, lists, models, other tenants' names."""
 
 
 class Conflict(BadInput):

@@ -38,12 +38,13 @@ Watch = Callable[[Callable[[], None]], AbstractContextManager[None]]
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events, for TOLD_S at most: whoever reads too slowly must not keep others from theirs.
+    """Server-sent events, for `seconds` (TOLD_S) at most: whoever reads too slowly must not keep others from theirs.
 
     watch: entered meanwhile with what ends them sooner.
     """
 
     media_type = "text/event-stream"
+    seconds: float | None = None  # TOLD_S
 
     def __init__(self, events: AsyncIterable[str], watch: Watch, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(events, headers=headers)
@@ -53,7 +54,7 @@ class EventStream(StreamingResponse):
         """Send them, and end whatever makes them."""
         making = cast(AsyncGenerator[str, None], self.body_iterator)
         with suppress(TimeoutError):
-            async with asyncio.timeout(TOLD_S) as limit, aclosing(making):
+            async with asyncio.timeout(self.seconds or TOLD_S) as limit, aclosing(making):
                 with self._watch(lambda: None if limit.expired() else limit.reschedule(0)):
                     await super().__call__(scope, receive, send)
 
@@ -100,7 +101,8 @@ async def _items(services: Services, decision_id: str) -> tuple[Item, ...]:
     made = await book.of(decision_id)
     if made is None and record.score is not None:
         await book.wish(decision_id, services.clock.now())
-    lines = await book.risks(record.decision.account_id, record.timeline_start, record.decision.sequence)
+    decision = record.decision
+    lines = await book.risks(decision.account_id, decision.tenant, record.timeline_start, decision.sequence)
     explained = await explanation(services, record)
     return items_of(record, lines, made, explained.asked if explained else (), ZoneInfo(services.settings.time_zone))
 

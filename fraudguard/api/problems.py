@@ -24,6 +24,7 @@ from fraudguard.errors import (
     BadSignIn,
     BrokerUnavailable,
     Conflict,
+    HouseOnly,
     NotFound,
     Overtaken,
     StateConflict,
@@ -95,6 +96,7 @@ def install(app: FastAPI, routers: Sequence[APIRouter]) -> None:
     app.add_exception_handler(BadEvent, _bad_event)
     app.add_exception_handler(BadInput, _bad_input)
     app.add_exception_handler(BadSignIn, _bad_sign_in)
+    app.add_exception_handler(HouseOnly, _house_only)
     app.add_exception_handler(Conflict, _conflict)
     app.add_exception_handler(Overtaken, _outrun)
     app.add_exception_handler(NotFound, _not_found)
@@ -129,6 +131,10 @@ def _bad_sign_in(_: Request, error: Any) -> Response:
     """401 with the error's own code; RFC 9110 wants a challenge with it."""
     challenge = {"WWW-Authenticate": "Session"}
     return ProblemError(401, error.code, error.reason, path=error.path, hint=error.hint, headers=challenge).response()
+
+
+def _house_only(_: Request, error: Any) -> Response:
+    return ProblemError(403, "house_only", f"this {error.reason}", hint=error.hint).response()
 
 
 def _conflict(_: Request, error: Any) -> Response:

@@ -58,7 +58,9 @@ async def claim(request: Request, caller: Principal) -> None:
     parts = (str(request.url.path), str(request.url.query), request.headers.get("if-match", ""))
     fingerprint = hashlib.sha256("\0".join(parts).encode() + b"\0" + await request.body())
     services = request.app.state.services
-    found = await services.repository.repeats.claim(caller.name, key, fingerprint.digest(), services.clock.now())
+    found = await services.repository.repeats.claim(
+        caller.name, key, fingerprint.digest(), services.clock.now(), caller.tenant
+    )
     if isinstance(found, Answer):
         raise Replayed(found)
     if found is Refusal.ANOTHER_REQUEST:

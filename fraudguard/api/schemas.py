@@ -1,6 +1,6 @@
 """What is not a wire type of `domain`: queries, pages, cases, rules, receipts. Shapes only."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +13,7 @@ from fraudguard.decisions.watchlists import REASON_CHARACTERS_MAX as ENTRY_REASO
 from fraudguard.domain import Decision, Entity, Id, Outcome, Severity, Time, Typology
 
 EventType = Literal["transaction", "message"]
+ENTRIES_MAX: Final = 10_000  # of a list, in one request
 
 
 class _Body(BaseModel):
@@ -53,6 +54,7 @@ class DecisionQuery(_PageQuery):
     time_to: Time | None = Field(
         default=None, alias="to", description="Event time, exclusive", examples=["2026-11-22T00:00:00Z"]
     )
+    tenant: str | None = Field(default=None, max_length=64, description="Empty: the house's own")
 
 
 class TextQuery(_Query):
@@ -61,6 +63,12 @@ class TextQuery(_Query):
     reason: str = Field(
         min_length=1, max_length=500, description="Goes to the audit trail", examples=["complaint 4711"]
     )
+
+
+class TenantQuery(_Query):
+    """Of two tenants' events with the same id, which one is meant."""
+
+    tenant: str = Field(default="", max_length=64, description="Empty: the house's own; a tenant's keys mean theirs")
 
 
 class Accepted(_Body):
@@ -91,7 +99,7 @@ class CaseBrief(_Body):
     version: as in the ETag; changed_by: who made it, "" for a new alert. claimed_by: until claimed_until. inbox: team,
     else typology, else `unscored`. due_at: when it should be closed. money_held: by stopped payments, in the base
     currency. top_line: of the newest riskiest alert, masked. merged_into: the case it is judged with. review: by a
-    second person, null outside of the sample.
+    second person, null outside of the sample. tenant: whose, "" for the house's own.
     """
 
     case_id: str
@@ -123,6 +131,7 @@ class CaseBrief(_Body):
     merged_into: str | None
     review: Review | None
     reviewed_by: str | None
+    tenant: str
 
 
 class CasePage(_Body):
@@ -317,7 +326,7 @@ class NewEntry(_Body):
 class NewEntries(_Body):
     """Many at once: all of them, or none."""
 
-    entries: Annotated[dict[Id, NewEntry], Field(min_length=1, max_length=10_000)]
+    entries: Annotated[dict[Id, NewEntry], Field(min_length=1, max_length=ENTRIES_MAX)]
 
 
 class Imported(_Body):

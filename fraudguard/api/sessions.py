@@ -112,4 +112,4 @@ async def change_password(
 
 
 def _who(caller: Principal) -> Who:
-    return Who(name=caller.name, role=caller.role, csrf_token=caller.csrf)
+    return Who(name=caller.name, role=caller.role, csrf_token=caller.csrf, tenant=caller.tenant)

@@ -64,6 +64,7 @@ class WebhookLine(BaseModel):
     created_by: str
     waiting: int = Field(description="Messages that are not delivered yet")
     given_up: int = Field(description="Messages that nobody took for three days; POST .../retry sends them again")
+    tenant: str = Field(description="Whose decisions and cases it hears; empty: everybody's")
     off_at: datetime | None = Field(description="When it answered 410 Gone; told nothing until a PUT; null before")
 
 

@@ -44,15 +44,16 @@ class Unmerging(Casework):
             gone = change.others[other]
             if gone.merged_into != case_id:
                 raise Conflict(f"case {other} is not merged into {case_id}", path="case_id")
-            unclosed = select(CASES.c.case_id).where(CASES.c.account_id == gone.account_id, CASES.c.state != "closed")
-            newer = await change.connection.scalar(unclosed)
+            whose = (CASES.c.account_id == gone.account_id, CASES.c.tenant == gone.tenant)
+            newer = await change.connection.scalar(select(CASES.c.case_id).where(*whose, CASES.c.state != "closed"))
             if newer is not None:
                 raise Conflict(f"a new alert has opened case {newer} since", path="case_id", hint="merge that one")
             opened = {"state": "open", "merged_into": None, "closed_at": None, "closed_by": None}
             await change.write(other, **opened, **await _own(change.connection, [other]))
             left = [case_id, *(case.case_id for case in change.merged_into(case_id) if case.case_id != other)]
             sums = await _own(change.connection, left)
-            await audit.append(change.connection, at, actor, "case.unmerge", other, {"from": case_id, "reason": reason})
+            detail = {"from": case_id, "reason": reason}
+            await audit.append(change.connection, at, actor, "case.unmerge", other, detail, gone.tenant)
             return await change.save("case.unmerge", {"other": other, "reason": reason}, **sums)
 
 

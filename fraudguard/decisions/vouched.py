@@ -20,6 +20,7 @@ from fraudguard.decisions.sessions import Opened
 from fraudguard.decisions.tables import SIGN_INS, USERS
 from fraudguard.domain import Role
 from fraudguard.errors import BadSignIn
+from fraudguard.tenants import HOUSE
 
 SIGN_IN_LASTS = timedelta(minutes=10)  # from leaving for the provider to coming back
 
@@ -52,13 +53,13 @@ class Vouched:
 
     async def begin(self, secret: str, destination: str, at: datetime) -> None:
         """A browser that holds this secret leaves for the provider."""
-        async with transaction(self._engine) as connection:
+        async with transaction(self._engine, HOUSE) as connection:
             row = {"secret_hash": _hash(secret), "destination": destination, "begun_at": at}
             await connection.execute(insert(SIGN_INS).values(row))
 
     async def take(self, secret: str, at: datetime) -> str | None:
         """Where the browser goes now that it is back, this once; None for an unknown, used or old secret."""
-        async with transaction(self._engine) as connection:
+        async with transaction(self._engine, HOUSE) as connection:
             taken = await connection.execute(
                 delete(SIGN_INS)
                 .where(SIGN_INS.c.secret_hash == _hash(secret))
@@ -72,7 +73,7 @@ class Vouched:
 
         Raises BadSignIn where the name is no name for an account or somebody else's, or the account is disabled.
         """
-        async with transaction(self._engine) as connection:
+        async with transaction(self._engine, HOUSE) as connection:
             mine = select(USERS).where(USERS.c.issuer == who.issuer, USERS.c.subject == who.subject).with_for_update()
             row = (await connection.execute(mine)).one_or_none()
             if row is None:
@@ -86,11 +87,11 @@ class Vouched:
             if row.role != who.role:
                 await connection.execute(update(USERS).where(USERS.c.name == row.name).values(role=who.role.value))
                 await audit.append(connection, at, row.name, "user.role", row.name, {"role": who.role.value})
-            return await sessions.begin(connection, row.name, who.role, at, {"issuer": who.issuer})
+            return await sessions.begin(connection, row.name, who.role, row.tenant, at, {"issuer": who.issuer})
 
     async def prune(self, at: datetime) -> int:
         """Forget sign-ins from which nobody came back; how many."""
-        return await in_parts(partial(transaction, self._engine), _PRUNE, {"before": at - SIGN_IN_LASTS})
+        return await in_parts(partial(transaction, self._engine, HOUSE), _PRUNE, {"before": at - SIGN_IN_LASTS})
 
 
 async def _make(connection: AsyncConnection, who: Identity, at: datetime) -> None:
