@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from cryptography.fernet import Fernet
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 CLOCK = SystemClock()
+AXE = Path(__file__).parent / "browser" / "vendor" / "axe-4.14.1.min.js"
+RULES = {
+    "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+}
 PEOPLE = {"lin": Role.ANALYST, "wang": Role.ANALYST, "guo": Role.VIEWER}
 PASSWORD, PASSWORD_HASH = new_password()
 RAW_TEXT_KEY = Fernet.generate_key().decode()
@@ -85,3 +90,13 @@ class Desk:
         """One key after the other."""
         for key in keys:
             self.page.keyboard.press(key)
+
+
+def check(desk: Desk, what: str) -> None:
+    """Nothing for axe to find, and nothing that scrolls sideways."""
+    # Evaluated by the test's own connection, which the page's policy does not rule.
+    desk.page.evaluate(AXE.read_text())
+    found: Any = desk.page.evaluate("rules => axe.run(document, rules)", RULES)
+    said = [(one["id"], one["help"], [node["html"][:160] for node in one["nodes"]]) for one in found["violations"]]
+    assert said == [], what
+    assert desk.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{what} is wider than the window"

@@ -38,6 +38,7 @@ class CaseQuery(_PageQuery):
     snoozed: bool | None = Field(default=None, description="Only those asleep, or only those awake")
     escalated: bool | None = None
     review: Review | None = Field(default=None, description="`waiting`: those that a second person should look at")
+    tenant: str | None = Field(default=None, max_length=64, description="Empty: the house's own")
 
 
 class InboxLine(_Body):

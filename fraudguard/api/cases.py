@@ -36,6 +36,7 @@ from fraudguard.decisions.case_types import Alert, Case, CaseFilter
 from fraudguard.decisions.keys import Principal
 from fraudguard.domain import Role
 from fraudguard.errors import BadInput, Conflict, NotFound, Overtaken, StateConflict
+from fraudguard.tenants import scoped
 
 router = APIRouter(tags=["cases"])
 
@@ -65,6 +66,7 @@ async def list_cases(services: Use, caller: Reader, query: Annotated[CaseQuery, 
         escalated=query.escalated,
         review=query.review,
         at=services.clock.now(),
+        tenant=query.tenant,
     )
     page = await services.repository.cases.list_cases(wanted, query.limit, query.cursor)
     return CasePage(items=tuple(map(CaseBrief.model_validate, page.items)), next=page.next)
@@ -107,9 +109,9 @@ async def get_case(services: Use, case_id: Annotated[str, _CASE_ID], response: R
 
 
 async def _lines(services: Services, alerts: tuple[Alert, ...]) -> tuple[AlertLine, ...]:
-    events = [alert.event_id for alert in alerts]
-    records = await services.repository.earlier(events)
-    labels = await services.repository.labels(events)
+    keys = [scoped(alert.tenant, alert.event_id) for alert in alerts]
+    records = await services.repository.earlier(keys)
+    labels = await services.repository.labels(keys)
     return tuple(
         AlertLine(
             decision_id=alert.decision_id,
@@ -123,12 +125,12 @@ async def _lines(services: Services, alerts: tuple[Alert, ...]) -> tuple[AlertLi
             risk=alert.risk,
             typology=alert.typology,
             amount_base=alert.amount_base,
-            reasons=records[alert.event_id].decision.reasons,
-            line=records[alert.event_id].line,
+            reasons=records[key].decision.reasons,
+            line=records[key].line,
             disposition=alert.disposition,
-            labels=tuple(map(LabelLine.model_validate, labels.get(alert.event_id, ()))),
+            labels=tuple(map(LabelLine.model_validate, labels.get(key, ()))),
         )
-        for alert in alerts
+        for alert, key in zip(alerts, keys, strict=True)
     )
 
 

@@ -16,7 +16,7 @@ router = APIRouter(tags=["models"])
     "/v1/models",
     summary="The registered models",
     responses=shown(examples.MODELS) | refusals(401, 403, 503),
-    dependencies=[Depends(Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR))],
+    dependencies=[Depends(Serves(Role.VIEWER, Role.ANALYST, Role.LEAD, Role.RULE_EDITOR, house=True))],
 )
 async def models(services: Use) -> Models:
     """The last added first. Without a champion each worker scores with the model that its settings name."""

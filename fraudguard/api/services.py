@@ -15,11 +15,13 @@ from fraudguard.api.housekeeping import Housekeeper
 from fraudguard.api.kafka import DecisionListener, EventProducer
 from fraudguard.api.outbox import LabelPublisher
 from fraudguard.api.rates import Rates
+from fraudguard.api.streams import Streams
 from fraudguard.api.webhook_sender import WebhookSender
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
 from fraudguard.decisions.feed import CaseFeed
 from fraudguard.decisions.repository import Repository, connect
+from fraudguard.oidc import Provider
 from fraudguard.rulebook import Publishing, open_publishing
 from fraudguard.sealing import Seal
 
@@ -47,13 +49,15 @@ class Services:
     trials: asyncio.Semaphore
     feed: CaseFeed
     narratives: asyncio.Semaphore
+    provider: Provider | None
+    streams: Streams
 
 
 @asynccontextmanager
 async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Services]:
     """Open the store and start the background parts, which connect by themselves; what is missing shows in readiness.
 
-    Raises BadSettings for a malformed database URL.
+    Raises BadSettings for a malformed database URL, or an OpenID provider that is half set up.
     """
     url = settings.database_url.get_secret_value()
     async with connect(url, settings.review_percent) as repository:
@@ -61,8 +65,8 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
         labels = LabelPublisher(repository.outbox, producer, clock)
         seal = Seal(settings.secrets_key)
         sender, keeper = WebhookSender(repository.webhooks, seal, clock), Housekeeper(repository, settings, clock)
-        feed = CaseFeed(url)
-        parts = (producer, listener, labels, sender, keeper, feed)
+        feed, streams = CaseFeed(url), Streams(repository, settings, clock)
+        parts = (producer, listener, labels, sender, keeper, feed, streams)
         running = [asyncio.create_task(part.run(), name=type(part).__name__) for part in parts]
         for task in running:
             task.add_done_callback(_report)
@@ -85,6 +89,8 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
                 trials=trials,
                 feed=feed,
                 narratives=narratives,
+                provider=Provider.of(settings, clock),
+                streams=streams,
             )
         finally:
             for task in reversed(running):  # the publisher first, for it uses the producer

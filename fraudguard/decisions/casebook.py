@@ -18,7 +18,7 @@ from fraudguard.decisions.case_types import (
     alert_of,
     case_of,
 )
-from fraudguard.decisions.connection import PLAN_BY_VALUE, transaction
+from fraudguard.decisions.connection import PLAN_BY_VALUE, current_tenant, transaction
 from fraudguard.decisions.pages import Page, check_limit, decode_cursor, encode_cursor
 from fraudguard.decisions.tables import ALERT_DISPOSITIONS, ALERTS, CASES
 from fraudguard.decisions.verdicts import UNDO, Verdicts, label_id
@@ -115,6 +115,7 @@ def _chosen(wanted: CaseFilter) -> Select[Any]:
         (c.outcome, wanted.outcome),
         (c.inbox, wanted.inbox),
         (c.review, wanted.review),
+        (c.tenant, current_tenant() or wanted.tenant),
     ):
         if value is not None:
             query = query.where(column == str(value))

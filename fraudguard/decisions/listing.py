@@ -7,7 +7,7 @@ from typing import Any, Literal
 from sqlalchemy import Select, Text, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fraudguard.decisions.connection import PLAN_BY_VALUE
+from fraudguard.decisions.connection import PLAN_BY_VALUE, current_tenant
 from fraudguard.decisions.pages import Page, check_limit, decode_cursor, encode_cursor
 from fraudguard.decisions.records import load_record
 from fraudguard.decisions.tables import DECISIONS
@@ -18,7 +18,10 @@ RISKY = 0.5  # as the partial index ix_decisions_risk has it
 
 @dataclass(frozen=True, slots=True)
 class DecisionFilter:
-    """What a listed decision must be; None asks nothing. Times are the event's: from inclusive, to exclusive."""
+    """What a listed decision must be; None asks nothing. Times are the event's: from inclusive, to exclusive.
+
+    tenant: for the house's people; a tenant's see their own whatever it says.
+    """
 
     account_id: str | None = None
     outcome: Outcome | None = None
@@ -28,6 +31,7 @@ class DecisionFilter:
     event_time_from: datetime | None = None
     event_time_to: datetime | None = None
     reason: str | None = None
+    tenant: str | None = None
 
 
 async def list_decisions(
@@ -53,6 +57,10 @@ def listing(wanted: DecisionFilter, rows: int, cursor: str | None) -> Select[Any
     ):
         if value is not None:
             query = query.where(column == str(value))
+    if (tenant := current_tenant() or wanted.tenant) is not None:
+        query = query.where(d.tenant == tenant)
+    if tenant:
+        query = query.where(text("tenant <> ''"))  # lets PostgreSQL use the partial index
     if wanted.risk_min is not None:
         query = query.where(d.risk >= wanted.risk_min)
         if wanted.risk_min >= RISKY:

@@ -10,12 +10,12 @@ from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from fraudguard.api.console import case, decisions, deeds, queue, signing, unmasking
+from fraudguard.api.console import case, decisions, deeds, queue, signing, unmasking, vouching
 from fraudguard.api.console.rendering import refused
 from fraudguard.api.console.security import Guarded
 from fraudguard.api.console.why import RuleShelf
 from fraudguard.api.problems import ProblemError, unavailable
-from fraudguard.errors import BadInput, Conflict, NotFound, Overtaken, StateConflict, StoreUnavailable
+from fraudguard.errors import BadInput, Conflict, HouseOnly, NotFound, Overtaken, StateConflict, StoreUnavailable
 
 PATH: Final = "/console"
 
@@ -34,13 +34,14 @@ def mount_console(app: FastAPI, currency: str) -> None:
     console = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     console.state = app.state
     app.state.rule_shelf = RuleShelf(currency)
-    for resource in (signing, queue, case, deeds, decisions, unmasking):
+    for resource in (signing, vouching, queue, case, deeds, decisions, unmasking):
         console.include_router(resource.router)
     console.mount("/static", _Static(packages=[("fraudguard.api.console", "static")]), name="static")
     console.add_middleware(Guarded)
     console.add_exception_handler(ProblemError, _problem)
     console.add_exception_handler(NotFound, _not_found)
     console.add_exception_handler(BadInput, _bad_input)
+    console.add_exception_handler(HouseOnly, _house_only)
     console.add_exception_handler(Conflict, _conflict)
     console.add_exception_handler(Overtaken, _overtaken)
     console.add_exception_handler(StateConflict, _conflict)
@@ -66,6 +67,10 @@ async def _not_found(request: Request, error: Any) -> Response:
 
 async def _bad_input(request: Request, error: Any) -> Response:
     return refused(request, ProblemError(422, "bad_field", error.reason, path=error.path, hint=error.hint))
+
+
+async def _house_only(request: Request, error: Any) -> Response:
+    return refused(request, ProblemError(403, "house_only", f"this {error.reason}", hint=error.hint))
 
 
 async def _conflict(request: Request, error: Any) -> Response:
