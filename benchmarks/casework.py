@@ -151,6 +151,8 @@ def _hear(_connection: object, _cursor: object, statement: str, parameters: Any,
 
 
 async def _explained(connection: asyncpg.Connection, statement: str, parameters: Any) -> str:
+    if not statement.lstrip().startswith(("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")):
+        return f"-- {statement}"  # a setting of the transaction, which has no plan
     transaction = connection.transaction()  # what a statement wrote is taken back
     await transaction.start()
     try:
@@ -195,11 +197,11 @@ def main() -> None:
             rows = [row for row in rows if options.only in row.name]
             with api(settings, directory / "api.log") as client:
                 took, wrong = measure(client, rows, options.requests)
+            print(f"{platform.platform()}, {os.cpu_count()} CPUs")
+            report(took, wrong)
             if options.plans:
                 options.plans.write_text(asyncio.run(plans(settings, postgres.url, rows)))
             wrote = asyncio.run(writes(postgres.url, options.writes)) if options.writes else {}
-    print(f"{platform.platform()}, {os.cpu_count()} CPUs")
-    report(took, wrong)
     for name, spent in wrote.items():
         print(f"{BATCH} decisions written with {name}: {spent:.1f} ms")
     if wrong:

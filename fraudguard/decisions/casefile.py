@@ -1,5 +1,6 @@
 """What a person reads around a case: inbox sizes, the account's own decisions in order, its days. Reads only."""
 
+import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -8,22 +9,22 @@ from typing import Final
 from sqlalchemy import text
 
 from fraudguard.decisions.case_types import Case, case_of
-from fraudguard.decisions.connection import Open
+from fraudguard.decisions.connection import Open, current_tenant
 from fraudguard.decisions.records import load_record
 from fraudguard.domain import DecisionRecord
 from fraudguard.tenants import scoped
 
 MISSED_MAX = 100
 
-_INBOXES = text("""
-SELECT inbox, count(*) FILTER (WHERE NOT sleeps) AS awake, count(*) FILTER (WHERE sleeps) AS asleep,
-       count(*) FILTER (WHERE mine) AS mine
-FROM (
-    SELECT inbox, coalesce(snoozed_until > :at, false) AS sleeps,
-           coalesce(claimed_by = :person AND claimed_until > :at, false)
-               OR coalesce(assigned_to = :person, false) AS mine
-    FROM cases WHERE state <> 'closed'
-) c
+_SIZES = text("""
+SELECT inbox, count(*) FILTER (WHERE NOT sleeps) AS awake, count(*) FILTER (WHERE sleeps) AS asleep
+FROM (SELECT inbox, coalesce(snoozed_until > :at, false) AS sleeps FROM cases WHERE state <> 'closed') c
+GROUP BY inbox
+""")
+
+_MINE = text("""
+SELECT inbox, count(*) AS mine FROM cases
+WHERE state <> 'closed' AND ((claimed_by = :person AND claimed_until > :at) OR assigned_to = :person)
 GROUP BY inbox
 """)
 
@@ -132,12 +133,32 @@ class CaseFile:
     def __init__(self, open_: Open) -> None:
         """open_: gives the transaction to work in."""
         self._open = open_
+        self._counting = asyncio.Lock()
+        self._next_count: dict[str, asyncio.Task[list[tuple[str, int, int]]]] = {}
 
     async def inboxes(self, person: str, at: datetime) -> Sequence[InboxSize]:
         """Every inbox that has an unclosed case, in no order. person: whose cases count as `mine`."""
+        sizes = await self._sizes(at)
         async with self._open() as connection:
-            rows = await connection.execute(_INBOXES, {"person": person, "at": at})
-            return [InboxSize(row.inbox, row.awake, row.asleep, row.mine) for row in rows]
+            own = {row.inbox: row.mine for row in await connection.execute(_MINE, {"person": person, "at": at})}
+        return [InboxSize(inbox, awake, asleep, own.get(inbox, 0)) for inbox, awake, asleep in sizes]
+
+    async def _sizes(self, at: datetime) -> list[tuple[str, int, int]]:
+        """(inbox, awake, asleep): one count at a time, for everybody of a tenant who asked before it began.
+
+        A change in a large queue makes every open one ask at once, and a count goes over all unclosed cases.
+        """
+        tenant = current_tenant()
+        next_one = self._next_count.get(tenant)
+        if next_one is None:
+            next_one = self._next_count[tenant] = asyncio.create_task(self._count(tenant, at))
+        return await asyncio.shield(next_one)  # whoever leaves does not take it from the others
+
+    async def _count(self, tenant: str, at: datetime) -> list[tuple[str, int, int]]:
+        async with self._counting:
+            del self._next_count[tenant]  # who asks from here on may have changed what is being counted
+            async with self._open() as connection:
+                return [(row.inbox, row.awake, row.asleep) for row in await connection.execute(_SIZES, {"at": at})]
 
     async def newest_sequence(self, account_id: str, tenant: str) -> int:
         """Of the account's decisions; 0 where it has none."""

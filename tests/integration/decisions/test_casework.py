@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from fraudguard.decisions import case_files
@@ -89,6 +90,27 @@ async def test_an_index_gives_every_queue_in_its_order(engine: AsyncEngine) -> N
             plan = "\n".join(await connection.scalars(text(f"EXPLAIN {query}")))
             assert f"Index Scan using {index}" in plan, plan
             assert "Sort" not in plan, plan
+
+
+async def test_inboxes_are_counted_once_for_all_who_wait(
+    engine: AsyncEngine, repository: Repository, make: Make
+) -> None:
+    """Many who ask at once cost one count or two, and everybody's counts what was there when they asked."""
+    await opened(repository, make, "a-1")
+    counts: list[str] = []
+
+    def hear(*about: Any) -> None:
+        counts.extend([about[2]] if "AS asleep" in about[2] else [])
+
+    event.listen(engine.sync_engine, "before_cursor_execute", hear)
+    asked = [asyncio.create_task(repository.casefile.inboxes("ana", NOW)) for _ in range(20)]
+    await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+    await opened(repository, make, "a-2", typology=Typology.MULE)
+    (later,) = await asyncio.gather(repository.casefile.inboxes("ana", NOW))
+    before = await asyncio.gather(*asked)
+    assert all({size.inbox: size.awake for size in sizes}["scam"] == 1 for sizes in before)
+    assert {size.inbox: size.awake for size in later} == {"scam": 1, "mule": 1}
+    assert len(counts) <= 3
 
 
 async def test_a_claim_holds_until_it_runs_out(repository: Repository, make: Make) -> None:
