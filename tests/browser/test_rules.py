@@ -271,6 +271,7 @@ def test_rules_and_lists_are_accessible(
     ]
     ask(site, lambda repository: repository.lists.add_many(rows, "test"))
     desk = desk_of("mei", language=language, theme=theme, size=size)
+    desk.page.set_default_timeout(TRIAL_MS)
     for path in (
         "/console/rules", "/console/rules?q=nothing-like-it", "/console/new-rule", "/console/releases/1",
         "/console/rules/none", "/console/lists", "/console/lists?value=c-2", "/console/lists?value=c-3",

@@ -1,5 +1,6 @@
 """The rules page: the rules in force by state with what they did, one of them with its text and past, what waits."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -202,7 +203,7 @@ async def editor(services: Services, head: Head, rule: Rule | None, text: str) -
     """What the editor and what it says of its text need."""
     files = await services.publishing.files(head.number)
     in_force = await services.publishing.rules(head)
-    checked = rules_checks.check(text, rule, files, in_force, services.fields)
+    checked = await asyncio.to_thread(rules_checks.check, text, rule, files, in_force, services.fields)
     return {
         "head": head,
         "rule": rule,

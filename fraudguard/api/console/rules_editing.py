@@ -107,7 +107,8 @@ async def backtest(request: Request, services: Use, reader: Editing) -> Response
     head, original = await _original(services, fields)
     files = await services.publishing.files(head.number)
     text = rules_texts.plain(_text(fields))
-    checked = rules_checks.check(text, original, files, await services.publishing.rules(head), services.fields)
+    in_force = await services.publishing.rules(head)
+    checked = await asyncio.to_thread(rules_checks.check, text, original, files, in_force, services.fields)
     if checked.rule is None or checked.failed:
         return page("rules_backtest.html", reader, "rules", 422, problem=reader.words("rule.backtest_mend"))
     as_live = checked.rule.state in ON_TRIAL
