@@ -99,8 +99,8 @@ async def test_alerts_of_before_are_known_by_what_they_share(
             values = {"case": f"c-{d.account_id}", "account": d.account_id, "at": at, "id": d.decision_id}
             await connection.execute(
                 text(
-                    "INSERT INTO cases (case_id, account_id, state, opened_at, updated_at, expected_loss, outcome, alerts)"
-                    " VALUES (:case, :account, 'open', :at, :at, 1, 'block', 1)"
+                    "INSERT INTO cases (case_id, account_id, state, opened_at, updated_at, expected_loss, outcome,"
+                    " alerts) VALUES (:case, :account, 'open', :at, :at, 1, 'block', 1)"
                 ),
                 values,
             )
