@@ -190,9 +190,9 @@ def test_decisions_are_searched_in_the_language_of_rules(desk_of: Callable[..., 
     desk.press("/")
     desk.page.keyboard.type('outcom == "block"')
     desk.page.wait_for_selector(".where-faults:has-text('unknown field')")
-    desk.page.locator("#where").fill("risk >= 0.5 and is_new_device")
+    desk.page.locator("#where").fill("is_new_device and amount_base > 0")
     desk.press("Enter")
-    desk.page.wait_for_url("**where=risk*")
+    desk.page.wait_for_url("**where=is_new_device*")
     desk.page.wait_for_selector(".more:has-text('Looked at all')")
     found = desk.page.locator("[data-row]").count()
     assert found > 0
