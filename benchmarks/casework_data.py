@@ -130,7 +130,7 @@ async def _patterns(connection: asyncpg.Connection) -> None:
            FROM decisions ORDER BY event_time, decision_id"""
     )
     places: dict[tuple[str, str], int] = {}
-    patterns = []
+    patterns: list[tuple[Any, ...]] = []
     for row in rows:
         kind = (row["event_type"], row["outcome"])
         if kind in SHARES:

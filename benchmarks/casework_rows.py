@@ -54,6 +54,14 @@ def rest_ids(name: str, wanted: Iterable[str]) -> Check:
     return lambda answer: answer.status_code == 200 and [item[name] for item in answer.json()["items"]] == ids
 
 
+def _holds(wanted: Record) -> Check:
+    return lambda answer: wanted.items() <= answer.json().items()
+
+
+def _names(decision_id: str) -> Check:
+    return lambda answer: decision_id in answer.text
+
+
 def page_ids(wanted: Iterable[str]) -> Check:
     """Exactly these rows of a page of the console, in this order."""
     ids = list(wanted)
@@ -284,12 +292,8 @@ class Files:
         rest, console = [], []
         for row in rows:
             wanted = {name: row[name] for name in ("decision_id", "event_id", "risk", "outcome")}
-            rest.append(
-                Question(f"/v1/decisions/{row['decision_id']}", lambda a, w=wanted: w.items() <= a.json().items())
-            )
-            console.append(
-                Question(f"/console/decisions/{row['decision_id']}", lambda a, w=wanted: w["decision_id"] in a.text)
-            )
+            rest.append(Question(f"/v1/decisions/{row['decision_id']}", _holds(wanted)))
+            console.append(Question(f"/console/decisions/{row['decision_id']}", _names(row["decision_id"])))
         return [Row("GET /v1/decisions/ID", rest), Row("console: a decision", console)]
 
 

@@ -113,7 +113,7 @@ class Backtest(_Line):
 
     def sum(self, name: str, side: str) -> float:
         """Over all days, of `total`, `before` or `after`."""
-        return sum(getattr(getattr(day, name), side) for day in self.days)
+        return float(sum(getattr(getattr(day, name), side) for day in self.days))
 
 
 @dataclass(frozen=True, slots=True)
