@@ -30,7 +30,9 @@ class Alarm:
         records = [self._alert(number) for number in accounts]
         self.batches += 1
         self.batch_of |= {record.decision.decision_id: self.batches for record in records}
-        await self._repository.commit(Changes(records=records, alerts=records))
+        head = await self._repository.rulebook.head()
+        activation = head.activation if head else 0
+        await self._repository.commit(Changes(records=records, alerts=records, activation=activation))
 
     def versions(self, decisions_of: dict[str, Sequence[str]]) -> dict[str, int]:
         """By case, the version that its alerts alone gave it. decisions_of: the alerts of each case."""
