@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from fraudguard.decisions.repository import Changes, Repository
 from fraudguard.domain import Decision, DecisionRecord, Outcome, Transaction, Typology
+from fraudguard.errors import StateConflict
 
 
 class Alarm:
@@ -30,7 +31,15 @@ class Alarm:
         records = [self._alert(number) for number in accounts]
         self.batches += 1
         self.batch_of |= {record.decision.decision_id: self.batches for record in records}
-        await self._repository.commit(Changes(records=records, alerts=records))
+        try:
+            await self._write(records)
+        except StateConflict:  # a worker that starts activates its rules
+            await self._write(records)
+
+    async def _write(self, records: Sequence[DecisionRecord]) -> None:
+        head = await self._repository.rulebook.head()
+        activation = head.activation if head else 0
+        await self._repository.commit(Changes(records=records, alerts=records, activation=activation))
 
     def versions(self, decisions_of: dict[str, Sequence[str]]) -> dict[str, int]:
         """By case, the version that its alerts alone gave it. decisions_of: the alerts of each case."""

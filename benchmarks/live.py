@@ -16,6 +16,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -86,15 +87,14 @@ def noise(url: str, alerts_s: float) -> Iterator[None]:
                 await alarm.ring(1, 0)
                 await asyncio.sleep(1 / alerts_s)
 
-    thread = threading.Thread(target=asyncio.run, args=(ring(),))
-    if alerts_s:
-        thread.start()
-    try:
-        yield
-    finally:
-        stopped.set()
-        if alerts_s:
-            thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        ringing = pool.submit(asyncio.run, ring()) if alerts_s else None
+        try:
+            yield
+        finally:
+            stopped.set()
+        if ringing is not None:
+            ringing.result()  # what was not written would have made no noise
 
 
 def measure(page: "Page", producer: KafkaProducer, accounts: Sequence[str], pause_s: float) -> list[float]:
