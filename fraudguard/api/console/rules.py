@@ -135,7 +135,7 @@ async def listing(request: Request, services: Services, reader: Reader, state: s
         if (rule.state == state or (state == "active" and rule.state != "retired")) and _matches(rule, q)
     ]
     rows = await _rows(services, reader, wanted, {id for one in waiting for id in one.rules})
-    counts = {name: sum(rule.state == name for rule in everything) for name in STATES}
+    counts: dict[str, int] = {name: sum(rule.state == name for rule in everything) for name in STATES}
     counts["active"] = len(everything) - counts["retired"]
     return {
         "head": head,
