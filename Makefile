@@ -14,8 +14,9 @@ help: ## this list
 demo: install ## the main job, on a real Kafka and PostgreSQL, then serve until Ctrl-C (ARGS=--once: end after the summary)
 	$(BIN)/fraudguard demo $(ARGS)
 
+# Two at once, each with a Kafka and a PostgreSQL of its own: half the tests wait for those.
 test: install ## every test that needs no GPU and no patience
-	$(BIN)/python -m pytest -q -m "not slow and not gpu and not browser" $(ARGS)
+	$(BIN)/python -m pytest -q -m "not slow and not gpu and not browser" -n 2 --dist loadfile $(ARGS)
 
 test-slow: install ## the long ones: kill -9 in mid-stream, 100,000 malformed events (FRAUDGUARD_SLOW_EVENTS shortens)
 	$(BIN)/python -m pytest -q -m slow $(ARGS)

@@ -265,17 +265,22 @@ def letters_replay(
 
 
 @keys_app.command("create")
-def keys_create(role: Role, owner: Annotated[str, typer.Argument(help="Who uses it.")]) -> None:
+def keys_create(
+    role: Role,
+    owner: Annotated[str, typer.Argument(help="Who uses it.")],
+    tenant: Annotated[str, typer.Option(help="Whose decisions and cases it sees; everybody's without.")] = "",
+) -> None:
     """A new key; it is shown this once."""
-    print(asyncio.run(_with_keys(lambda keys: keys.create(role, owner, operator(), SystemClock().now()))))
+    print(asyncio.run(_with_keys(lambda keys: keys.create(role, owner, operator(), SystemClock().now(), tenant))))
 
 
 @keys_app.command("list")
 def keys_list() -> None:
     """Every key, without its secret."""
     for key in asyncio.run(_with_keys(lambda keys: keys.list())):
+        tenant = f"  of {key.tenant}" if key.tenant else ""
         revoked = f"  revoked {key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else ""
-        print(f"{key.key_id}  {key.role:<13} {key.created_at:%Y-%m-%d %H:%M}  {key.owner}{revoked}")
+        print(f"{key.key_id}  {key.role:<13} {key.created_at:%Y-%m-%d %H:%M}  {key.owner}{tenant}{revoked}")
 
 
 @keys_app.command("revoke")

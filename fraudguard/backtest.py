@@ -38,6 +38,7 @@ from fraudguard.rules.expression import Field, Listed, walk
 from fraudguard.rules.registry import RuleSet
 from fraudguard.rules.schema import Rule
 from fraudguard.rules.validators import ATTRIBUTE
+from fraudguard.tenants import HOUSE, scoped
 
 Verdict = Literal["fraud", "legitimate"]
 EXAMPLES_MAX: Final = 5
@@ -84,8 +85,9 @@ class Conversations:
     def chat(self, body: Mapping[str, Any], event_time: datetime) -> str | None:
         """The text of the timeline's messages in the day up to this decision's event; None where there is none."""
         decision = body["decision"]
-        if decision["account_id"] != self._account:
-            self._account, self._said = decision["account_id"], deque()
+        account = scoped(decision.get("tenant", HOUSE), decision["account_id"])
+        if account != self._account:
+            self._account, self._said = account, deque()
         if decision["event_type"] == "message":
             self._said.append((decision["sequence"], event_time, body["line"]))
         while self._said and self._said[0][0] < body["timeline_start"]:
@@ -440,7 +442,7 @@ class _Stored:
         since = self._source.since or until - SPAN
         settled = newest - timedelta(days=self._settings.label_delay_days)
         labels = await self._repository.labels_between(since, until)
-        verdicts: dict[str, Verdict] = {event_id: told[-1].verdict for event_id, told in labels.items()}
+        verdicts: dict[str, Verdict] = {key: told[-1].verdict for key, told in labels.items()}
         stored_keys = await self._stored_keys(since) if rules.windows else {}
         fresh = [w for w in rules.windows if not all(w.key in keys for keys in stored_keys.values())]
         declared = await self._declared(fresh, since, until) if fresh else {}
@@ -453,10 +455,10 @@ class _Stored:
             if stored.event_time < since:
                 continue
             features = body["features"]
-            event_id = body["event"]["event_id"]
-            if event_id in declared:
+            key = scoped(body["decision"].get("tenant", HOUSE), body["event"]["event_id"])
+            if key in declared:
                 keys = stored_keys.get(body["decision"]["rules_version"], frozenset())
-                features |= {w.name: declared[event_id][w.name] for w in fresh if w.key not in keys}
+                features |= {w.name: declared[key][w.name] for w in fresh if w.key not in keys}
             if rules.memberships:
                 features |= {
                     name: answer
@@ -464,7 +466,7 @@ class _Stored:
                     if name not in features
                 }
             # Fraud may be known at once, the lack of it only later: counted early, it would make every share look good.
-            verdict: Verdict | None = verdicts.get(event_id, "legitimate") if stored.event_time < settled else None
+            verdict: Verdict | None = verdicts.get(key, "legitimate") if stored.event_time < settled else None
             if save:
                 save.write(orjson.dumps({"body": body, "chat": chat, "verdict": verdict}) + b"\n")
             yield past_of(body, chat, verdict, degraded)
@@ -517,7 +519,7 @@ class _Stored:
         shared, accounts, latest = SharedWindows(windows, ()), dict[str, AccountWindows](), dict[str, int]()
         values: dict[str, dict[str, Scalar]] = {}
         for past in history:
-            event, account = past.event, past.event.account_id
+            event, account = past.event, scoped(past.tenant, past.event.account_id)
             facts = facts_of(event, rates)
             own_features = event_features(event, facts, zone, late=past.late)
             own = accounts.setdefault(account, AccountWindows(windows))
@@ -529,5 +531,5 @@ class _Stored:
                 own.add(own.entries(own_features), at, newest - settings.lateness_s * 1_000_000)
             read = own.read(at) | shared.take(event, own_features, late=past.late)
             if event.event_time >= since:
-                values[event.event_id] = read
+                values[scoped(past.tenant, event.event_id)] = read
         return values

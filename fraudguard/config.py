@@ -3,6 +3,7 @@
 The database is also accepted as DATABASE_URL, the name platforms hand out.
 """
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
@@ -19,6 +20,13 @@ def _zone(name: str) -> str:
     except (KeyError, ValueError, OSError) as error:
         raise ValueError("must be a time zone of the IANA database, like Asia/Shanghai") from error
     return name
+
+
+def _text(value: object) -> str:
+    """As an environment variable says it."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 class Settings(BaseSettings):
@@ -96,6 +104,17 @@ class Settings(BaseSettings):
 
     session_idle_s: Annotated[int, Field(ge=60)] = 1_800  # a person who did nothing for that long signs in again
     session_max_s: Annotated[int, Field(ge=60)] = 43_200  # and in any case after that
+    # Single sign-on: an OpenID provider that vouches for people, beside those with a password here.
+    oidc_issuer: str | None = None  # its URL exactly as it writes it, https://; None: there is none
+    oidc_client_id: str | None = None
+    oidc_client_secret: SecretStr | None = None  # None: a public client, which PKCE alone protects
+    oidc_name: str = "OpenID"  # how the sign-in page calls it
+    oidc_scopes: str = "openid profile email"
+    oidc_name_claim: str = "preferred_username"  # of the ID token: how the audit trail names a person
+    oidc_role_claim: str = "groups"  # a text or a list; realm_access.roles is looked for in realm_access
+    # As JSON, what of that claim gives which role; of several the first. Whoever has none gets in nowhere.
+    oidc_roles: dict[str, Literal["viewer", "analyst", "lead", "rule_editor", "admin"]] = Field(default_factory=dict)
+    public_url: str | None = None  # where browsers reach the console, https://fraud.bank.example: they come back there
     # How often one caller may ask, in each API process; 0: as often as they like.
     rate_service_s: Annotated[int, Field(ge=0)] = 2_000  # a key of role service, a second
     rate_caller_min: Annotated[int, Field(ge=0)] = 1_200  # any other key or person, a minute
@@ -114,5 +133,5 @@ class Settings(BaseSettings):
     def environment(self) -> dict[str, str]:
         """The variables that give a child process these settings: those that differ from the defaults."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
-        revealed = {n: v.get_secret_value() if isinstance(v, SecretStr) else str(v) for n, v in given.items()}
+        revealed = {n: _text(v) for n, v in given.items()}
         return {f"FRAUDGUARD_{name.upper()}": value for name, value in revealed.items() if value != "None"}

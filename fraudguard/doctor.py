@@ -90,6 +90,8 @@ def examine(settings: Settings) -> list[Finding]:
         findings.append(broker(settings.kafka_bootstrap))
     if not own_database:
         findings.append(database(settings.database_url.get_secret_value()))
+    if settings.oidc_issuer is not None:
+        findings.append(provider(settings))
     return findings
 
 
@@ -295,3 +297,18 @@ def database(url: str) -> Finding:
         return Finding("PostgreSQL", False, str(error), "make install")
     except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         return Finding("PostgreSQL", False, f"{where}: {type(error).__name__}: {error}", fix)
+
+
+def provider(settings: Settings) -> Finding:
+    """Whether the OpenID provider that vouches for people describes itself."""
+    fix = "start that provider, or correct FRAUDGUARD_OIDC_ISSUER and its companions (docs/people.md), or unset them"
+    try:
+        from fraudguard.clock import SystemClock
+        from fraudguard.oidc import Provider
+
+        about = asyncio.run(Provider(settings, SystemClock()).about())
+    except ImportError as error:
+        return Finding("OpenID provider", False, str(error), "make install")
+    except FraudguardError as error:
+        return Finding("OpenID provider", False, str(error), fix)
+    return Finding("OpenID provider", True, f"{about.issuer} answers", fix)

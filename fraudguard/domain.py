@@ -219,6 +219,7 @@ class Label(_Event):
     source: Literal["chargeback", "analyst", "customer", "law_enforcement", "other"]
     verdict: Literal["fraud", "legitimate"]
     typology: Annotated[Typology, Field(strict=False)] | None = None  # strict would want the enum, not its string
+    attributes: Attributes = Field(default_factory=dict, exclude_if=lambda attributes: not attributes)
 
 
 Screenable = Transaction | Message
@@ -463,7 +464,8 @@ class Decision(_Wire):
     """The immutable answer to one event, as published, stored and returned.
 
     risk and typology are null when the decision is degraded. latency_ms: from received_at to decided_at. severity: of
-    the strongest of what asked for the outcome; null where nothing did.
+    the strongest of what asked for the outcome; null where nothing did. tenant: whose event it was; left out for the
+    house's own.
     """
 
     decision_id: str
@@ -482,6 +484,7 @@ class Decision(_Wire):
     decided_at: Time
     latency_ms: Annotated[float, Field(ge=0)]
     severity: Severity | None = None
+    tenant: Annotated[str, Field(max_length=64, exclude_if=lambda tenant: not tenant)] = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@
     |   |-- BadModel          a checkpoint, adapter or head does not fit together
     |   |-- BadSettings       a setting is missing or contradicts another
     |   |-- BadSignIn         a name, password or one-time code is not right, or the account is locked
+    |   |-- HouseOnly         a tenant's people ask for what is the house's
     |   `-- Conflict          what is asked contradicts what has been done: a closed case is not disposed of again
     |       `-- Overtaken     somebody changed it since it was read; read it again, then decide
     |-- NotFound              an id that names nothing
@@ -15,6 +16,7 @@
     |   |-- StateConflict     another worker wrote this account's state first: reload and try again
     |   |-- StoreUnavailable  PostgreSQL does not answer
     |   |-- BrokerUnavailable Kafka does not answer
+    |   |-- ProviderUnavailable the OpenID provider does not answer
     |   `-- EngineUnavailable the model did not answer in time or failed: degrade by policy
     `-- ServiceFailed         an embedded service could not start or died for good
 
@@ -66,9 +68,13 @@ class BadSignIn(BadInput):
     """A name, password or one-time code that is not right, or an account that is locked; which, is not said."""
 
     def __init__(self, reason: str, *, code: str, path: str = "", hint: str = "") -> None:
-        """code: a stable word, `bad_sign_in` or `code_needed`."""
+        """code: a stable word, like `bad_sign_in` or `code_needed`; the console has words of its own for each."""
         super().__init__(reason, path=path, hint=hint)
         self.code = code
+
+
+class HouseOnly(BadInput):
+    """A tenant's people ask for what is the house's: rules, lists, models, other tenants' names."""
 
 
 class Conflict(BadInput):
@@ -97,6 +103,10 @@ class StoreUnavailable(Transient):
 
 class BrokerUnavailable(Transient):
     """Kafka does not answer, or did not acknowledge in time."""
+
+
+class ProviderUnavailable(Transient):
+    """The OpenID provider does not answer, or not as its protocol wants."""
 
 
 class EngineUnavailable(Transient):

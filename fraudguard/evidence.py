@@ -107,7 +107,9 @@ class EvidenceMaker:
         """Make and store a decision's evidence; why it could not be made, or nothing. Raises StoreUnavailable."""
         decision = record.decision
         timeline = await self._repository.timeline(record)
-        lines = await self._repository.evidence.risks(decision.account_id, timeline.start, decision.sequence)
+        lines = await self._repository.evidence.risks(
+            decision.account_id, decision.tenant, timeline.start, decision.sequence
+        )
         asked = questions(record, timeline, {line.sequence: line.risk for line in lines})
         try:
             scores = await self._ask([question.request for question in asked])

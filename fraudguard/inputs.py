@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 from fraudguard.domain import Scalar, Score, ScoreRequest, Screenable, Timeline
 from fraudguard.features.timeline import chat
+from fraudguard.tenants import tenant_of
 
 
 def score_request(event: Screenable, timeline: Timeline, features: Mapping[str, Scalar]) -> ScoreRequest:
     """What the engine is asked of an event; its tenant is the text of its attribute `tenant`."""
-    tenant = event.attributes.get("tenant")
-    return ScoreRequest(timeline, features, tenant if isinstance(tenant, str) else None)
+    return ScoreRequest(timeline, features, tenant_of(event) or None)
 
 
 def rule_inputs(features: Mapping[str, Scalar], timeline: Timeline, score: Score | None) -> dict[str, Scalar]:

@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
 
 from fraudguard import metrics
@@ -46,11 +45,10 @@ from fraudguard.inputs import rule_inputs, score_request
 from fraudguard.rulebook import Book, Pack, open_book
 from fraudguard.rules.registry import RuleSet
 from fraudguard.serving import Serving
+from fraudguard.tenants import account_key, decision_id_of, event_key, target_key, tenant_of, unscoped
 
 log = logging.getLogger(__name__)
 
-# Decision ids are a function of the event id, so that a repeated event can only ever meet its own decision.
-NAMESPACE = UUID("6f1d7c1e-52a1-5d0b-9c59-0f5b6a3c7a11")
 BUGS_IN_A_ROW_MAX = 20
 # Counts of shared windows are kept for so long beside the window itself: partitions may lag, and streams be replayed.
 WINDOWS_KEPT = timedelta(days=3)
@@ -87,7 +85,7 @@ Answer = Decided | Labelled | Refused
 
 @dataclass(slots=True)
 class _Known:
-    """What Postgres says about a batch before it is worked on."""
+    """What Postgres says about a batch before it is worked on. Events and labels by their keys (see tenants.py)."""
 
     earlier: dict[str, DecisionRecord]
     labels: dict[str, list[Label]]  # by target
@@ -162,7 +160,8 @@ class Pipeline:
                 return await self._attempt(batch)
             except StateConflict:
                 metrics.CONFLICTS.inc()
-        raise StateConflict(f"another worker kept writing these accounts: {sorted(_accounts(batch))[:5]}")
+        accounts = sorted(unscoped(key)[1] for key in _accounts(batch))
+        raise StateConflict(f"another worker kept writing these accounts: {accounts[:5]}")
 
     def forget(self) -> None:
         """Drop every cached account state (after partitions were taken away)."""
@@ -200,12 +199,12 @@ class Pipeline:
             scores, missing_reason = await self._score(taken)
         with metrics.STAGE_SECONDS.labels("rules").time():
             records = [
-                self._decide(item, score, missing_reason, book.pack, known, states[item.event.account_id][1])
+                self._decide(item, score, missing_reason, book.pack, known, states[account_key(item.event)][1])
                 for item, score in zip(taken, scores, strict=True)
             ]
         with metrics.STAGE_SECONDS.labels("shadow").time():
             shadow = await self._shadow(taken, records, book.pack)
-        touched = {item.event.account_id for item in taken} | {label.account_id for label in labels}
+        touched = {account_key(item.event) for item in taken} | {account_key(label) for label in labels}
         alerts = [r for r in records if book.pack.policy.opens_case(r.event.type, r.decision.outcome)]
         if touched:
             with metrics.STAGE_SECONDS.labels("commit").time():
@@ -229,7 +228,7 @@ class Pipeline:
             if decision.degraded:
                 metrics.DEGRADED.labels(missing_reason).inc()
             metrics.LATENCY_SECONDS.observe(decision.latency_ms / 1000)
-        return _finish(batch, answers, records, known, {alert.event.event_id for alert in alerts})
+        return _finish(batch, answers, records, known, {event_key(alert.event) for alert in alerts})
 
     async def _turn(self, repository: Repository) -> Book:
         """The book in force; when it is another one, accounts are read anew, for their windows may be others.
@@ -248,12 +247,12 @@ class Pipeline:
     async def _know(self, batch: Sequence[Received], rules: RuleSet, repository: Repository) -> _Known:
         """Earlier decisions of these events and label targets, their labels, and what shared entities counted."""
         labels = [item.event for item in batch if isinstance(item.event, Label)]
-        ids = {item.event.event_id for item in batch} | {label.target_event_id for label in labels}
-        earlier = await repository.earlier(ids)
-        stored = await repository.labels(ids)
-        label_ids = await repository.labels_by_id([label.event_id for label in labels]) if labels else {}
+        keys = {event_key(item.event) for item in batch} | {target_key(label) for label in labels}
+        earlier = await repository.earlier(keys)
+        stored = await repository.labels(keys)
+        label_ids = await repository.labels_by_id([event_key(label) for label in labels]) if labels else {}
         fresh = [
-            item.event for item in batch if isinstance(item.event, Transaction) and item.event.event_id not in earlier
+            item.event for item in batch if isinstance(item.event, Transaction) and event_key(item.event) not in earlier
         ]
         counts = []
         if fresh:
@@ -334,26 +333,28 @@ class Pipeline:
                 if is_new:
                     new_labels.append(event)
                 continue
-            first = known.earlier.get(event.event_id) or taken.get(event.event_id)
+            key = event_key(event)
+            first = known.earlier.get(key) or taken.get(key)
             if first is not None:
                 same = first.event.account_id == event.account_id
                 answers.append(None if same else Refused(_taken_id()))
                 continue
-            snapshot = states[event.account_id][1].take(event, known.feedback, known.shared)
-            taken[event.event_id] = _Taken(item, event, snapshot)
-            answers.append(taken[event.event_id])
+            snapshot = states[account_key(event)][1].take(event, known.feedback, known.shared)
+            taken[key] = _Taken(item, event, snapshot)
+            answers.append(taken[key])
             if isinstance(event, Transaction) and not snapshot.late:
                 known.feedback.count(event)
-                if _is_fraud(known.labels.get(event.event_id, ())):
+                if _is_fraud(known.labels.get(key, ())):
                     known.feedback.mark(event, 1)
         return answers, new_labels
 
     def _take_label(self, label: Label, known: _Known, taken: Mapping[str, _Taken]) -> tuple[Answer, bool]:
         """Answer and whether the label is new. Moves the feedback counters when the target's verdict changes."""
-        if first := known.label_ids.get(label.event_id):
+        key, about = event_key(label), target_key(label)
+        if first := known.label_ids.get(key):
             same = first.target_event_id == label.target_event_id
             return (Labelled(first) if same else Refused(_taken_id())), False
-        earlier, fresh = known.earlier.get(label.target_event_id), taken.get(label.target_event_id)
+        earlier, fresh = known.earlier.get(about), taken.get(about)
         target = earlier.event if earlier else fresh.event if fresh else None
         late = earlier.late if earlier else fresh.snapshot.late if fresh else False
         if target is not None and target.account_id != label.account_id:
@@ -361,10 +362,10 @@ class Pipeline:
             return Refused(
                 BadEvent(reason, path="target_event_id", hint="send the target's account_id", code="foreign_target")
             ), False
-        others = known.labels.setdefault(label.target_event_id, [])
+        others = known.labels.setdefault(about, [])
         before = _is_fraud(others)
         others.append(label)
-        known.label_ids[label.event_id] = label
+        known.label_ids[key] = label
         if isinstance(target, Transaction) and not late and (delta := _is_fraud(others) - before):
             known.feedback.mark(target, delta)
         return Labelled(label), True
@@ -441,7 +442,7 @@ class Pipeline:
         verdict = pack.policy.decide(event.type, score, hits, degraded_reason, snapshot.late)
         decided_at = self._clock.now()
         decision = Decision(
-            decision_id=str(uuid5(NAMESPACE, event.event_id)),
+            decision_id=decision_id_of(event_key(event)),
             event_id=event.event_id,
             event_type=event.type,
             account_id=event.account_id,
@@ -457,6 +458,7 @@ class Pipeline:
             decided_at=decided_at,
             latency_ms=max(0.0, round((decided_at - item.received.received_at).total_seconds() * 1000, 3)),
             severity=verdict.severity,
+            tenant=tenant_of(event),
         )
         return DecisionRecord(
             decision=decision,
@@ -495,7 +497,8 @@ def wire_hits(hits: Iterable[Hit]) -> tuple[DecisionHit, ...]:
 
 
 def _accounts(batch: Sequence[Received]) -> list[str]:
-    return list(dict.fromkeys(item.event.account_id for item in batch))
+    """Their keys."""
+    return list(dict.fromkeys(account_key(item.event) for item in batch))
 
 
 def _is_fraud(labels: Iterable[Label]) -> bool:
@@ -508,7 +511,7 @@ def _taken_id() -> BadEvent:
     return BadEvent(
         "was already used by another event",
         path="event_id",
-        hint="event ids are unique over all accounts",
+        hint="event ids are unique over all accounts of a tenant",
         code="duplicate_event_id",
     )
 
@@ -520,15 +523,15 @@ def _finish(
     known: _Known,
     alerts: Collection[str],
 ) -> list[Answer]:
-    by_id = {record.event.event_id: record for record in records}
+    by_key = {event_key(record.event): record for record in records}
     done: list[Answer] = []
     for item, answer in zip(batch, answers, strict=True):
-        event_id = item.event.event_id
+        key = event_key(item.event)
         if isinstance(answer, _Taken):
-            done.append(Decided(by_id[event_id], fresh=True, alert=event_id in alerts))
+            done.append(Decided(by_key[key], fresh=True, alert=key in alerts))
         elif answer is None:
             metrics.DUPLICATES.inc()
-            done.append(Decided(known.earlier.get(event_id) or by_id[event_id], fresh=False))
+            done.append(Decided(known.earlier.get(key) or by_key[key], fresh=False))
         else:
             done.append(answer)
     return done

@@ -31,12 +31,16 @@ def _with_store(work: "Callable[[Repository], Awaitable[_T]]") -> _T:
 
 
 @users_app.command("create")
-def create(name: _Name, role: Role) -> None:
+def create(
+    name: _Name,
+    role: Role,
+    tenant: Annotated[str, typer.Option(help="Whose decisions and cases they see; everybody's without.")] = "",
+) -> None:
     """A new account; its password is shown this once."""
     from fraudguard.accounts import new_password
 
     password, hashed = new_password()
-    _with_store(lambda store: store.people.create(name, role, hashed, operator(), SystemClock().now()))
+    _with_store(lambda store: store.people.create(name, role, hashed, operator(), SystemClock().now(), tenant))
     print(password)
 
 
@@ -48,7 +52,9 @@ def show() -> None:
         codes = "  one-time codes" if person.codes else ""
         locked = person.locked_until and person.locked_until > now and f"  locked until {person.locked_until:%H:%M} UTC"
         disabled = person.disabled_at and f"  disabled {person.disabled_at:%Y-%m-%d %H:%M}"
-        state = f"{codes}{disabled or locked or ''}"
+        tenant = f"  of {person.tenant}" if person.tenant else ""
+        vouched = person.issuer and f"  by {person.issuer}"
+        state = f"{tenant}{codes}{vouched or ''}{disabled or locked or ''}"
         print(f"{person.name:<24} {person.role:<12} {person.created_at:%Y-%m-%d %H:%M}{state}")
 
 

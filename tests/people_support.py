@@ -68,7 +68,7 @@ class Site:
 @asynccontextmanager
 async def listening(settings: Settings) -> AsyncIterator[Site]:
     """The API served by uvicorn on a port of its own."""
-    clock, port = TestClock(), free_port()
+    clock, port = TestClock(), settings.api_port if "api_port" in settings.model_fields_set else free_port()
     server = uvicorn.Server(uvicorn.Config(create_app(settings, clock), port=port, log_config=None, lifespan="on"))
     url = f"http://127.0.0.1:{port}"
     async with connect(settings.database_url.get_secret_value()) as repository:

@@ -27,6 +27,7 @@ from fraudguard.api import (
     models,
     narrative,
     openapi,
+    operations,
     problems,
     repeats,
     rules,
@@ -34,13 +35,16 @@ from fraudguard.api import (
     webhooks,
 )
 from fraudguard.api.console.app import mount_console
-from fraudguard.api.middleware import BodyLimit, Meter
+from fraudguard.api.middleware import BodyLimit, Meter, Tenancy
 from fraudguard.api.services import open_services
 from fraudguard.clock import Clock, SystemClock
 from fraudguard.config import Settings
 from fraudguard.decisions.connection import driver_url
+from fraudguard.oidc import Provider
 
 SHUTDOWN_S = 15  # for requests in flight
+# Longer than a proxy (60 s, usually) or a browser keeps an idle connection, so that none is closed under a request.
+KEEP_ALIVE_S = 75
 STARTUP_FAILURE = 3  # the exit code that uvicorn gives
 
 
@@ -77,14 +81,16 @@ def create_app(settings: Settings, clock: Clock) -> FastAPI:
         webhooks,
         evidence,
         narrative,
+        operations,
     )
     routers = [resource.router for resource in resources]
     for router in routers:
         app.include_router(router)
     mount_console(app, settings.base_currency)
-    problems.install(app)
+    problems.install(app, routers)
     repeats.install(app)
     openapi.install(app, routers)
+    app.add_middleware(Tenancy)
     app.add_middleware(repeats.KeepAnswers)
     app.add_middleware(BodyLimit)
     app.add_middleware(Meter, clock=clock)  # added last, so it is the outermost and measures refusals too
@@ -111,13 +117,20 @@ class Server(uvicorn.Server):
 def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM, then let requests in flight finish, for SHUTDOWN_S at most; ends with SystemExit.
 
-    Raises BadSettings for a malformed database URL.
+    Raises BadSettings for a malformed database URL, or an OpenID provider that is half set up.
     """
     driver_url(settings.database_url.get_secret_value())
+    Provider.of(settings, SystemClock())
     # uvicorn raises the signal again when it has shut down: a stop that was asked for is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     app = create_app(settings, SystemClock())
-    server = Server(app, host=settings.api_host, port=settings.api_port, timeout_graceful_shutdown=SHUTDOWN_S)
+    server = Server(
+        app,
+        host=settings.api_host,
+        port=settings.api_port,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        timeout_keep_alive=KEEP_ALIVE_S,
+    )
     server.run()
     if not server.started:
         sys.exit(STARTUP_FAILURE)

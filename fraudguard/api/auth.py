@@ -17,6 +17,7 @@ from fastapi.security import APIKeyCookie, APIKeyHeader
 from fraudguard.api import repeats
 from fraudguard.api.problems import ProblemError
 from fraudguard.clock import Clock
+from fraudguard.decisions.connection import act_for
 from fraudguard.decisions.keys import KeyRing, Principal
 from fraudguard.domain import Role
 
@@ -62,10 +63,15 @@ class KeyCache:
 
 
 class Serves:
-    """The dependency by which a route says whom it serves. An admin is served everywhere."""
+    """The dependency by which a route says whom it serves. An admin is served everywhere.
 
-    def __init__(self, *roles: Role) -> None:
+    From it on the request works on behalf of the caller's tenant: what it reads and writes is that tenant's.
+    """
+
+    def __init__(self, *roles: Role, house: bool = False) -> None:
+        """house: what the route is about is the house's, and serves no tenant's people."""
         self.roles = frozenset(roles) | {Role.ADMIN}
+        self._house = house
 
     async def __call__(
         self,
@@ -84,6 +90,9 @@ class Serves:
             served = ", ".join(role for role in Role if role in self.roles)
             detail = f"this route does not serve {principal.role}"
             raise ProblemError(403, "wrong_role", detail, hint=f"it serves {served}")
+        if self._house and principal.tenant:
+            raise house_only()
+        act_for(principal.tenant)
         await request.app.state.services.rates.caller(principal)
         await repeats.claim(request, principal)
         return principal
@@ -120,6 +129,12 @@ def check_csrf(principal: Principal, sent: str) -> None:
         detail = "a change by cookie needs its session's token"
         hint = "GET /v1/session has it, as csrf_token"
         raise ProblemError(403, "no_csrf_token", detail, path=CSRF_HEADER, hint=hint)
+
+
+def house_only() -> ProblemError:
+    """What a tenant's people are told where they ask for rules, lists or models."""
+    hint = "ask the people who run this service"
+    return ProblemError(403, "house_only", "this is the house's, not a tenant's", hint=hint)
 
 
 def actor(principal: Principal) -> str:

@@ -39,6 +39,7 @@ async def list_decisions(services: Use, query: Annotated[DecisionQuery, Query()]
         event_time_from=query.time_from,
         event_time_to=query.time_to,
         reason=query.reason,
+        tenant=query.tenant,
     )
     page = await services.repository.list_decisions(wanted, query.limit, query.cursor)
     return DecisionPage(items=tuple(record.decision for record in page.items), next=page.next)

@@ -1,9 +1,11 @@
 """Events in: synchronous screening, its asynchronous twin, and the decision of an event.
 
-Both put the event on Kafka as it came and leave deciding to the workers; an event counts once however often it is sent.
+Both put the event on Kafka as it came, a tenant's with its name, and leave deciding to the workers; an event counts
+once however often it is sent.
 """
 
 import asyncio
+import json
 from typing import Annotated
 from urllib.parse import quote
 
@@ -13,13 +15,14 @@ from fraudguard.api import examples
 from fraudguard.api.auth import Serves
 from fraudguard.api.openapi import Responses, event_body, refusals, shown
 from fraudguard.api.problems import RETRY_AFTER_S, ProblemError, unavailable
-from fraudguard.api.schemas import Accepted, ScreenQuery
+from fraudguard.api.schemas import Accepted, ScreenQuery, TenantQuery
 from fraudguard.api.services import Services, Use
 from fraudguard.decisions.keys import Principal
 from fraudguard.domain import Decision, Event, Label, Role, Screenable
 from fraudguard.errors import BadEvent, NotFound
 from fraudguard.events.schema import parse_event
 from fraudguard.events.topics import LABELS, MESSAGES, TRANSACTIONS
+from fraudguard.tenants import ATTRIBUTE, decision_id_of, event_key, tenant_of
 
 router = APIRouter(tags=["events"])
 
@@ -37,20 +40,24 @@ _ACCEPTED[202]["headers"] = {
     summary="Screen one transaction or message and wait for its decision",
     openapi_extra=event_body(_MESSAGE_AND_TRANSACTION),
     responses=shown(examples.DECISION) | refusals(401, 403, 409, 413, 422, 503, 504),
-    dependencies=[Depends(Serves(Role.SERVICE))],
 )
-async def screen(request: Request, services: Use, query: Annotated[ScreenQuery, Query()]) -> Decision:
+async def screen(
+    request: Request,
+    caller: Annotated[Principal, Depends(Serves(Role.SERVICE))],
+    services: Use,
+    query: Annotated[ScreenQuery, Query()],
+) -> Decision:
     """The decision of this event; of an event that was decided before, the decision it got then.
 
     At the deadline 504: the event is on Kafka and will be decided; `Location` says where to look.
     """
-    raw = await request.body()
-    event = _read(raw, services)
+    event, raw = _stamped(*await _read(request, services), caller.tenant)
     if isinstance(event, Label):
         raise BadEvent(
             "is a label, which gets no decision", code="unknown_type", path="type", hint="send labels to /v1/events"
         )
-    earlier = (await services.repository.earlier([event.event_id])).get(event.event_id)
+    key = event_key(event)
+    earlier = (await services.repository.earlier([key])).get(key)
     if earlier:
         return _own(earlier.decision, event)
     return _own(await _decide(services, event, raw, query.deadline_ms or services.settings.screen_deadline_ms), event)
@@ -60,7 +67,7 @@ async def _decide(services: Services, event: Screenable, raw: bytes, deadline_ms
     """Send the event and wait for what a worker decides."""
     sent = False
     try:
-        with services.listener.expect(event.event_id) as decided:
+        with services.listener.expect(decision_id_of(event_key(event))) as decided:
             async with asyncio.timeout(deadline_ms / 1000):
                 await services.producer.send(TOPICS[event.type], event.account_id.encode(), raw)
                 sent = True
@@ -70,7 +77,7 @@ async def _decide(services: Services, event: Screenable, raw: bytes, deadline_ms
             detail = f"Kafka did not acknowledge the event within {deadline_ms} ms"
             hint = "send it again with the same event_id: an event counts once, however often it is sent"
             raise unavailable("broker_unavailable", detail, hint) from None
-        place = _place(event.event_id)
+        place = _place(event)
         raise ProblemError(
             504,
             "not_decided_in_time",
@@ -97,14 +104,13 @@ async def accept(
 
     Services send everything but labels of source `analyst`; analysts and leads send labels.
     """
-    raw = await request.body()
-    event = _read(raw, services)
+    event, raw = _stamped(*await _read(request, services), caller.tenant)
     _check_role(caller.role, event)
     await services.producer.send(TOPICS[event.type], event.account_id.encode(), raw)
     if isinstance(event, Label):
         return Accepted(event_id=event.event_id, decision=None)
-    response.headers["Location"] = _place(event.event_id)
-    return Accepted(event_id=event.event_id, decision=_place(event.event_id))
+    response.headers["Location"] = _place(event)
+    return Accepted(event_id=event.event_id, decision=_place(event))
 
 
 _EVENT_ID = Path(max_length=128, examples=[examples.EVENT_ID])
@@ -114,12 +120,16 @@ _EVENT_ID = Path(max_length=128, examples=[examples.EVENT_ID])
     "/v1/events/{event_id:path}/decision",
     summary="The decision of an event",
     responses=shown(examples.DECISION) | refusals(401, 403, 404, 422, 503),
-    dependencies=[Depends(Serves(*Role))],
 )
-async def decision_of_event(services: Use, event_id: Annotated[str, _EVENT_ID]) -> Decision:
+async def decision_of_event(
+    caller: Annotated[Principal, Depends(Serves(*Role))],
+    services: Use,
+    event_id: Annotated[str, _EVENT_ID],
+    query: Annotated[TenantQuery, Query()],
+) -> Decision:
     """404 with Retry-After while there is none: not decided yet, refused (see the dead letters), or never sent."""
     try:
-        return (await services.repository.record_of_event(event_id)).decision
+        return (await services.repository.record_of_event(event_id, caller.tenant or query.tenant)).decision
     except NotFound:
         raise ProblemError(
             404,
@@ -131,11 +141,25 @@ async def decision_of_event(services: Use, event_id: Annotated[str, _EVENT_ID]) 
         ) from None
 
 
-def _read(raw: bytes, services: Services) -> Event:
-    """The event, refused here for whatever the worker would refuse in it alone. Raises BadEvent."""
+async def _read(request: Request, services: Services) -> tuple[Event, bytes]:
+    """The event, refused here for whatever the worker would refuse in it alone, and its bytes. Raises BadEvent."""
+    raw = await request.body()
     event = parse_event(raw)
     # Read again as the worker will: keyed, and appended now.
-    return parse_event(raw, event.account_id.encode(), services.clock.now(), services.settings.future_s)
+    return parse_event(raw, event.account_id.encode(), services.clock.now(), services.settings.future_s), raw
+
+
+def _stamped(event: Event, raw: bytes, tenant: str) -> tuple[Event, bytes]:
+    """The event as the caller may send it: a tenant's as its own, whether it says so or not. Raises BadEvent."""
+    named = event.attributes.get(ATTRIBUTE)
+    if named == tenant or not tenant:
+        return event, raw
+    if named is not None:
+        hint = "leave the attribute out, or name your own tenant"
+        raise ProblemError(403, "other_tenant", "is not your tenant", path=f"attributes.{ATTRIBUTE}", hint=hint)
+    fields = json.loads(raw)
+    raw = json.dumps(fields | {"attributes": event.attributes | {ATTRIBUTE: tenant}}, ensure_ascii=False).encode()
+    return parse_event(raw), raw
 
 
 def _own(decision: Decision, event: Screenable) -> Decision:
@@ -147,7 +171,7 @@ def _own(decision: Decision, event: Screenable) -> Decision:
         "duplicate_event_id",
         "this event_id was already used by another account's event",
         path="event_id",
-        hint="event ids are unique over all accounts",
+        hint="event ids are unique over all accounts of a tenant",
     )
 
 
@@ -162,5 +186,6 @@ def _check_role(role: Role, event: Event) -> None:
         raise ProblemError(403, "wrong_role", detail, path="source", hint="use an analyst's key, or another source")
 
 
-def _place(event_id: str) -> str:
-    return f"/v1/events/{quote(event_id, safe='')}/decision"
+def _place(event: Event) -> str:
+    tenant = tenant_of(event)
+    return f"/v1/events/{quote(event.event_id, safe='')}/decision" + (f"?tenant={tenant}" if tenant else "")

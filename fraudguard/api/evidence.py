@@ -73,7 +73,9 @@ async def wish(services: Services, decision_id: str) -> None:
 async def evidence_of(services: Services, record: DecisionRecord, made: Evidence | None) -> DecisionEvidence:
     """What is known of this decision. made: what was made of it."""
     decision = record.decision
-    risks = await services.repository.evidence.risks(decision.account_id, record.timeline_start, decision.sequence)
+    risks = await services.repository.evidence.risks(
+        decision.account_id, decision.tenant, record.timeline_start, decision.sequence
+    )
     explained = await explanation(services, record)
     found = made.contributions if made else ()
     effects = {int(one.name): one.effect for one in found if one.kind == "line"}

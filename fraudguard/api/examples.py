@@ -100,6 +100,7 @@ CASE: dict[str, Any] = {
     "merged_into": None,
     "review": None,
     "reviewed_by": None,
+    "tenant": "",
 }
 CLAIMED: dict[str, Any] = CASE | {
     "state": "investigating",
@@ -258,7 +259,7 @@ MODELS: dict[str, Any] = {
 
 SIGN_IN: dict[str, Any] = {"name": "wang.wei", "password": "seven harbour crane lamp"}
 NEW_PASSWORD: dict[str, Any] = {"old": SIGN_IN["password"], "new": "quiet river pencil storm"}
-WHO: dict[str, Any] = {"name": "wang.wei", "role": "analyst", "csrf_token": "5b" * 32}
+WHO: dict[str, Any] = {"name": "wang.wei", "role": "analyst", "csrf_token": "5b" * 32, "tenant": ""}
 
 NEW_WEBHOOK: dict[str, Any] = {"url": "https://payments.bank.example/fraud", "kinds": ["case.closed", "decision.block"]}
 MADE_WEBHOOK: dict[str, Any] = {"name": "payments", "secret": "whsec_CZ9J5r1zV0mJ1Wm8oE7y3cZr8gqXWc0bqk2kQmT0p1E="}
@@ -269,6 +270,8 @@ WEBHOOK: dict[str, Any] = {
     "created_by": "root",
     "waiting": 0,
     "given_up": 0,
+    "tenant": "",
+    "off_at": None,
 }
 EVIDENCE: dict[str, Any] = {
     "decision_id": DECISION_ID,

@@ -1,4 +1,5 @@
-"""Forgets what has run out: sessions, answers kept for idempotency keys, messages of webhooks, wishes for evidence.
+"""Forgets what has run out: sessions and sign-ins, answers kept for idempotency keys, messages of webhooks, wishes
+for evidence.
 
 Every API process does, harmlessly.
 """
@@ -37,6 +38,7 @@ class Housekeeper:
         """Once. Raises StoreUnavailable."""
         now = self._clock.now()
         await self._repository.sessions.prune(now, self._idle, self._longest)
+        await self._repository.vouched.prune(now)
         await self._repository.repeats.prune(now)
         await self._repository.webhooks.prune(now)
         await self._repository.evidence.prune(now)

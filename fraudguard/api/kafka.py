@@ -98,8 +98,8 @@ class DecisionListener:
         self.positioned = False
 
     @contextmanager
-    def expect(self, event_id: str) -> Iterator[asyncio.Future[Decision]]:
-        """A future of this event's decision; enter before the event is sent, so that none is missed.
+    def expect(self, decision_id: str) -> Iterator[asyncio.Future[Decision]]:
+        """A future of this decision, whose id is known before; enter before its event is sent, so that none is missed.
 
         Raises BrokerUnavailable when not listening, or when WAITING_MAX requests wait already.
         """
@@ -108,15 +108,15 @@ class DecisionListener:
         if self._count >= WAITING_MAX:
             raise BrokerUnavailable(f"{WAITING_MAX:,} requests are waiting for decisions already")
         future = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(event_id, []).append(future)
+        self._waiting.setdefault(decision_id, []).append(future)
         self._count += 1
         metrics.SCREENS_WAITING.set(self._count)
         try:
             yield future
         finally:
-            self._waiting[event_id].remove(future)
-            if not self._waiting[event_id]:
-                del self._waiting[event_id]
+            self._waiting[decision_id].remove(future)
+            if not self._waiting[decision_id]:
+                del self._waiting[decision_id]
             self._count -= 1
             metrics.SCREENS_WAITING.set(self._count)
 
@@ -167,7 +167,7 @@ class DecisionListener:
     def _take(self, value: bytes) -> None:
         fields = json.loads(value)
         # Most decisions are other processes' business: only those waited for are read in full.
-        waiting = self._waiting.get(fields["event_id"])
+        waiting = self._waiting.get(fields["decision_id"])
         if waiting:
             decision = Decision.model_validate_json(value)
             for future in waiting:

@@ -25,8 +25,8 @@ from fraudguard.domain import Role
 
 router = APIRouter(tags=["lists"])
 
-READERS = Serves(*Role)
-EDITORS = Serves(Role.ANALYST, Role.LEAD, Role.RULE_EDITOR)
+READERS = Serves(*Role, house=True)
+EDITORS = Serves(Role.ANALYST, Role.LEAD, Role.RULE_EDITOR, house=True)
 Editor = Annotated[Principal, Depends(EDITORS)]
 Name = Annotated[str, Path(max_length=64, examples=["mule_accounts"])]
 Value = Annotated[str, Path(max_length=128, examples=["c-9"])]

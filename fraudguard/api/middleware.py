@@ -1,4 +1,4 @@
-"""What happens around every request: a bound on its body, a measurement, and no caching of personal data.
+"""What happens around every request: a bound on its body, a measurement, no personal data cached, no tenant left over.
 
 Plain ASGI: nothing is buffered but the bounded body, and streams pass untouched.
 """
@@ -11,6 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fraudguard import metrics
 from fraudguard.api.problems import ProblemError
 from fraudguard.clock import Clock
+from fraudguard.decisions.connection import on_behalf_of
+from fraudguard.tenants import HOUSE
 
 BODY_BYTES_MAX = 64 * 1024  # the largest event of 8,000 characters in UTF-8 takes about half
 FILES_BYTES_MAX = 2 * 1024 * 1024  # whole rule files, or 10,000 entries of a list
@@ -100,6 +102,18 @@ def _bound(scope: Scope) -> tuple[int, str]:
 def _refuse(status: int, code: str, detail: str, hint: str) -> ASGIApp:
     # The rest of the body is not read: the connection cannot be used again.
     return ProblemError(status, code, detail, hint=hint, headers={"Connection": "close"}).response()
+
+
+class Tenancy:
+    """Ends with each request what its authentication began: to work on behalf of a tenant."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Until somebody is known, the request is the house's own."""
+        with on_behalf_of(HOUSE):
+            await self._app(scope, receive, send)
 
 
 class Meter:

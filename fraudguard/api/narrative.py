@@ -2,12 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
+from contextlib import AbstractContextManager, aclosing, suppress
+from functools import partial
 from typing import Annotated, Final, cast
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -33,22 +34,34 @@ TOLD_S: Final = 150.0  # more than a server's answer and a template take togethe
 _TOLD: Responses = {200: {"content": {"text/event-stream": {"example": examples.NARRATIVE}}}}
 
 
+Watch = Callable[[Callable[[], None]], AbstractContextManager[None]]
+
+
 class EventStream(StreamingResponse):
-    """Server-sent events, for `seconds` (TOLD_S) at most: whoever reads too slowly must not keep others from theirs."""
+    """Server-sent events, for `seconds` (TOLD_S) at most: whoever reads too slowly must not keep others from theirs.
+
+    watch: entered meanwhile with what ends them sooner.
+    """
 
     media_type = "text/event-stream"
     seconds: float | None = None  # TOLD_S
+
+    def __init__(self, events: AsyncIterable[str], watch: Watch, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(events, headers=headers)
+        self._watch = watch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send them, and end whatever makes them."""
         making = cast(AsyncGenerator[str, None], self.body_iterator)
         with suppress(TimeoutError):
-            async with asyncio.timeout(self.seconds or TOLD_S), aclosing(making):
-                await super().__call__(scope, receive, send)
+            async with asyncio.timeout(self.seconds or TOLD_S) as limit, aclosing(making):
+                with self._watch(lambda: None if limit.expired() else limit.reschedule(0)):
+                    await super().__call__(scope, receive, send)
 
 
 @router.get(
     "/v1/cases/{case_id}/narrative",
+    status_code=200,
     summary="A case told in words",
     response_class=EventStream,
     responses=_TOLD | refusals(401, 403, 404, 422, 503),
@@ -56,6 +69,7 @@ class EventStream(StreamingResponse):
 )
 async def get_narrative(
     services: Use,
+    request: Request,
     case_id: Annotated[str, Path(max_length=64, examples=[examples.CASE_ID])],
     query: Annotated[NarrativeQuery, Query()],
 ) -> EventStream:
@@ -72,7 +86,8 @@ async def get_narrative(
         raise unavailable("narrative_busy", "too many narratives are being written")
     items = await _items(services, max(alerts, key=_weight).decision_id)
     unbuffered = {"X-Accel-Buffering": "no"}  # by a proxy
-    return EventStream(_events(services, items, query.language), headers=unbuffered)
+    events = _events(services, items, query.language)
+    return EventStream(events, partial(services.streams.watched, request), headers=unbuffered)
 
 
 def _weight(alert: Alert) -> tuple[float, int]:
@@ -86,7 +101,8 @@ async def _items(services: Services, decision_id: str) -> tuple[Item, ...]:
     made = await book.of(decision_id)
     if made is None and record.score is not None:
         await book.wish(decision_id, services.clock.now())
-    lines = await book.risks(record.decision.account_id, record.timeline_start, record.decision.sequence)
+    decision = record.decision
+    lines = await book.risks(decision.account_id, decision.tenant, record.timeline_start, decision.sequence)
     explained = await explanation(services, record)
     return items_of(record, lines, made, explained.asked if explained else (), ZoneInfo(services.settings.time_zone))
 

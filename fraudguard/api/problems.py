@@ -5,12 +5,14 @@ internal error gets out but that it happened.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -22,6 +24,7 @@ from fraudguard.errors import (
     BadSignIn,
     BrokerUnavailable,
     Conflict,
+    HouseOnly,
     NotFound,
     Overtaken,
     StateConflict,
@@ -86,12 +89,14 @@ def unavailable(code: str, detail: str, hint: str = "try again in a moment") -> 
     return ProblemError(503, code, detail, hint=hint, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
-def install(app: FastAPI) -> None:
-    """Answer every error of the house and of the framework with a problem document."""
+def install(app: FastAPI, routers: Sequence[APIRouter]) -> None:
+    """Answer every error of the house and of the framework with a problem document. routers: all of the API."""
+    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     app.add_exception_handler(ProblemError, _problem)
     app.add_exception_handler(BadEvent, _bad_event)
     app.add_exception_handler(BadInput, _bad_input)
     app.add_exception_handler(BadSignIn, _bad_sign_in)
+    app.add_exception_handler(HouseOnly, _house_only)
     app.add_exception_handler(Conflict, _conflict)
     app.add_exception_handler(Overtaken, _outrun)
     app.add_exception_handler(NotFound, _not_found)
@@ -100,7 +105,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(BadSettings, _settings)
     app.add_exception_handler(BrokerUnavailable, _broker)
     app.add_exception_handler(RequestValidationError, _validation)
-    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(HTTPException, partial(_http, routes))
     app.add_exception_handler(Exception, _bug)
 
 
@@ -126,6 +131,10 @@ def _bad_sign_in(_: Request, error: Any) -> Response:
     """401 with the error's own code; RFC 9110 wants a challenge with it."""
     challenge = {"WWW-Authenticate": "Session"}
     return ProblemError(401, error.code, error.reason, path=error.path, hint=error.hint, headers=challenge).response()
+
+
+def _house_only(_: Request, error: Any) -> Response:
+    return ProblemError(403, "house_only", f"this {error.reason}", hint=error.hint).response()
 
 
 def _conflict(_: Request, error: Any) -> Response:
@@ -161,12 +170,16 @@ def _validation(_: Request, error: Any) -> Response:
     """The first thing wrong with a parameter or body; pydantic's messages name no values but ours."""
     first, *others = error.errors()
     if first["loc"] == ("body",) or first["type"] == "json_invalid":
-        hint = "send one JSON object in UTF-8, with Content-Type: application/json"
-        return ProblemError(422, "bad_json", "the body is not a JSON object", hint=hint).response()
+        return _not_json()
     code = {"missing": "missing_field", "extra_forbidden": "unknown_field"}.get(first["type"], "bad_field")
     wrong = list(dict.fromkeys(map(_place, others)))[:PLACES_NAMED_MAX]
     hint = f"also wrong: {', '.join(wrong)}" if wrong else "see /openapi.json"
     return ProblemError(422, code, first["msg"].removeprefix("Value error, "), path=_place(first), hint=hint).response()
+
+
+def _not_json() -> Response:
+    hint = "send one JSON object in UTF-8, with Content-Type: application/json"
+    return ProblemError(422, "bad_json", "the body is not a JSON object", hint=hint).response()
 
 
 def _place(error: Mapping[str, Any]) -> str:
@@ -174,14 +187,27 @@ def _place(error: Mapping[str, Any]) -> str:
     return mask_text(".".join(map(str, error["loc"][1:]))[:PLACE_LENGTH_MAX])
 
 
-def _http(_: Request, error: Any) -> Response:
-    """What the framework itself refuses: no such route, wrong method."""
+def _http(routes: Sequence[APIRoute], request: Request, error: Any) -> Response:
+    """What the framework itself refuses: no such route, wrong method, a body that is no UTF-8."""
+    if error.status_code == 400:
+        return _not_json()
     code = {404: "no_such_route", 405: "method_not_allowed"}.get(error.status_code, "refused")
     detail = {404: "nothing is served here", 405: "this route does not take this method"}.get(error.status_code)
     hint = "see /openapi.json"
+    headers = error.headers
+    if error.status_code == 405 and (allowed := _allowed(routes, request.url.path)):
+        headers = {"Allow": allowed}
     return ProblemError(
-        error.status_code, code, detail or HTTPStatus(error.status_code).phrase, hint=hint, headers=error.headers
+        error.status_code, code, detail or HTTPStatus(error.status_code).phrase, hint=hint, headers=headers
     ).response()
+
+
+def _allowed(routes: Sequence[APIRoute], path: str) -> str:
+    """The methods of this path, of which the framework names those of the first route alone; "" for a foreign one."""
+    paths = [route.path_format for route in routes if route.path_regex.match(path)]
+    mine = path if path in paths else next(iter(paths), None)  # what names it wholly goes before what has a gap for it
+    methods = {method for route in routes if route.path_format == mine for method in route.methods or ()}
+    return ", ".join(sorted(methods))
 
 
 def _bug(_: Request, error: Exception) -> Response:

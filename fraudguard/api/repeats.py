@@ -1,7 +1,7 @@
 """Idempotency keys: a POST of /v1 with an `Idempotency-Key` is carried out once and answered alike for 24 hours.
 
-Only what succeeded is kept: a refused request changed nothing, and may be sent again with the same key. Where a process
-dies between the deed and the keeping of its answer, the key is free again two minutes later.
+Only what succeeded is kept: a refused request changed nothing, and may be sent again with the same key. An audited deed
+and its answer are one transaction. Where a process dies before that, the key is free again two minutes later.
 """
 
 import hashlib
@@ -11,9 +11,11 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fraudguard.api.problems import RETRY_AFTER_S, ProblemError
+from fraudguard.api.problems import RETRY_AFTER_S, ProblemError, unavailable
+from fraudguard.decisions import units
 from fraudguard.decisions.keys import Principal
 from fraudguard.decisions.repeats import Answer, Claim, Refusal, Repeats
+from fraudguard.decisions.units import Unit
 from fraudguard.errors import FraudguardError
 
 log = logging.getLogger(__name__)
@@ -56,22 +58,25 @@ async def claim(request: Request, caller: Principal) -> None:
     parts = (str(request.url.path), str(request.url.query), request.headers.get("if-match", ""))
     fingerprint = hashlib.sha256("\0".join(parts).encode() + b"\0" + await request.body())
     services = request.app.state.services
-    found = await services.repository.repeats.claim(caller.name, key, fingerprint.digest(), services.clock.now())
+    found = await services.repository.repeats.claim(
+        caller.name, key, fingerprint.digest(), services.clock.now(), caller.tenant
+    )
     if isinstance(found, Answer):
         raise Replayed(found)
     if found is Refusal.ANOTHER_REQUEST:
         detail = "this key was used for another request"
         raise ProblemError(422, "key_used", detail, path=HEADER, hint="make a new key for every request")
     if found is Refusal.IN_PROGRESS:
-        headers = {"Retry-After": str(RETRY_AFTER_S)}
-        raise ProblemError(
-            409, "in_progress", "the same request is being carried out", path=HEADER, hint="wait", headers=headers
-        )
+        raise _in_progress()
     request.state.claim = found
+    units.join()
 
 
 class KeepAnswers:
-    """Keeps the answer of a request that took a key before it is sent; frees the key where it did not succeed."""
+    """Keeps the answer of a request that took a key in the transaction of its deed, and only then sends it.
+
+    Where it did not succeed, what it did is undone and the key freed.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -83,33 +88,58 @@ class KeepAnswers:
             return
         state = scope.setdefault("state", {})
         held: list[Message] = []
+        with units.unit() as unit:
 
-        async def hold(message: Message) -> None:
-            if "claim" not in state:
-                await send(message)
-                return
-            held.append(message)
-            if message["type"] == "http.response.body" and not message.get("more_body", False):
-                await _keep(scope["app"].state.services.repository.repeats, state["claim"], held)
-                for part in held:
-                    await send(part)
+            async def hold(message: Message) -> None:
+                if "claim" not in state:
+                    await send(message)
+                    return
+                held.append(message)
+                if message["type"] == "http.response.body" and not message.get("more_body", False):
+                    problem = await _keep(scope["app"].state.services.repository.repeats, state["claim"], unit, held)
+                    if problem is not None:
+                        await problem.response()(scope, receive, send)
+                        return
+                    for part in held:
+                        await send(part)
 
-        try:
-            await self._app(scope, receive, hold)
-        except Exception:
-            if "claim" in state:
-                await _keep(scope["app"].state.services.repository.repeats, state["claim"], [])
-            raise
+            try:
+                await self._app(scope, receive, hold)
+            except Exception:
+                if "claim" in state:
+                    await _keep(scope["app"].state.services.repository.repeats, state["claim"], unit, [])
+                raise
+            finally:
+                await unit.finish(commit=False)
 
 
-async def _keep(repeats: Repeats, claimed: Claim, messages: list[Message]) -> None:
+async def _keep(repeats: Repeats, claimed: Claim, unit: Unit, messages: list[Message]) -> ProblemError | None:
+    """Keep the answer and let the deed take effect, both or neither; what to answer instead where that failed."""
+    done = bool(messages) and 200 <= messages[0]["status"] < 300
     body = b"".join(message.get("body", b"") for message in messages[1:])
+    waits = unit.holds
     try:
-        if messages and 200 <= messages[0]["status"] < 300 and len(body) <= BODY_BYTES_MAX:
+        if not done:
+            await unit.finish(commit=False)
+            await repeats.release(claimed)
+        elif len(body) > BODY_BYTES_MAX:
+            await repeats.release(claimed)
+        else:
             headers = {name.decode(): value.decode("latin-1") for name, value in messages[0]["headers"]}
             kept = {name: value for name, value in headers.items() if name in _KEPT_HEADERS}
-            await repeats.answer(claimed, Answer(messages[0]["status"], kept, body))
-        else:
-            await repeats.release(claimed)
-    except FraudguardError as error:  # the deed is done: its answer matters more than the memory of it
+            mine = await repeats.answer(claimed, Answer(messages[0]["status"], kept, body))
+            if waits and not mine:  # it took so long that the request was given to somebody else
+                return _in_progress()
+        await unit.finish(commit=done)
+    except FraudguardError as error:
+        if waits:
+            log.warning("a deed was undone, for its answer could not be kept: %s", error)
+            return unavailable("store_unavailable", "the decision store does not answer", "send it again, with its key")
         log.warning("an answer was not kept for its idempotency key: %s", error)
+    return None
+
+
+def _in_progress() -> ProblemError:
+    headers = {"Retry-After": str(RETRY_AFTER_S)}
+    detail = "the same request is being carried out"
+    return ProblemError(409, "in_progress", detail, path=HEADER, hint="wait", headers=headers)

@@ -40,8 +40,8 @@ from fraudguard.rulebook import Pack, Proposed, diff, pack_of
 
 router = APIRouter(tags=["rules"])
 
-READERS = Serves(*Role)
-EDITORS = Serves(Role.RULE_EDITOR)
+READERS = Serves(*Role, house=True)
+EDITORS = Serves(Role.RULE_EDITOR, house=True)
 Editor = Annotated[Principal, Depends(EDITORS)]
 Number = Annotated[int, Path(ge=1, le=NUMBER_MAX, examples=[2])]
 Rejected = Annotated[int, Path(ge=1, le=NUMBER_MAX, examples=[3])]

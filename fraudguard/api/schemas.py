@@ -54,6 +54,7 @@ class DecisionQuery(_PageQuery):
     time_to: Time | None = Field(
         default=None, alias="to", description="Event time, exclusive", examples=["2026-11-22T00:00:00Z"]
     )
+    tenant: str | None = Field(default=None, max_length=64, description="Empty: the house's own")
 
 
 class TextQuery(_Query):
@@ -62,6 +63,12 @@ class TextQuery(_Query):
     reason: str = Field(
         min_length=1, max_length=500, description="Goes to the audit trail", examples=["complaint 4711"]
     )
+
+
+class TenantQuery(_Query):
+    """Of two tenants' events with the same id, which one is meant."""
+
+    tenant: str = Field(default="", max_length=64, description="Empty: the house's own; a tenant's keys mean theirs")
 
 
 class Accepted(_Body):
@@ -92,7 +99,7 @@ class CaseBrief(_Body):
     version: as in the ETag; changed_by: who made it, "" for a new alert. claimed_by: until claimed_until. inbox: team,
     else typology, else `unscored`. due_at: when it should be closed. money_held: by stopped payments, in the base
     currency. top_line: of the newest riskiest alert, masked. merged_into: the case it is judged with. review: by a
-    second person, null outside of the sample.
+    second person, null outside of the sample. tenant: whose, "" for the house's own.
     """
 
     case_id: str
@@ -124,6 +131,7 @@ class CaseBrief(_Body):
     merged_into: str | None
     review: Review | None
     reviewed_by: str | None
+    tenant: str
 
 
 class CasePage(_Body):

@@ -30,6 +30,7 @@ class Who(BaseModel):
     name: str = Field(description="As the audit trail and cases name the caller")
     role: Role
     csrf_token: str | None = Field(description="What a change by cookie sends as X-CSRF-Token; null for a key")
+    tenant: str = Field(description="Whose rows the caller sees and writes; empty: everybody's")
 
 
 class NewPassword(BaseModel):

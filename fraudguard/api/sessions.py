@@ -11,6 +11,7 @@ from fraudguard.api.problems import ProblemError
 from fraudguard.api.services import Services, Use
 from fraudguard.api.session_schemas import NewPassword, SignIn, Who
 from fraudguard.decisions.keys import Principal
+from fraudguard.decisions.sessions import Opened
 from fraudguard.domain import Role
 
 router = APIRouter(tags=["session"])
@@ -31,15 +32,21 @@ async def sign_in(
         raise ProblemError(403, "other_site", "another site's page cannot sign anybody in", hint="open this site")
     await services.rates.sign_in(request.client.host if request.client else "")
     opened = await services.accounts.sign_in(name, password, code, services.clock.now())
-    response.set_cookie(
-        COOKIE,
-        opened.token,
-        max_age=services.settings.session_max_s,
-        httponly=True,
-        samesite="strict",
-        secure=request.url.hostname not in _LOOPBACK,  # there no browser sends it over plain HTTP
-    )
+    give(services, request, response, opened)
     return opened.principal
+
+
+def give(services: Services, request: Request, response: Response, opened: Opened) -> None:
+    """The session's cookie."""
+    max_age = services.settings.session_max_s
+    response.set_cookie(
+        COOKIE, opened.token, max_age=max_age, httponly=True, samesite="strict", secure=is_secure(request)
+    )
+
+
+def is_secure(request: Request) -> bool:
+    """Whether cookies are for HTTPS alone: everywhere but on loopback, where no browser sends such over plain HTTP."""
+    return request.url.hostname not in _LOOPBACK
 
 
 async def sign_out(services: Services, request: Request, response: Response) -> None:
@@ -47,7 +54,7 @@ async def sign_out(services: Services, request: Request, response: Response) -> 
     token = request.cookies.get(COOKIE)
     if token:
         await services.repository.sessions.close(token, services.clock.now())
-    response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=request.url.hostname not in _LOOPBACK)
+    response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=is_secure(request))
 
 
 @router.post(
@@ -105,4 +112,4 @@ async def change_password(
 
 
 def _who(caller: Principal) -> Who:
-    return Who(name=caller.name, role=caller.role, csrf_token=caller.csrf)
+    return Who(name=caller.name, role=caller.role, csrf_token=caller.csrf, tenant=caller.tenant)

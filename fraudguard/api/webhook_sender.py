@@ -1,7 +1,8 @@
 """Tells webhooks what waits for them in the outbox: at least once, signed as Standard Webhooks wants it.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
-Runs in every API process; a message is taken by one at a time. One receiver that does not answer delays no other.
+Runs in every API process; a message is taken by one at a time. One receiver that does not answer delays no other, and
+one that answers 410 Gone is told no more.
 """
 
 import asyncio
@@ -69,9 +70,13 @@ class WebhookSender:
             async with asyncio.timeout(TIMEOUT_S):  # httpx's own bounds each read alone
                 answer = await client.post(url, content=message.body.encode(), headers=headers)
             problem = "" if answer.is_success else f"answered {answer.status_code}"
+            gone = answer.status_code == httpx.codes.GONE
         except (httpx.HTTPError, TimeoutError) as error:
-            problem = type(error).__name__
+            problem, gone = type(error).__name__, False
         now = self._clock.now()
+        if gone and await self._webhooks.gone(message, url, problem, now):
+            log.warning("a webhook's address answered 410 Gone and is told no more")
+            return
         if not problem:
             await self._webhooks.delivered(message, now)
             return

@@ -49,7 +49,7 @@ class NewWebhook(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: Annotated[str, Field(max_length=2_000), AfterValidator(_address)]
-    kinds: Annotated[frozenset[Kind], Field(min_length=1)]
+    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)]
 
 
 class WebhookLine(BaseModel):
@@ -64,6 +64,8 @@ class WebhookLine(BaseModel):
     created_by: str
     waiting: int = Field(description="Messages that are not delivered yet")
     given_up: int = Field(description="Messages that nobody took for three days; POST .../retry sends them again")
+    tenant: str = Field(description="Whose decisions and cases it hears; empty: everybody's")
+    off_at: datetime | None = Field(description="When it answered 410 Gone; told nothing until a PUT; null before")
 
 
 class MadeWebhook(BaseModel):
@@ -102,10 +104,12 @@ async def webhooks(services: Use) -> list[WebhookLine]:
 async def put_webhook(
     services: Use, caller: Admin, name: Name, wanted: Annotated[NewWebhook, Body(examples=[examples.NEW_WEBHOOK])]
 ) -> MadeWebhook:
-    """From now on; of one that exists address and kinds are changed, and its secret stays."""
+    """From now on; of one that exists address and kinds are changed, and its secret stays. One that answered 410 Gone
+    is told again.
+    """
     secret = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
     new = await services.repository.webhooks.put(
-        name, wanted.url, wanted.kinds, services.seal.close(secret), actor(caller), services.clock.now()
+        name, wanted.url, frozenset(wanted.kinds), services.seal.close(secret), actor(caller), services.clock.now()
     )
     return MadeWebhook(name=name, secret=secret if new else None)
 

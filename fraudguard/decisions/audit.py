@@ -15,8 +15,10 @@ import orjson
 from sqlalchemy import Row, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from fraudguard.decisions.connection import transaction
+from fraudguard.decisions import units
+from fraudguard.decisions.connection import transaction, working_for
 from fraudguard.decisions.tables import AUDIT, AUDIT_CHAIN
+from fraudguard.tenants import HOUSE
 
 ROWS_A_FETCH = 1_000
 START = "0" * 64  # what stands before the first row
@@ -28,8 +30,8 @@ Detail = Mapping[str, str | int | Mapping[str, str | None] | None]
 _LOCK = text("UPDATE audit_chain SET rows = rows + :count RETURNING hash")
 _APPEND = text("""
 WITH moved AS (UPDATE audit_chain SET hash = :last)
-INSERT INTO audit (at, actor, action, subject, detail, prev_hash, hash)
-SELECT at, :actor, :action, subject, CAST(detail AS jsonb), prev_hash, hash
+INSERT INTO audit (at, actor, action, subject, detail, prev_hash, hash, tenant)
+SELECT at, :actor, :action, subject, CAST(detail AS jsonb), prev_hash, hash, :tenant
 FROM unnest(CAST(:times AS timestamptz[]), CAST(:subjects AS text[]), CAST(:details AS text[]),
             CAST(:befores AS text[]), CAST(:hashes AS text[]))
      WITH ORDINALITY AS d (at, subject, detail, prev_hash, hash, place)
@@ -39,13 +41,14 @@ ORDER BY place
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """A row of the trail."""
+    """A row of the trail. tenant: whose people may read it, besides the house's."""
 
     at: datetime
     actor: str
     action: str
     subject: str
     detail: Detail
+    tenant: str = HOUSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,10 @@ class Verified:
 
 
 def digest(deed: Deed, before: str) -> str:
-    """SHA-256, in hex, of the deed and the hash before it as JSON: sorted keys, no spaces, UTF-8, UTC microseconds."""
+    """SHA-256, in hex, of the deed and the hash before it as JSON: sorted keys, no spaces, UTF-8, UTC microseconds.
+
+    The tenant is left out for the house's, so that rows from before there were tenants hold.
+    """
     fields = {
         "at": deed.at.astimezone(UTC).isoformat(timespec="microseconds"),
         "actor": deed.actor,
@@ -75,45 +81,67 @@ def digest(deed: Deed, before: str) -> str:
         "detail": dict(deed.detail),
         "prev_hash": before,
     }
+    if deed.tenant:
+        fields["tenant"] = deed.tenant
     return hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 async def append(
-    connection: AsyncConnection, at: datetime, actor: str, action: str, subject: str, detail: Detail
+    connection: AsyncConnection,
+    at: datetime,
+    actor: str,
+    action: str,
+    subject: str,
+    detail: Detail,
+    tenant: str = HOUSE,
 ) -> None:
-    """action: a word such as `case.dispose`; subject: the id it was done to; detail: never conversation text."""
-    await append_many(connection, actor, action, [(at, subject, detail)])
+    """action: a word such as `case.dispose`; subject: the id it was done to; detail: never conversation text.
+
+    tenant: whose the subject is.
+    """
+    await append_many(connection, actor, action, [(at, subject, detail)], tenant)
 
 
 async def append_many(
-    connection: AsyncConnection, actor: str, action: str, deeds: Sequence[tuple[datetime, str, Detail]]
+    connection: AsyncConnection,
+    actor: str,
+    action: str,
+    deeds: Sequence[tuple[datetime, str, Detail]],
+    tenant: str = HOUSE,
 ) -> None:
     """The same action by the same person to many subjects, one row each as (at, subject, detail)."""
     if not deeds:
         return
-    hashes = [str(await connection.scalar(_LOCK, {"count": len(deeds)}))]
-    for at, subject, detail in deeds:
-        hashes.append(digest(Deed(at, actor, action, subject, detail), hashes[-1]))
-    await connection.execute(
-        _APPEND,
-        {
-            "actor": actor,
-            "action": action,
-            "times": [at for at, _, _ in deeds],
-            "subjects": [subject for _, subject, _ in deeds],
-            "details": [orjson.dumps(dict(detail)).decode() for _, _, detail in deeds],
-            "befores": hashes[:-1],
-            "hashes": hashes[1:],
-            "last": hashes[-1],
-        },
-    )
+    units.deed_in(connection)
+    async with working_for(connection, HOUSE):
+        hashes = [str(await connection.scalar(_LOCK, {"count": len(deeds)}))]
+        for at, subject, detail in deeds:
+            hashes.append(digest(Deed(at, actor, action, subject, detail, tenant), hashes[-1]))
+        await connection.execute(
+            _APPEND,
+            {
+                "actor": actor,
+                "action": action,
+                "tenant": tenant,
+                "times": [at for at, _, _ in deeds],
+                "subjects": [subject for _, subject, _ in deeds],
+                "details": [orjson.dumps(dict(detail)).decode() for _, _, detail in deeds],
+                "befores": hashes[:-1],
+                "hashes": hashes[1:],
+                "last": hashes[-1],
+            },
+        )
 
 
 async def history(connection: AsyncConnection, subject: str, limit: int) -> list[Deed]:
     """The newest deeds done to a subject, oldest first."""
     query = select(AUDIT).where(AUDIT.c.subject == subject).order_by(AUDIT.c.id.desc()).limit(limit)
     rows = (await connection.execute(query)).all()
-    return [Deed(row.at, row.actor, row.action, row.subject, row.detail) for row in reversed(rows)]
+    return [_deed(row) for row in reversed(rows)]
+
+
+def _deed(row: Row[Any]) -> Deed:
+    return Deed(row.at, row.actor, row.action, row.subject, row.detail, row.tenant)
 
 
 async def verify(engine: AsyncEngine, anchor: str | None = None) -> Verified:
@@ -129,7 +157,7 @@ async def verify(engine: AsyncEngine, anchor: str | None = None) -> Verified:
         async for row in _rows(connection):
             if row.prev_hash != last:
                 return Verified(rows, last, Broken(row.id, "does not follow the row before it"))
-            last = digest(Deed(row.at, row.actor, row.action, row.subject, row.detail), row.prev_hash)
+            last = digest(_deed(row), row.prev_hash)
             if row.hash != last:
                 return Verified(rows, row.prev_hash, Broken(row.id, "is not what was written"))
             rows, anchored = rows + 1, anchored or last == anchor

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from fraudguard.decisions.case_types import Case
+from fraudguard.decisions.units import apart
 from fraudguard.errors import BadInput, NotFound, StateConflict
 
 CASES_A_BULK_MAX: Final = 200
@@ -21,7 +22,8 @@ async def each(seen: Mapping[str, int], deed: Callable[[str, int], Awaitable[Cas
     done: dict[str, Case | Refusal] = {}
     for case_id, version in seen.items():
         try:
-            done[case_id] = await deed(case_id, version)
+            with apart():
+                done[case_id] = await deed(case_id, version)
         except (BadInput, NotFound, StateConflict) as error:
             done[case_id] = error
     return done

@@ -114,7 +114,8 @@ class Folders(Casework):
         """Write something down; of a closed case, or somebody else's, too. The trail says that, not what."""
         body = checked(body, "body", NOTE_CHARACTERS_MAX)
         async with self.changing(case_id, seen, actor, at) as change:
-            await change.connection.execute(insert(CASE_NOTES).values(case_id=case_id, body=body, actor=actor, at=at))
+            values = {"case_id": case_id, "body": body, "actor": actor, "at": at, "tenant": change.case.tenant}
+            await change.connection.execute(insert(CASE_NOTES).values(values))
             return await change.save("case.note", {"characters": len(body)})
 
     async def attach(
@@ -132,7 +133,8 @@ class Folders(Casework):
                 raise Conflict(f"case {case_id} has this file already", path="sha256")
             if count >= FILES_A_CASE_MAX:
                 raise Conflict(f"case {case_id} has {FILES_A_CASE_MAX} files already", path="case_id")
-            await change.connection.execute(insert(CASE_FILES).values(**asdict(kept), case_id=case_id, body=body))
+            values = {**asdict(kept), "case_id": case_id, "body": body, "tenant": change.case.tenant}
+            await change.connection.execute(insert(CASE_FILES).values(values))
             detail: audit.Detail = {"name": name, "media_type": media_type, "bytes": len(body), "sha256": digest}
             return await change.save("case.attach", detail), kept
 
@@ -141,15 +143,15 @@ class Folders(Casework):
         f = CASE_FILES.c
         async with transaction(self._engine) as connection:
             found = await connection.execute(
-                select(f.name, f.media_type, f.bytes, f.sha256, f.actor, f.at, f.body).where(
+                select(f.name, f.media_type, f.bytes, f.sha256, f.actor, f.at, f.body, f.tenant).where(
                     f.case_id == case_id, f.sha256 == sha256
                 )
             )
             row = found.one_or_none()
             if row is None:
                 raise NotFound(f"case {case_id!r} has no file {sha256!r}")
-            await audit.append(connection, at, actor, "case.read_file", case_id, {"sha256": sha256})
-        *fields, body = tuple[Any, ...](row)
+            await audit.append(connection, at, actor, "case.read_file", case_id, {"sha256": sha256}, row.tenant)
+        *fields, body, _ = tuple[Any, ...](row)
         return CaseFile(*fields), body
 
     async def link(self, case_id: str, seen: int, other: str, reason: str, actor: str, at: datetime) -> Case:
@@ -158,25 +160,30 @@ class Folders(Casework):
         if other == case_id:
             raise BadInput("is the case itself", path="case_id")
         async with self.changing(case_id, seen, actor, at, other) as change:
+            change.must_be_of_one_tenant(other)
             low, high = sorted((case_id, other))
             c = CASE_LINKS.c
             if await change.connection.scalar(select(c.at).where(c.a == low, c.b == high)):
                 raise Conflict(f"cases {case_id} and {other} are linked already", path="case_id")
-            await change.connection.execute(insert(CASE_LINKS).values(a=low, b=high, reason=reason, actor=actor, at=at))
+            tenant = change.case.tenant
+            values = {"a": low, "b": high, "reason": reason, "actor": actor, "at": at, "tenant": tenant}
+            await change.connection.execute(insert(CASE_LINKS).values(values))
             await change.write(other)
-            await audit.append(change.connection, at, actor, "case.link", other, {"to": case_id, "reason": reason})
+            detail: audit.Detail = {"to": case_id, "reason": reason}
+            await audit.append(change.connection, at, actor, "case.link", other, detail, tenant)
             return await change.save("case.link", {"to": other, "reason": reason})
 
     async def merge(
         self, case_id: str, seen: int, other: str, other_seen: int, reason: str, actor: str, at: datetime
     ) -> Case:
         """Judge another open case with this one: it closes, and its alerts count here. Later alerts of its account
-        open a case of their own. This cannot be taken back.
+        open a case of their own.
         """
         reason = checked(reason)
         if other == case_id:
             raise BadInput("is the case itself", path="case_id")
         async with self.changing(case_id, seen, actor, at, other, others_seen={other: other_seen}) as change:
+            change.must_be_of_one_tenant(other)
             change.must_be_free()
             change.must_be_free(other)
             gone = change.others[other]
@@ -184,7 +191,8 @@ class Folders(Casework):
                 await change.write(further.case_id, merged_into=case_id)
             closed = UNCLAIMED | {"state": "closed", "merged_into": case_id, "closed_at": at, "closed_by": actor}
             await change.write(other, **closed)
-            await audit.append(change.connection, at, actor, "case.merge", other, {"into": case_id, "reason": reason})
+            detail: audit.Detail = {"into": case_id, "reason": reason}
+            await audit.append(change.connection, at, actor, "case.merge", other, detail, change.case.tenant)
             return await change.save("case.merge", {"from": other, "reason": reason}, **_together(change.case, gone))
 
 

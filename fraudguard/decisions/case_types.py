@@ -34,7 +34,8 @@ class Case:
     who made the last one, "" for a new alert. claimed_by: whose it is until claimed_until; later anybody may take it.
     inbox: the team, else the typology, else `unscored`. priority: docs/cases.md. money_held: in the base currency, over
     alerted payments that were stopped. top_line: of the newest riskiest alert, masked. merged_into: the case that its
-    alerts are judged with. review: by a second person, None outside of the sample.
+    alerts are judged with. review: by a second person, None outside of the sample. tenant: whose account's, "" for the
+    house's own.
     """
 
     case_id: str
@@ -67,6 +68,7 @@ class Case:
     reviewed_by: str | None
     inbox: str
     priority: float
+    tenant: str
 
     def holder(self, at: datetime) -> str | None:
         """Who has claimed it, at that moment."""
@@ -91,6 +93,7 @@ class Alert:
     risk: float | None
     typology: Typology | None
     amount_base: float | None
+    tenant: str
     disposition: Disposition | None
 
 
@@ -99,6 +102,7 @@ class CaseFilter:
     """What a listed case must be; None asks nothing. state `unclosed`: open or investigating.
 
     mine: whom it is claimed by or assigned to. snoozed: whether it sleeps. Both ask for `at`, the moment they mean.
+    tenant: for the house's people; a tenant's see their own whatever it says.
     """
 
     state: CaseStates | None = None
@@ -111,6 +115,7 @@ class CaseFilter:
     escalated: bool | None = None
     review: Review | None = None
     at: datetime | None = None
+    tenant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,10 @@ from fraudguard.decisions.case_types import (
     alert_of,
     case_of,
 )
-from fraudguard.decisions.connection import transaction
+from fraudguard.decisions.connection import PLAN_BY_VALUE, current_tenant, transaction
 from fraudguard.decisions.pages import Page, check_limit, decode_cursor, encode_cursor
 from fraudguard.decisions.tables import ALERT_DISPOSITIONS, ALERTS, CASES
+from fraudguard.decisions.unmerging import Unmerging
 from fraudguard.decisions.verdicts import UNDO, Verdicts, label_id
 from fraudguard.errors import BadInput, NotFound
 
@@ -52,7 +53,7 @@ GROUP BY inbox ORDER BY inbox
 """)
 
 
-class CaseBook(Verdicts, Folders):
+class CaseBook(Verdicts, Folders, Unmerging):
     """Every method raises StoreUnavailable when PostgreSQL does not answer."""
 
     async def list_cases(self, wanted: CaseFilter, limit: int = 50, cursor: str | None = None) -> Page[Case]:
@@ -63,6 +64,7 @@ class CaseBook(Verdicts, Folders):
         closed = _newest_first(wanted)
         query = listing(wanted, check_limit(limit) + 1, cursor)
         async with transaction(self._engine) as connection:
+            await connection.execute(PLAN_BY_VALUE)
             rows = (await connection.execute(query)).all()
         shown = [case_of(row) for row in rows[:limit]]
         if len(rows) <= limit:
@@ -114,6 +116,7 @@ def _chosen(wanted: CaseFilter) -> Select[Any]:
         (c.outcome, wanted.outcome),
         (c.inbox, wanted.inbox),
         (c.review, wanted.review),
+        (c.tenant, current_tenant() or wanted.tenant),
     ):
         if value is not None:
             query = query.where(column == str(value))

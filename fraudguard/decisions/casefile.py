@@ -1,6 +1,6 @@
 """What a person reads around a case: inbox sizes, the account's own decisions in order, its days. Reads only."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -9,6 +9,9 @@ from sqlalchemy import text
 from fraudguard.decisions.connection import Open
 from fraudguard.decisions.records import load_record
 from fraudguard.domain import DecisionRecord
+from fraudguard.tenants import scoped
+
+MISSED_MAX = 100
 
 _INBOXES = text("""
 SELECT inbox, count(*) FILTER (WHERE NOT sleeps) AS awake, count(*) FILTER (WHERE sleeps) AS asleep,
@@ -22,20 +25,29 @@ FROM (
 GROUP BY inbox
 """)
 
-_NEWEST = text("SELECT max(sequence) FROM event_ids WHERE account_id = :account")
+_NEWEST = text("SELECT max(sequence) FROM event_ids WHERE account_id = :account AND tenant = :tenant")
 
 _LINES = text("""
 SELECT CAST(d.body AS text) AS body
 FROM event_ids e JOIN decisions d ON d.event_time = e.event_time AND d.decision_id = e.decision_id
-WHERE e.account_id = :account AND e.sequence BETWEEN :first AND :last
+WHERE e.account_id = :account AND e.tenant = :tenant AND e.sequence BETWEEN :first AND :last
 ORDER BY e.sequence
+""")
+
+_MISSED = text("""
+SELECT DISTINCT e.event_id, e.event_time
+FROM labels l JOIN event_ids e ON e.event_id = l.target_event_id AND e.tenant = l.tenant
+WHERE l.account_id = ANY (CAST(:accounts AS text[])) AND l.tenant = :tenant AND l.verdict = 'fraud'
+  AND e.account_id = ANY (CAST(:accounts AS text[]))
+  AND NOT EXISTS (SELECT FROM alerts a WHERE a.decision_id = e.decision_id)
+ORDER BY e.event_time DESC, e.event_id LIMIT :limit
 """)
 
 _DAYS = text("""
 SELECT CAST(timezone(:zone, d.event_time) AS date) AS day, count(*) AS payments,
        coalesce(sum(CAST(b.features ->> 'amount_base' AS double precision)), 0) AS total
 FROM decisions d, json_to_record(d.body) AS b (event json, features json)
-WHERE d.account_id = :account AND d.event_time >= :since AND d.event_type = 'transaction'
+WHERE d.account_id = :account AND d.tenant = :tenant AND d.event_time >= :since AND d.event_type = 'transaction'
   AND b.event ->> 'direction' = 'debit'
 GROUP BY 1
 """)
@@ -73,19 +85,30 @@ class CaseFile:
             rows = await connection.execute(_INBOXES, {"person": person, "at": at})
             return [InboxSize(row.inbox, row.awake, row.asleep, row.mine) for row in rows]
 
-    async def newest_sequence(self, account_id: str) -> int:
+    async def newest_sequence(self, account_id: str, tenant: str) -> int:
         """Of the account's decisions; 0 where it has none."""
         async with self._open() as connection:
-            return await connection.scalar(_NEWEST, {"account": account_id}) or 0
+            return await connection.scalar(_NEWEST, {"account": account_id, "tenant": tenant}) or 0
 
-    async def lines(self, account_id: str, first: int, last: int) -> Sequence[DecisionRecord]:
+    async def lines(self, account_id: str, tenant: str, first: int, last: int) -> Sequence[DecisionRecord]:
         """The account's decisions from sequence `first` to `last`, both included, without sealed texts."""
         async with self._open() as connection:
-            rows = await connection.execute(_LINES, {"account": account_id, "first": first, "last": last})
+            wanted = {"account": account_id, "tenant": tenant, "first": first, "last": last}
+            rows = await connection.execute(_LINES, wanted)
             return [load_record(row.body, None) for row in rows]
 
-    async def days(self, account_id: str, since: datetime, zone: str) -> Sequence[Day]:
+    async def missed(self, accounts: Collection[str], tenant: str) -> Sequence[str]:
+        """Keys (tenants.event_key) of these accounts' events that never alerted and that somebody called fraud, the
+        newest MISSED_MAX first.
+        """
+        async with self._open() as connection:
+            wanted = {"accounts": list(accounts), "tenant": tenant, "limit": MISSED_MAX}
+            rows = await connection.execute(_MISSED, wanted)
+            return [scoped(tenant, row.event_id) for row in rows]
+
+    async def days(self, account_id: str, tenant: str, since: datetime, zone: str) -> Sequence[Day]:
         """The account's local days with an outgoing transaction, in no order."""
         async with self._open() as connection:
-            rows = await connection.execute(_DAYS, {"account": account_id, "since": since, "zone": zone})
+            wanted = {"account": account_id, "tenant": tenant, "since": since, "zone": zone}
+            rows = await connection.execute(_DAYS, wanted)
             return [Day(row.day, row.payments, row.total) for row in rows]

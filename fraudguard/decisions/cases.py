@@ -1,4 +1,4 @@
-"""Cases: what a person must look at, one unclosed case an account. Later alerts of the account join it.
+"""Cases: what a person must look at, one unclosed case an account of a tenant. Later alerts of the account join it.
 
 Knows how alerts open and join a case. Which decisions are alerts, and how soon one is due, is the policy's word.
 """
@@ -22,14 +22,17 @@ LINE_CHARACTERS_MAX = 200  # of a case's line; the whole one stands with its ale
 # A new alert ends a snooze; it changes nothing of who has the case.
 _JOIN = text("""
 INSERT INTO cases AS c (case_id, account_id, state, opened_at, updated_at, expected_loss, top_risk, typology, outcome,
-                        alerts, due_at, money_held, top_line)
-SELECT case_id, account_id, 'open', opened_at, updated_at, loss, risk, typology, outcome, alerts, due_at, held, line
+                        alerts, due_at, money_held, top_line, tenant)
+SELECT case_id, account_id, 'open', opened_at, updated_at, loss, risk, typology, outcome, alerts, due_at, held, line,
+       tenant
 FROM unnest(CAST(:cases AS text[]), CAST(:accounts AS text[]), CAST(:opened AS timestamptz[]),
             CAST(:updated AS timestamptz[]), CAST(:losses AS double precision[]), CAST(:risks AS double precision[]),
             CAST(:typologies AS text[]), CAST(:outcomes AS text[]), CAST(:alerts AS integer[]),
-            CAST(:dues AS timestamptz[]), CAST(:held AS double precision[]), CAST(:lines AS text[]))
-     AS n (case_id, account_id, opened_at, updated_at, loss, risk, typology, outcome, alerts, due_at, held, line)
-ON CONFLICT (account_id) WHERE state <> 'closed' DO UPDATE SET
+            CAST(:dues AS timestamptz[]), CAST(:held AS double precision[]), CAST(:lines AS text[]),
+            CAST(:tenants AS text[]))
+     AS n (case_id, account_id, opened_at, updated_at, loss, risk, typology, outcome, alerts, due_at, held, line,
+           tenant)
+ON CONFLICT (account_id, tenant) WHERE state <> 'closed' DO UPDATE SET
     version = c.version + 1,
     changed_by = '',
     snoozed_until = NULL,
@@ -44,16 +47,16 @@ ON CONFLICT (account_id) WHERE state <> 'closed' DO UPDATE SET
     outcome = CASE WHEN array_position(CAST(:order AS text[]), excluded.outcome)
                       > array_position(CAST(:order AS text[]), c.outcome) THEN excluded.outcome ELSE c.outcome END,
     alerts = c.alerts + excluded.alerts
-RETURNING account_id, case_id, pg_notify(:channel, case_id)
+RETURNING tenant, account_id, case_id, pg_notify(:channel, case_id)
 """)
 
 _ALERTS = text("""
 INSERT INTO alerts (decision_id, case_id, event_id, account_id, event_type, event_time, sequence, outcome, risk,
-                    typology, amount_base)
+                    typology, amount_base, tenant)
 SELECT * FROM unnest(CAST(:decisions AS text[]), CAST(:cases AS text[]), CAST(:events AS text[]),
                      CAST(:accounts AS text[]), CAST(:types AS text[]), CAST(:times AS timestamptz[]),
                      CAST(:sequences AS bigint[]), CAST(:outcomes AS text[]), CAST(:risks AS double precision[]),
-                     CAST(:typologies AS text[]), CAST(:amounts AS double precision[]))
+                     CAST(:typologies AS text[]), CAST(:amounts AS double precision[]), CAST(:tenants AS text[]))
 """)
 
 
@@ -126,15 +129,16 @@ async def join_cases(
     """
     if not alerts:
         return
-    by_account: dict[str, list[DecisionRecord]] = {}
-    for alert in sorted(alerts, key=lambda a: (a.decision.account_id, a.decision.sequence)):
-        by_account.setdefault(alert.decision.account_id, []).append(alert)
+    by_account: dict[tuple[str, str], list[DecisionRecord]] = {}
+    for alert in sorted(alerts, key=lambda a: (a.decision.account_id, a.decision.tenant, a.decision.sequence)):
+        by_account.setdefault((alert.decision.account_id, alert.decision.tenant), []).append(alert)
     shares = {account: _share(own, due) for account, own in by_account.items()}
     rows = await connection.execute(
         _JOIN,
         {
             "cases": [s.case_id for s in shares.values()],
-            "accounts": list(shares),
+            "accounts": [account for account, _ in shares],
+            "tenants": [tenant for _, tenant in shares],
             "opened": [s.opened_at for s in shares.values()],
             "updated": [s.updated_at for s in shares.values()],
             "losses": [s.expected_loss for s in shares.values()],
@@ -149,13 +153,13 @@ async def join_cases(
             "channel": CHANNEL,
         },
     )
-    case_of = {row.account_id: row.case_id for row in rows}
+    case_of = {(row.account_id, row.tenant): row.case_id for row in rows}
     decisions = [alert.decision for own in by_account.values() for alert in own]
     await connection.execute(
         _ALERTS,
         {
             "decisions": [d.decision_id for d in decisions],
-            "cases": [case_of[d.account_id] for d in decisions],
+            "cases": [case_of[d.account_id, d.tenant] for d in decisions],
             "events": [d.event_id for d in decisions],
             "accounts": [d.account_id for d in decisions],
             "types": [d.event_type for d in decisions],
@@ -165,5 +169,6 @@ async def join_cases(
             "risks": [d.risk for d in decisions],
             "typologies": [d.typology and d.typology.value for d in decisions],
             "amounts": [amount_base(alert) for own in by_account.values() for alert in own],
+            "tenants": [d.tenant for d in decisions],
         },
     )

@@ -55,11 +55,16 @@ class Change:
                 hint="wait, or ask a lead to release it",
             )
 
+    def must_be_of_one_tenant(self, other: str) -> None:
+        """Raises BadInput: what one tenant's case holds, another one's people must not see."""
+        if self.others[other].tenant != self.case.tenant:
+            raise BadInput("is another tenant's case", path="case_id", hint="name one of the same tenant")
+
     async def save(self, action: str, detail: audit.Detail, **values: Any) -> Case:
         """Write the case with its next version, tell whoever listens, and audit the deed: the last thing to do."""
         case = await self.write(self.case.case_id, **values)
         about = {"version": case.version, **detail}
-        await audit.append(self.connection, self.at, self.actor, action, case.case_id, about)
+        await audit.append(self.connection, self.at, self.actor, action, case.case_id, about, case.tenant)
         return case
 
     async def write(self, case_id: str, **values: Any) -> Case:

@@ -1,23 +1,28 @@
 """How this room reaches PostgreSQL, and what its failures mean to the rest of the house.
 
-Knows the driver, its timeouts and its error codes; knows no table.
+Knows the driver, its timeouts, its error codes and on whose behalf a transaction is; knows no table.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
-from sqlalchemy import ARRAY, URL, CollectionAggregate, Text, TextClause, any_, event, literal, make_url
+from sqlalchemy import ARRAY, URL, CollectionAggregate, Text, TextClause, any_, event, literal, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from fraudguard.errors import BadInput, BadSettings, FraudguardError, StateConflict, StoreUnavailable
+from fraudguard.decisions import units
+from fraudguard.errors import BadInput, BadSettings, FraudguardError, HouseOnly, StateConflict, StoreUnavailable
+from fraudguard.tenants import HOUSE
 
 # Gives the transaction to work in: one of its own, or one that several reads share.
 Open = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
+
+ROLE = "fraudguard_tenant"  # migrations/versions/0009_tenants.py says what it may do
 
 ROWS_A_PART_MAX = 10_000  # more to delete than one statement's time allows
 
@@ -28,6 +33,16 @@ _CONFLICT = ("23505", "40001", "40P01")  # unique violation, serialization failu
 _PASSING = ("08", "0A000", "53", "25006", "55P03", "57", "58")
 _REFUSED = ("28", "3D000")  # authorization, no such database
 _UNMIGRATED = ("42P01", "42883")  # undefined table, undefined function
+
+_NO_RIGHT = "42501"  # insufficient privilege, also of a row that a policy does not let in
+_NO_SUCH_ROLE = "22023"
+
+_tenant: ContextVar[str] = ContextVar("tenant", default=HOUSE)
+_OPTION = "fraudguard_tenant"  # of a connection: whose transaction it is in
+_TURN = text("SELECT set_config('role', :role, true), set_config('fraudguard.tenant', :tenant, true)")
+
+# For lists with filters: what is best for a rare value takes seconds for a common one, so each gets a plan of its own.
+PLAN_BY_VALUE = text("SET LOCAL plan_cache_mode = force_custom_plan")
 
 _EPOCH, _MICROSECOND = datetime(2000, 1, 1, tzinfo=UTC), timedelta(microseconds=1)  # PostgreSQL's own
 
@@ -93,7 +108,11 @@ def _plain_times(driver: Any, _record: object) -> None:
     )
 
 
-def _meaning(code: str, error: Exception) -> FraudguardError | None:
+def _meaning(code: str, error: Exception, tenant: str) -> FraudguardError | None:
+    if code == _NO_RIGHT:
+        if tenant:
+            return HouseOnly("is the house's, not a tenant's", hint="ask the people who run this service")
+        return BadSettings(str(error), path="database_url", hint="PostgreSQL does not give this user the right")
     if code.startswith(_CONFLICT):
         return StateConflict(str(error))
     if code.startswith(_REFUSED):
@@ -107,29 +126,82 @@ def _meaning(code: str, error: Exception) -> FraudguardError | None:
     return None
 
 
-@asynccontextmanager
-async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """One transaction: committed at the end, rolled back on any error.
+def current_tenant() -> str:
+    """On whose behalf this task works: a tenant's name, or HOUSE."""
+    return _tenant.get()
 
-    Raises StateConflict (a row written by someone else), StoreUnavailable (unreachable, shut down, timed out; whether
-    a commit in flight took effect is then unknown), BadSettings, BadInput (U+0000). Anything else is a bug and passes
-    unchanged.
-    """
+
+@contextmanager
+def on_behalf_of(tenant: str) -> Iterator[None]:
+    """Transactions that this task begins inside see and write this tenant's rows alone; of HOUSE, everybody's."""
+    token = _tenant.set(tenant)
     try:
-        async with engine.begin() as connection:
+        yield
+    finally:
+        _tenant.reset(token)
+
+
+def act_for(tenant: str) -> None:
+    """The same until the end of the enclosing `on_behalf_of`."""
+    _tenant.set(tenant)
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine, tenant: str | None = None) -> AsyncIterator[AsyncConnection]:
+    """One transaction: committed at the end, rolled back on any error. tenant: on whose behalf, unless the task's.
+
+    A tenant's is in a role that row-level security binds to the tenant's rows, whatever a query forgets to ask.
+    Raises StateConflict (a row written by someone else), StoreUnavailable (unreachable, shut down, timed out; whether
+    a commit in flight took effect is then unknown), BadSettings, BadInput (U+0000), HouseOnly (what no tenant may
+    touch). Anything else is a bug and passes unchanged.
+    """
+    tenant = current_tenant() if tenant is None else tenant
+    try:
+        async with units.opened(engine) as connection, working_for(connection, tenant):
             yield connection
     except DBAPIError as error:
-        meaning = _meaning(getattr(error.orig, "sqlstate", None) or "", error.orig or error)
+        meaning = _meaning(getattr(error.orig, "sqlstate", None) or "", error.orig or error, tenant)
         if meaning is None:
             raise
         raise meaning from error
     except asyncpg.PostgresError as error:  # raised while connecting, where SQLAlchemy does not wrap
-        meaning = _meaning(error.sqlstate or "", error)
+        meaning = _meaning(error.sqlstate or "", error, tenant)
         if meaning is None:
             raise
         raise meaning from error
     except (PoolTimeout, OSError, TimeoutError, asyncpg.InterfaceError) as error:
         raise StoreUnavailable(str(error) or type(error).__name__) from error
+
+
+@asynccontextmanager
+async def working_for(connection: AsyncConnection, tenant: str) -> AsyncIterator[None]:
+    """Statements inside are on behalf of this tenant; of HOUSE: for what a tenant's deed needs and its role may not.
+
+    Raises BadSettings where the role is missing, or not this user's to turn to.
+    """
+    before = (connection.sync_connection and connection.sync_connection.get_execution_options().get(_OPTION)) or HOUSE
+    if tenant == before:
+        yield
+        return
+    await _turn_to(connection, tenant)
+    try:
+        yield
+    except BaseException:  # whoever rolls back turns back
+        await connection.execution_options(**{_OPTION: before})
+        raise
+    if before:  # the house need not be turned back to: each transaction says whose it is
+        await _turn_to(connection, before)
+
+
+async def _turn_to(connection: AsyncConnection, tenant: str) -> None:
+    try:
+        await connection.execute(_TURN, {"role": ROLE if tenant else "none", "tenant": tenant})
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) in (_NO_RIGHT, _NO_SUCH_ROLE):
+            hint = f"an administrator of the server runs: CREATE ROLE {ROLE} NOLOGIN; GRANT {ROLE} TO this user"
+            raise BadSettings(str(error.orig), path="database_url", hint=hint) from error
+        raise
+    await connection.execution_options(**{_OPTION: tenant})
 
 
 def any_of(values: Collection[str]) -> CollectionAggregate[bool]:

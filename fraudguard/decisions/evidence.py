@@ -23,14 +23,15 @@ WISH_KEPT: Final = timedelta(days=1)
 Wish = Literal["waits", "failed", "too_many"]
 
 _PUT = text("""
-INSERT INTO evidence (decision_id, model, risk, body, made_at)
-VALUES (:decision, :model, :risk, CAST(:body AS json), :at) ON CONFLICT DO NOTHING
+INSERT INTO evidence (decision_id, model, risk, body, made_at, tenant)
+VALUES (:decision, :model, :risk, CAST(:body AS json), :at,
+        coalesce((SELECT tenant FROM event_ids WHERE decision_id = :decision), '')) ON CONFLICT DO NOTHING
 """)
 _DONE = text("DELETE FROM evidence_wishes WHERE decision_id = :decision")
 
 _WISH = text("""
-INSERT INTO evidence_wishes AS w (decision_id, asked_at)
-SELECT :decision, :at
+INSERT INTO evidence_wishes AS w (decision_id, asked_at, tenant)
+SELECT :decision, :at, coalesce((SELECT tenant FROM event_ids WHERE decision_id = :decision), '')
 WHERE (SELECT count(*) FROM (SELECT 1 FROM evidence_wishes WHERE failed IS NULL LIMIT :most) AS waiting) < :most
 ON CONFLICT (decision_id) DO UPDATE SET asked_at = excluded.asked_at, failed = NULL, failed_at = NULL,
                                         claimed_until = NULL
@@ -53,7 +54,7 @@ _PRUNE = text("DELETE FROM evidence_wishes WHERE asked_at < :before")
 _RISKS = text("""
 SELECT d.sequence, d.decision_id, d.event_type, d.event_time, d.outcome, d.risk, d.body ->> 'line' AS line
 FROM event_ids e JOIN decisions d ON d.event_time = e.event_time AND d.decision_id = e.decision_id
-WHERE e.account_id = :account AND e.sequence BETWEEN :first AND :last
+WHERE e.account_id = :account AND e.tenant = :tenant AND e.sequence BETWEEN :first AND :last
 ORDER BY e.sequence
 """)
 
@@ -151,10 +152,11 @@ class EvidenceBook:
         async with self._open() as connection:
             await connection.execute(_PRUNE, {"before": now - WISH_KEPT})
 
-    async def risks(self, account_id: str, first: int, last: int) -> tuple[LineRisk, ...]:
+    async def risks(self, account_id: str, tenant: str, first: int, last: int) -> tuple[LineRisk, ...]:
         """The account's lines with these sequence numbers, both ends in, and the risk after each."""
         async with self._open() as connection:
-            rows = await connection.execute(_RISKS, {"account": account_id, "first": first, "last": last})
+            wanted = {"account": account_id, "tenant": tenant, "first": first, "last": last}
+            rows = await connection.execute(_RISKS, wanted)
             return tuple(
                 LineRisk(r.sequence, r.decision_id, r.event_type, r.event_time, Outcome(r.outcome), r.risk, r.line)
                 for r in rows

@@ -21,6 +21,7 @@ from fraudguard.decisions.cases import CHANNEL
 from fraudguard.decisions.connection import any_of, open_engine, transaction
 from fraudguard.decisions.tables import CASES
 from fraudguard.errors import BadSettings, Conflict, StoreUnavailable
+from fraudguard.tenants import HOUSE
 
 log = logging.getLogger(__name__)
 
@@ -33,26 +34,31 @@ LISTENERS_MAX: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class CaseChange:
-    """A case as it is now."""
+    """A case as it is now. tenant: whose it is; nobody else is told."""
 
     case_id: str
     version: int
     state: CaseState
+    tenant: str = HOUSE
 
 
 class Subscription:
-    """What one listener has not heard yet: the newest change of each case."""
+    """What one listener has not heard yet: the newest change of each case. tenant: whose cases; HOUSE: everybody's."""
 
-    def __init__(self) -> None:
+    def __init__(self, tenant: str = HOUSE) -> None:
+        self._tenant = tenant
         self._changes: dict[str, CaseChange] = {}
         self._stale = True  # what it has read before is older than its listening
-        self.ended = False  # the process stops
+        self.ended = False  # the process stops, or the listener may hear no more
         self._awake = asyncio.Event()
         self._awake.set()
 
     def tell(self, changes: list[CaseChange]) -> None:
         """Leave these to be heard; of more than WAITING_MAX none is kept."""
-        self._changes |= {change.case_id: change for change in changes}
+        heard = {change.case_id: change for change in changes if self._tenant in (HOUSE, change.tenant)}
+        if not heard:
+            return
+        self._changes |= heard
         if len(self._changes) > WAITING_MAX:
             self.tell_stale()
         self._awake.set()
@@ -91,11 +97,11 @@ class CaseFeed:
         self._subscriptions: set[Subscription] = set()
 
     @contextmanager
-    def subscribe(self) -> Iterator[Subscription]:
-        """A listener, from now on. Raises Conflict when LISTENERS_MAX listen already."""
+    def subscribe(self, tenant: str = HOUSE) -> Iterator[Subscription]:
+        """A listener to a tenant's cases, from now on. Raises Conflict when LISTENERS_MAX listen already."""
         if len(self._subscriptions) >= LISTENERS_MAX:
             raise Conflict(f"{LISTENERS_MAX} listen to this process already", hint="ask another replica")
-        subscription = Subscription()
+        subscription = Subscription(tenant)
         self._subscriptions.add(subscription)
         try:
             yield subscription
@@ -153,7 +159,8 @@ class CaseFeed:
             return
         c = CASES.c
         async with transaction(self._engine) as connection:
-            rows = await connection.execute(select(c.case_id, c.version, c.state).where(c.case_id == any_of(heard)))
+            query = select(c.case_id, c.version, c.state, c.tenant).where(c.case_id == any_of(heard))
+            rows = await connection.execute(query)
             changes = [CaseChange(*row) for row in rows]
         for subscription in self._subscriptions:
             subscription.tell(changes)

@@ -13,6 +13,7 @@ from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fraudguard.domain import Screenable
+from fraudguard.tenants import scoped, unscoped
 
 ROWS_A_FETCH = 1_000
 
@@ -20,7 +21,7 @@ _EVENT: TypeAdapter[Screenable] = TypeAdapter(Annotated[Screenable, Field(discri
 
 # PostgreSQL takes the few wanted parts out of the body: half the CPU time here that the whole body takes.
 _HISTORY = """
-SELECT d.decided_at, b.decision ->> 'rules_version' AS rules_version, b.late, CAST(b.event AS text) AS event
+SELECT d.decided_at, d.tenant, b.decision ->> 'rules_version' AS rules_version, b.late, CAST(b.event AS text) AS event
 FROM decisions d, json_to_record(d.body) AS b (event json, late boolean, decision json)
 WHERE d.event_time >= :since
 """
@@ -28,10 +29,12 @@ _SINCE = text(_HISTORY)
 _SINCE_DECIDED = text(_HISTORY + " AND d.decided_at >= :decided_since")
 
 _OF_ACCOUNTS = text("""
-SELECT d.account_id, b.late, CAST(b.event AS text) AS event
-FROM decisions d, json_to_record(d.body) AS b (event json, late boolean)
-WHERE d.account_id = ANY (CAST(:accounts AS text[])) AND d.event_time >= :since
-ORDER BY d.account_id, d.sequence
+SELECT d.account_id, d.tenant, b.late, CAST(b.event AS text) AS event
+FROM decisions d JOIN unnest(CAST(:accounts AS text[]), CAST(:tenants AS text[])) AS k (account_id, tenant)
+         ON k.account_id = d.account_id AND k.tenant = d.tenant,
+     json_to_record(d.body) AS b (event json, late boolean)
+WHERE d.event_time >= :since
+ORDER BY d.account_id, d.tenant, d.sequence
 """)
 
 # The index by account and time gives the accounts in order; within one, PostgreSQL sorts a few rows at a time. Left to
@@ -40,18 +43,19 @@ NO_SORT_OF_ALL = text("SET LOCAL enable_sort = off")
 _DECISIONS = text("""
 SELECT account_id, sequence, event_time, decision_id, CAST(body AS text) AS body
 FROM decisions WHERE event_time >= :first AND event_time < :before
-ORDER BY account_id, sequence
+ORDER BY account_id, tenant, sequence
 """)
 
 
 @dataclass(frozen=True, slots=True)
 class PastEvent:
-    """An event as it was decided; late: beyond the lateness bound then."""
+    """An event as it was decided; late: beyond the lateness bound then. tenant: whose it is stored as."""
 
     event: Screenable
     decided_at: datetime
     rules_version: str
     late: bool
+    tenant: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +77,26 @@ async def past_events(
     if decided_since is not None:
         query, times = (_SINCE_DECIDED, {"since": since, "decided_since": decided_since})
     async for row in stream(connection, query, times):
-        yield PastEvent(_EVENT.validate_json(row.event), row.decided_at, row.rules_version, row.late)
+        yield PastEvent(_EVENT.validate_json(row.event), row.decided_at, row.rules_version, row.late, row.tenant)
 
 
 async def past_of_accounts(
     connection: AsyncConnection, accounts: Collection[str], since: datetime
 ) -> dict[str, list[tuple[Screenable, bool]]]:
-    """(event, late) by account, in sequence; accounts without any are missing."""
+    """(event, late) by account's key, in sequence; accounts without any are missing."""
     found: dict[str, list[tuple[Screenable, bool]]] = {}
-    for row in await connection.execute(_OF_ACCOUNTS, {"accounts": list(accounts), "since": since}):
-        found.setdefault(row.account_id, []).append((_EVENT.validate_json(row.event), row.late))
+    keys = [unscoped(account) for account in accounts]
+    values = {"accounts": [id for _, id in keys], "tenants": [tenant for tenant, _ in keys], "since": since}
+    for row in await connection.execute(_OF_ACCOUNTS, values):
+        key = scoped(row.tenant, row.account_id)
+        found.setdefault(key, []).append((_EVENT.validate_json(row.event), row.late))
     return found
 
 
 async def decisions_between(
     connection: AsyncConnection, first: datetime, before: datetime
 ) -> AsyncIterator[StoredDecision]:
-    """Rows with an event time from `first` to before `before`, by account, in sequence."""
+    """Rows with an event time from `first` to before `before`, by account of a tenant, in sequence."""
     await connection.execute(NO_SORT_OF_ALL)
     async for row in stream(connection, _DECISIONS, {"first": first, "before": before}):
         account_id, sequence, event_time, decision_id, body = tuple[Any, ...](row)  # names cost three times as much

@@ -17,13 +17,14 @@ from fraudguard.decisions import history
 from fraudguard.decisions.casebook import Disposition, label_id
 from fraudguard.decisions.verdicts import review_label_id
 from fraudguard.domain import Label, Scalar, Screenable, Typology
+from fraudguard.tenants import scoped
 
 _EVENT: TypeAdapter[Screenable] = TypeAdapter(Annotated[Screenable, Field(discriminator="type")])
 _LABELS: TypeAdapter[list[Label]] = TypeAdapter(list[Label])
 
 # The lateral part is read through the labels' index for each decision: no order is lost on the way.
 _QUERY = text("""
-SELECT d.account_id, d.sequence, CAST(b.event AS text) AS event, CAST(b.features AS text) AS features,
+SELECT d.account_id, d.tenant, d.sequence, CAST(b.event AS text) AS event, CAST(b.features AS text) AS features,
        CAST(l.labels AS text) AS labels, a.case_id, coalesce(r.typology, c.typology) AS typology,
        CASE WHEN p.disposition <> 'reopened' THEN coalesce(o.disposition, p.disposition) END AS disposition,
        CASE WHEN p.disposition <> 'reopened' THEN p.at END AS at
@@ -34,7 +35,7 @@ LEFT JOIN LATERAL (
         'type', 'label', 'version', 1, 'event_id', event_id, 'account_id', account_id, 'event_time', event_time,
         'target_event_id', target_event_id, 'source', source, 'verdict', verdict, 'typology', typology
     ) ORDER BY event_time, event_id) AS labels
-    FROM labels WHERE target_event_id = d.event_id AND event_time <= :until
+    FROM labels WHERE target_event_id = d.event_id AND tenant = d.tenant AND event_time <= :until
 ) l ON true
 LEFT JOIN alerts a ON a.decision_id = d.decision_id
 LEFT JOIN cases c ON c.case_id = a.case_id
@@ -47,7 +48,7 @@ LEFT JOIN LATERAL (
     ORDER BY id DESC LIMIT 1
 ) o ON true
 WHERE d.event_time >= :since AND d.event_time <= :until
-ORDER BY d.account_id, d.sequence
+ORDER BY d.account_id, d.tenant, d.sequence
 """)
 
 _NEWEST = text("""
@@ -73,8 +74,8 @@ class CaseOutcome:
 class LabelledDecision:
     """An event as it was taken, with the features of that moment.
 
-    labels: what was said of this event alone, oldest first; those that its case's disposition sent are not among them.
-    case: None if it was no alert.
+    account_id: scoped (tenants.py). labels: what was said of this event alone, oldest first; those that its case's
+    disposition sent are not among them. case: None if it was no alert.
     """
 
     account_id: str
@@ -91,7 +92,7 @@ async def labelled_decisions(
     """Events from `since` to `until`, by account, in sequence, with what was said of them by `until`."""
     await connection.execute(history.NO_SORT_OF_ALL)
     async for row in history.stream(connection, _QUERY, {"since": since, "until": until}):
-        account_id, sequence, event, features, labels, case_id, typology, disposition, at = tuple[Any, ...](row)
+        account_id, tenant, sequence, event, features, labels, case_id, typology, disposition, at = tuple[Any, ...](row)
         case = None
         if case_id is not None:
             case = CaseOutcome(
@@ -102,7 +103,8 @@ async def labelled_decisions(
             for label in (_LABELS.validate_json(labels) if labels else ())
             if case_id is None or label.event_id not in _sent(case_id, label.target_event_id)
         )
-        yield LabelledDecision(account_id, sequence, _EVENT.validate_json(event), orjson.loads(features), own, case)
+        key = scoped(tenant, account_id)
+        yield LabelledDecision(key, sequence, _EVENT.validate_json(event), orjson.loads(features), own, case)
 
 
 def _sent(case_id: str, target: str) -> tuple[str, str]:

@@ -53,7 +53,8 @@ SELECT d.event_time, d.body #>> '{decision,model}' AS model, d.risk, d.outcome, 
 FROM shadow_scores s
 JOIN decisions d ON d.event_time = s.event_time AND d.decision_id = s.decision_id
 LEFT JOIN LATERAL (
-    SELECT verdict FROM labels WHERE target_event_id = d.event_id ORDER BY event_time DESC, event_id DESC LIMIT 1
+    SELECT verdict FROM labels WHERE target_event_id = d.event_id AND tenant = d.tenant
+    ORDER BY event_time DESC, event_id DESC LIMIT 1
 ) l ON true
 WHERE s.digest = :digest
 """)

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from fraudguard.decisions.connection import transaction
 from fraudguard.decisions.tables import OUTBOX
 from fraudguard.domain import Label
+from fraudguard.tenants import tenant_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ async def put(
     """Queue labels in the caller's transaction. case_id: whose disposition they are; not_before: when they may go."""
     if labels:
         common = {"created_at": at, "case_id": case_id, "not_before": not_before}
-        rows = [common | {"body": label.model_dump(mode="json")} for label in labels]
+        rows = [common | {"body": label.model_dump(mode="json"), "tenant": tenant_of(label)} for label in labels]
         await connection.execute(insert(OUTBOX), rows)
 
 

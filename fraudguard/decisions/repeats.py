@@ -14,12 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from fraudguard.decisions.connection import in_parts, transaction
 from fraudguard.decisions.tables import REPEATS
+from fraudguard.tenants import HOUSE
 
 KEPT = timedelta(hours=24)
 UNANSWERED = timedelta(minutes=2)  # after that its process is taken for dead; no request takes longer
 
 _CLAIM = text("""
-INSERT INTO repeats (caller, key, fingerprint, begun_at) VALUES (:caller, :key, :fingerprint, :at)
+INSERT INTO repeats (caller, key, fingerprint, begun_at, tenant)
+VALUES (:caller, :key, :fingerprint, :at, :tenant)
 ON CONFLICT (caller, key) DO UPDATE
 SET fingerprint = excluded.fingerprint, begun_at = excluded.begun_at, status = NULL, headers = NULL, body = NULL
 WHERE repeats.begun_at <= :forgotten OR repeats.status IS NULL AND repeats.begun_at <= :dead
@@ -63,12 +65,14 @@ class Repeats:
         """engine: see connection.open_engine."""
         self._engine = engine
 
-    async def claim(self, caller: str, key: str, fingerprint: bytes, at: datetime) -> Claim | Answer | Refusal:
+    async def claim(
+        self, caller: str, key: str, fingerprint: bytes, at: datetime, tenant: str = HOUSE
+    ) -> Claim | Answer | Refusal:
         """Of many requests with the same key at once exactly one gets the claim."""
-        async with transaction(self._engine) as connection:
+        async with transaction(self._engine, HOUSE) as connection:
             times = {"at": at, "forgotten": at - KEPT, "dead": at - UNANSWERED}
             claimed = await connection.scalar(
-                _CLAIM, {"caller": caller, "key": key, "fingerprint": fingerprint, **times}
+                _CLAIM, {"caller": caller, "key": key, "fingerprint": fingerprint, "tenant": tenant, **times}
             )
             if claimed:
                 return Claim(caller, key, at)
@@ -80,18 +84,19 @@ class Repeats:
             return Refusal.ANOTHER_REQUEST
         return Answer(row.status, row.headers, row.body)
 
-    async def answer(self, claim: Claim, answer: Answer) -> None:
-        """Keep what the request was answered with."""
-        async with transaction(self._engine) as connection:
-            await connection.execute(
+    async def answer(self, claim: Claim, answer: Answer) -> bool:
+        """Keep what the request was answered with; False where somebody else was given the claim meanwhile."""
+        async with transaction(self._engine, HOUSE) as connection:
+            kept = await connection.execute(
                 update(REPEATS)
                 .where(REPEATS.c.caller == claim.caller, REPEATS.c.key == claim.key, REPEATS.c.begun_at == claim.at)
                 .values(status=answer.status, headers=dict(answer.headers), body=answer.body)
             )
+            return bool(kept.rowcount)
 
     async def release(self, claim: Claim) -> None:
         """The request did nothing: its key may be used again."""
-        async with transaction(self._engine) as connection:
+        async with transaction(self._engine, HOUSE) as connection:
             await connection.execute(
                 delete(REPEATS).where(
                     REPEATS.c.caller == claim.caller, REPEATS.c.key == claim.key, REPEATS.c.begun_at == claim.at
@@ -100,4 +105,4 @@ class Repeats:
 
     async def prune(self, at: datetime) -> int:
         """Forget what is older than KEPT, a bounded part a transaction; how many."""
-        return await in_parts(partial(transaction, self._engine), _PRUNE, {"before": at - KEPT})
+        return await in_parts(partial(transaction, self._engine, HOUSE), _PRUNE, {"before": at - KEPT})

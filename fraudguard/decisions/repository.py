@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Row, Text, select, text
+from sqlalchemy import ColumnElement, Row, Text, and_, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -23,14 +23,17 @@ from fraudguard.decisions.cases import join_cases
 from fraudguard.decisions.connection import Open, any_of, open_engine, transaction
 from fraudguard.decisions.evidence import EvidenceBook
 from fraudguard.decisions.history import PastEvent, StoredDecision
+from fraudguard.decisions.judged import Judged
 from fraudguard.decisions.keys import KeyRing
 from fraudguard.decisions.labelled import LabelledDecision
+from fraudguard.decisions.letters import LetterTrail
 from fraudguard.decisions.listing import DecisionFilter, list_decisions
 from fraudguard.decisions.models import ModelBook, ShadowScore, write_shadow_scores
 from fraudguard.decisions.outbox import Outbox
 from fraudguard.decisions.pages import Page
 from fraudguard.decisions.people import People
 from fraudguard.decisions.policy import due_of
+from fraudguard.decisions.pulse import Pulse
 from fraudguard.decisions.records import load_record
 from fraudguard.decisions.repeats import Repeats
 from fraudguard.decisions.rulebook import RuleBook
@@ -38,6 +41,7 @@ from fraudguard.decisions.rulehits import RuleHits
 from fraudguard.decisions.sessions import Sessions
 from fraudguard.decisions.tables import ACCOUNT_STATE, DECISIONS, DOCUMENTS, EVENT_IDS, LABELS
 from fraudguard.decisions.verdicts import REVIEW_PERCENT
+from fraudguard.decisions.vouched import Vouched
 from fraudguard.decisions.watchlists import WatchLists
 from fraudguard.decisions.webhooks import Webhooks
 from fraudguard.decisions.weekly import Weekly
@@ -53,6 +57,7 @@ from fraudguard.domain import (
     WindowCount,
 )
 from fraudguard.errors import BadInput, NotFound, StateConflict
+from fraudguard.tenants import ATTRIBUTE, HOUSE, scoped, unscoped
 
 __all__ = ["Changes", "Repository", "StoredState", "connect"]
 
@@ -61,7 +66,7 @@ __all__ = ["Changes", "Repository", "StoredState", "connect"]
 class Changes:
     """Everything one batch writes.
 
-    states: by account; the version is the one that was read (0: none), the stored one is that + 1.
+    states: by account, scoped (tenants.py); the version is the one that was read (0: none), the stored one is that + 1.
     counts, window_counts: increments. alerts: those of `records` that open or join a case. activation: the one of the
     rule book (`rulebook.head()`) whose rules decided the batch, 0 for none. shadow: what the challenger says of
     `records`. due: how long after they were decided alerts of each outcome should have been judged.
@@ -85,7 +90,7 @@ JOIN entity_counts c ON c.kind = k.kind AND c.entity_id = k.entity_id AND c.day 
 """)
 
 _EARLIER = text("""
-SELECT d.event_id, CAST(d.body AS text) AS body, d.sealed_text
+SELECT d.event_id, d.tenant, CAST(d.body AS text) AS body, d.sealed_text
 FROM unnest(CAST(:times AS timestamptz[]), CAST(:decisions AS text[])) AS k (event_time, decision_id)
 JOIN decisions d ON d.event_time = k.event_time AND d.decision_id = k.decision_id
 WHERE d.event_time BETWEEN :first AND :last
@@ -94,8 +99,27 @@ WHERE d.event_time BETWEEN :first AND :last
 _LINES = text("""
 SELECT d.event_type, d.event_time, d.body ->> 'line' AS line
 FROM event_ids e JOIN decisions d ON d.event_time = e.event_time AND d.decision_id = e.decision_id
-WHERE e.account_id = :account AND e.sequence BETWEEN :first AND :last
+WHERE e.account_id = :account AND e.tenant = :tenant AND e.sequence BETWEEN :first AND :last
 ORDER BY e.sequence
+""")
+
+_OF_KEYS = text("""
+SELECT e.event_time, e.decision_id
+FROM unnest(CAST(:ids AS text[]), CAST(:tenants AS text[])) AS k (id, tenant)
+JOIN event_ids e ON e.event_id = k.id AND e.tenant = k.tenant
+""")
+
+_LABELS_OF = text("""
+SELECT l.event_id, l.account_id, l.event_time, l.target_event_id, l.source, l.verdict, l.typology, l.tenant
+FROM unnest(CAST(:ids AS text[]), CAST(:tenants AS text[])) AS k (id, tenant)
+JOIN labels l ON l.target_event_id = k.id AND l.tenant = k.tenant
+ORDER BY l.event_time, l.event_id
+""")
+
+_LABELS_BY_ID = text("""
+SELECT l.event_id, l.account_id, l.event_time, l.target_event_id, l.source, l.verdict, l.typology, l.tenant
+FROM unnest(CAST(:ids AS text[]), CAST(:tenants AS text[])) AS k (id, tenant)
+JOIN labels l ON l.event_id = k.id AND l.tenant = k.tenant
 """)
 
 
@@ -108,10 +132,11 @@ class Repository:
         self.rulebook, self.lists, self.models = _books(self._open)
         self.cases, self.outbox, self.keys = CaseBook(engine, review_percent), Outbox(engine), KeyRing(engine)
         self.people, self.sessions, self.repeats = People(engine), Sessions(engine), Repeats(engine)
-        self.webhooks = Webhooks(engine)
+        self.webhooks, self.vouched = Webhooks(engine), Vouched(engine)
         self.weekly, self.evidence = Weekly(self._open), EvidenceBook(self._open)
         self.casefile = CaseFile(self._open)
         self.rulehits = RuleHits(self._open)
+        self.pulse, self.letters, self.judged = Pulse(self._open), LetterTrail(self._open), Judged(self._open)
         self._months: set[date] = set()
 
     @asynccontextmanager
@@ -123,31 +148,29 @@ class Repository:
             bound.rulebook, bound.lists, bound.models = _books(bound._open)
             yield bound
 
-    async def earlier(self, event_ids: Collection[str]) -> dict[str, DecisionRecord]:
-        """The decisions these events already have, by event id, equal to what was committed."""
-        if not event_ids:
+    async def earlier(self, keys: Collection[str]) -> dict[str, DecisionRecord]:
+        """The decisions these events already have, by their keys (tenants.event_key), equal to what was committed."""
+        if not keys:
             return {}
         async with self._open() as connection:
-            known = select(EVENT_IDS.c.event_time, EVENT_IDS.c.decision_id).where(
-                EVENT_IDS.c.event_id == any_of(event_ids)
-            )
-            keys = (await connection.execute(known)).all()
-            if not keys:
+            known = (await connection.execute(_OF_KEYS, _unscoped(keys))).all()
+            if not known:
                 return {}
-            times = [key.event_time for key in keys]
+            times = [one.event_time for one in known]
             rows = await connection.execute(
                 _EARLIER,
-                {"times": times, "decisions": [k.decision_id for k in keys], "first": min(times), "last": max(times)},
+                {"times": times, "decisions": [k.decision_id for k in known], "first": min(times), "last": max(times)},
             )
-            return {row.event_id: load_record(row.body, row.sealed_text) for row in rows}
+            return {scoped(row.tenant, row.event_id): load_record(row.body, row.sealed_text) for row in rows}
 
     async def record(self, decision_id: str) -> DecisionRecord:
         """The decision of this id. Raises NotFound."""
         return await self._one(EVENT_IDS.c.decision_id == decision_id, f"no decision {decision_id!r}")
 
-    async def record_of_event(self, event_id: str) -> DecisionRecord:
-        """The decision of this event. Raises NotFound."""
-        return await self._one(EVENT_IDS.c.event_id == event_id, f"no decision for event {event_id!r}")
+    async def record_of_event(self, event_id: str, tenant: str = HOUSE) -> DecisionRecord:
+        """The decision of this tenant's event. Raises NotFound."""
+        condition = and_(EVENT_IDS.c.event_id == event_id, EVENT_IDS.c.tenant == tenant)
+        return await self._one(condition, f"no decision for event {event_id!r}")
 
     async def _one(self, condition: ColumnElement[bool], missing: str) -> DecisionRecord:
         async with self._open() as connection:
@@ -178,16 +201,18 @@ class Repository:
             raise BadInput("must say why the text is read", path="reason")
         async with self._open() as connection:
             found = await connection.execute(
-                select(DECISIONS.c.sealed_text).where(
+                select(DECISIONS.c.sealed_text, DECISIONS.c.tenant).where(
                     DECISIONS.c.decision_id == EVENT_IDS.c.decision_id,
                     DECISIONS.c.event_time == EVENT_IDS.c.event_time,
                     EVENT_IDS.c.decision_id == decision_id,
                 )
             )
-            sealed: bytes | None = found.scalar_one_or_none()
-            if sealed is None:
+            row = found.one_or_none()
+            if row is None or row.sealed_text is None:
                 raise NotFound(f"no kept text of decision {decision_id!r}")
-            await audit.append(connection, at, actor, "text.read", decision_id, {"reason": reason.strip()})
+            detail = {"reason": reason.strip()}
+            await audit.append(connection, at, actor, "text.read", decision_id, detail, row.tenant)
+        sealed: bytes = row.sealed_text
         return sealed
 
     async def timeline(self, record: DecisionRecord) -> Timeline:
@@ -196,44 +221,47 @@ class Repository:
         async with self._open() as connection:
             rows = await connection.execute(
                 _LINES,
-                {"account": decision.account_id, "first": record.timeline_start, "last": decision.sequence},
+                {
+                    "account": decision.account_id,
+                    "tenant": decision.tenant,
+                    "first": record.timeline_start,
+                    "last": decision.sequence,
+                },
             )
             lines = tuple(Line(row.event_type, row.event_time, row.line) for row in rows)
-        return Timeline(decision.account_id, record.timeline_start, lines)
+        return Timeline(scoped(decision.tenant, decision.account_id), record.timeline_start, lines)
 
     async def states(self, account_ids: Collection[str]) -> dict[str, StoredState]:
-        """The stored states of these accounts; those without one are missing."""
+        """The stored states of these accounts, by their keys (tenants.account_key); those without one are missing."""
         async with self._open() as connection:
             rows = await connection.execute(
                 select(ACCOUNT_STATE).where(ACCOUNT_STATE.c.account_id == any_of(account_ids))
             )
             return {row.account_id: StoredState(row.version, row.body) for row in rows}
 
-    async def labels(self, target_event_ids: Collection[str]) -> dict[str, list[Label]]:
-        """The labels of these events by target, oldest first; targets without one are missing."""
+    async def labels(self, targets: Collection[str]) -> dict[str, list[Label]]:
+        """The labels of these events by the target's key, oldest first; targets without one are missing."""
         found: dict[str, list[Label]] = {}
         async with self._open() as connection:
-            rows = await connection.execute(
-                select(LABELS)
-                .where(LABELS.c.target_event_id == any_of(target_event_ids))
-                .order_by(LABELS.c.event_time, LABELS.c.event_id)
-            )
-            for row in rows:
-                found.setdefault(row.target_event_id, []).append(_label(row))
+            for row in await connection.execute(_LABELS_OF, _unscoped(targets)):
+                found.setdefault(scoped(row.tenant, row.target_event_id), []).append(_label(row))
         return found
 
     async def labels_between(self, first: datetime, before: datetime) -> dict[str, list[Label]]:
-        """The labels of decisions with an event time from `first` to before `before`, by target, oldest first."""
+        """The labels of decisions with an event time from `first` to before `before`, by target's key, oldest first."""
         found: dict[str, list[Label]] = {}
         async with self._open() as connection:
             rows = await connection.execute(
                 select(LABELS)
-                .join(EVENT_IDS, EVENT_IDS.c.event_id == LABELS.c.target_event_id)
+                .join(
+                    EVENT_IDS,
+                    and_(EVENT_IDS.c.event_id == LABELS.c.target_event_id, EVENT_IDS.c.tenant == LABELS.c.tenant),
+                )
                 .where(EVENT_IDS.c.event_time >= first, EVENT_IDS.c.event_time < before)
                 .order_by(LABELS.c.event_time, LABELS.c.event_id)
             )
             for row in rows:
-                found.setdefault(row.target_event_id, []).append(_label(row))
+                found.setdefault(scoped(row.tenant, row.target_event_id), []).append(_label(row))
         return found
 
     async def history(self, since: datetime, decided_since: datetime | None = None) -> AsyncIterator[PastEvent]:
@@ -250,7 +278,7 @@ class Repository:
     async def account_history(
         self, accounts: Collection[str], since: datetime
     ) -> dict[str, list[tuple[Screenable, bool]]]:
-        """Stored events of `since` or later by account as (event, late), in sequence; without any: missing."""
+        """Stored events of `since` or later by account's key as (event, late), in sequence; without any: missing."""
         async with self._open() as connection:
             return await history.past_of_accounts(connection, accounts, since)
 
@@ -284,14 +312,14 @@ class Repository:
             newest = select(DECISIONS.c.event_time).order_by(DECISIONS.c.event_time.desc()).limit(1)
             return (await connection.execute(newest)).scalar_one_or_none()
 
-    async def labels_by_id(self, event_ids: Collection[str]) -> dict[str, Label]:
-        """Stored labels by their own event id, whatever they are about: an id in here can never be stored again."""
+    async def labels_by_id(self, keys: Collection[str]) -> dict[str, Label]:
+        """Stored labels by their own key, whatever they are about: an id in here can never be stored again."""
         async with self._open() as connection:
-            rows = await connection.execute(select(LABELS).where(LABELS.c.event_id == any_of(event_ids)))
-            return {row.event_id: _label(row) for row in rows}
+            rows = await connection.execute(_LABELS_BY_ID, _unscoped(keys))
+            return {scoped(row.tenant, row.event_id): _label(row) for row in rows}
 
     async def entity_counts(self, keys: Collection[tuple[str, str]], first_day: int) -> list[EntityCount]:
-        """Totals a day from first_day (days since 1970-01-01) on, of these (kind, id) keys, in no order."""
+        """Totals a day from first_day (days since 1970-01-01) on, of these (kind, scoped id) keys, in no order."""
         ordered = sorted(set(keys))
         async with self._open() as connection:
             rows = await connection.execute(
@@ -375,7 +403,14 @@ def _label(row: Row[Any]) -> Label:
         source=row.source,
         verdict=row.verdict,
         typology=row.typology and Typology(row.typology),
+        attributes={ATTRIBUTE: row.tenant} if row.tenant else {},
     )
+
+
+def _unscoped(keys: Collection[str]) -> dict[str, list[str]]:
+    """The parameters of a query by keys."""
+    parts = [unscoped(key) for key in keys]
+    return {"ids": [id for _, id in parts], "tenants": [tenant for tenant, _ in parts]}
 
 
 @asynccontextmanager

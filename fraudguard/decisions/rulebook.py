@@ -30,7 +30,7 @@ PREPARE_S_MAX = 20.0
 Via = Literal["files", "api"]
 Verdict = Literal["approve", "reject"]
 
-# Batches hold this lock shared until they are committed: rules_activation() in migrations/versions/0002_rule_book.py.
+# Batches hold this lock shared until committed: rules_activation_held() in migrations/versions/0009_tenants.py.
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtext('fraudguard rulebook'))")
 _PATIENCE = text(f"SET LOCAL idle_in_transaction_session_timeout = '{2 * PREPARE_S_MAX:.0f}s'")
 

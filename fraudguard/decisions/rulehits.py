@@ -46,7 +46,8 @@ SELECT h.version, h.state, h.outcome AS asked, d.outcome AS decided, count(*) AS
 FROM decisions d
 CROSS JOIN LATERAL json_to_recordset(d.body -> 'hits') AS h (rule text, version integer, state text, outcome text)
 LEFT JOIN LATERAL (
-    SELECT verdict FROM labels WHERE target_event_id = d.event_id ORDER BY event_time DESC, event_id DESC LIMIT 1
+    SELECT verdict FROM labels WHERE target_event_id = d.event_id AND tenant = d.tenant
+    ORDER BY event_time DESC, event_id DESC LIMIT 1
 ) l ON true
 WHERE d.event_time >= :since AND (d.body ->> 'hits') <> '[]' AND h.rule = :rule
 GROUP BY 1, 2, 3, 4

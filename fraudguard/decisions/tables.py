@@ -21,6 +21,12 @@ from sqlalchemy.dialects.postgresql import ARRAY, BIT, JSON, JSONB
 METADATA = MetaData()
 _TIME = DateTime(timezone=True)
 
+
+def _tenant() -> Column[str]:
+    """Whose the row is: '' for the house's own. Such a table has a row-level policy; one without is the house's."""
+    return Column("tenant", Text, nullable=False, server_default="")
+
+
 EVENT_IDS = Table(
     "event_ids",
     METADATA,
@@ -29,6 +35,7 @@ EVENT_IDS = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("event_time", _TIME, nullable=False),
     Column("decision_id", Text, nullable=False),
+    _tenant(),
 )
 
 DECISIONS = Table(
@@ -48,6 +55,7 @@ DECISIONS = Table(
     Column("decided_at", _TIME, nullable=False),
     Column("body", JSON, nullable=False),
     Column("sealed_text", LargeBinary),
+    _tenant(),
 )
 
 LABELS = Table(
@@ -60,6 +68,7 @@ LABELS = Table(
     Column("source", Text, nullable=False),
     Column("verdict", Text, nullable=False),
     Column("typology", Text),
+    _tenant(),
 )
 
 ACCOUNT_STATE = Table(
@@ -68,6 +77,7 @@ ACCOUNT_STATE = Table(
     Column("account_id", Text, primary_key=True),
     Column("version", BigInteger, nullable=False),
     Column("body", LargeBinary, nullable=False),
+    _tenant(),
 )
 
 ENTITY_COUNTS = Table(
@@ -78,6 +88,7 @@ ENTITY_COUNTS = Table(
     Column("day", Integer, primary_key=True),
     Column("transactions", BigInteger, nullable=False),
     Column("frauds", BigInteger, nullable=False),
+    _tenant(),
 )
 
 DOCUMENTS = Table(
@@ -121,6 +132,7 @@ CASES = Table(
     Column("reviewed_by", Text),
     Column("inbox", Text, nullable=False),
     Column("priority", Double, nullable=False),
+    _tenant(),
 )
 
 ALERTS = Table(
@@ -137,6 +149,7 @@ ALERTS = Table(
     Column("risk", Double),
     Column("typology", Text),
     Column("amount_base", Double),
+    _tenant(),
 )
 
 DISPOSITIONS = Table(
@@ -148,6 +161,7 @@ DISPOSITIONS = Table(
     Column("reason", Text, nullable=False),
     Column("actor", Text, nullable=False),
     Column("at", _TIME, nullable=False),
+    _tenant(),
 )
 
 OUTBOX = Table(
@@ -160,6 +174,7 @@ OUTBOX = Table(
     Column("case_id", Text),
     Column("not_before", _TIME),
     Column("taken_at", _TIME),
+    _tenant(),
 )
 
 API_KEYS = Table(
@@ -171,6 +186,7 @@ API_KEYS = Table(
     Column("owner", Text, nullable=False),
     Column("created_at", _TIME, nullable=False),
     Column("revoked_at", _TIME),
+    _tenant(),
 )
 
 AUDIT = Table(
@@ -184,6 +200,7 @@ AUDIT = Table(
     Column("detail", JSONB, nullable=False),
     Column("prev_hash", Text, nullable=False),
     Column("hash", Text, nullable=False),
+    _tenant(),
 )
 
 RULE_RELEASES = Table(
@@ -242,6 +259,7 @@ WINDOW_COUNTS = Table(
     Column("total", Numeric, nullable=False),
     Column("peak", Numeric),
     Column("members", BIT(1024)),
+    _tenant(),
 )
 
 MODELS = Table(
@@ -294,6 +312,7 @@ ALERT_DISPOSITIONS = Table(
     Column("reason", Text, nullable=False),
     Column("actor", Text, nullable=False),
     Column("at", _TIME, nullable=False),
+    _tenant(),
 )
 
 CASE_NOTES = Table(
@@ -304,6 +323,7 @@ CASE_NOTES = Table(
     Column("body", Text, nullable=False),
     Column("actor", Text, nullable=False),
     Column("at", _TIME, nullable=False),
+    _tenant(),
 )
 
 CASE_FILES = Table(
@@ -318,6 +338,7 @@ CASE_FILES = Table(
     Column("body", LargeBinary, nullable=False),
     Column("actor", Text, nullable=False),
     Column("at", _TIME, nullable=False),
+    _tenant(),
 )
 
 CASE_LINKS = Table(
@@ -328,6 +349,7 @@ CASE_LINKS = Table(
     Column("reason", Text, nullable=False),
     Column("actor", Text, nullable=False),
     Column("at", _TIME, nullable=False),
+    _tenant(),
 )
 
 AUDIT_CHAIN = Table(
@@ -343,13 +365,24 @@ USERS = Table(
     METADATA,
     Column("name", Text, primary_key=True),
     Column("role", Text, nullable=False),
-    Column("password_hash", Text, nullable=False),
+    Column("password_hash", Text),
     Column("secret", LargeBinary),
     Column("code_step", BigInteger, nullable=False),
     Column("failures", Integer, nullable=False),
     Column("locked_until", _TIME),
     Column("created_at", _TIME, nullable=False),
     Column("disabled_at", _TIME),
+    _tenant(),
+    Column("issuer", Text),
+    Column("subject", Text),
+)
+
+SIGN_INS = Table(
+    "sign_ins",
+    METADATA,
+    Column("secret_hash", LargeBinary, primary_key=True),
+    Column("destination", Text, nullable=False),
+    Column("begun_at", _TIME, nullable=False),
 )
 
 SESSIONS = Table(
@@ -371,6 +404,7 @@ REPEATS = Table(
     Column("status", Integer),
     Column("headers", JSONB),
     Column("body", LargeBinary),
+    _tenant(),
 )
 
 WEBHOOKS = Table(
@@ -382,6 +416,8 @@ WEBHOOKS = Table(
     Column("secret", LargeBinary, nullable=False),
     Column("created_at", _TIME, nullable=False),
     Column("created_by", Text, nullable=False),
+    _tenant(),
+    Column("off_at", _TIME),
 )
 
 WEBHOOK_MESSAGES = Table(
@@ -396,6 +432,7 @@ WEBHOOK_MESSAGES = Table(
     Column("problem", Text),
     Column("done_at", _TIME),
     Column("given_up", Boolean, nullable=False),
+    _tenant(),
 )
 
 EVIDENCE = Table(
@@ -406,6 +443,7 @@ EVIDENCE = Table(
     Column("risk", Double, nullable=False),
     Column("body", JSON, nullable=False),
     Column("made_at", _TIME, nullable=False),
+    _tenant(),
 )
 
 EVIDENCE_WISHES = Table(
@@ -416,4 +454,5 @@ EVIDENCE_WISHES = Table(
     Column("claimed_until", _TIME),
     Column("failed", Text),
     Column("failed_at", _TIME),
+    _tenant(),
 )

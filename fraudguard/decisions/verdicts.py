@@ -6,7 +6,7 @@ A label waits in the outbox until its case can no longer be reopened. Who has wh
 import hashlib
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import uuid5
 
 from sqlalchemy import insert, select, text
@@ -20,6 +20,7 @@ from fraudguard.decisions.connection import any_of
 from fraudguard.decisions.tables import ALERT_DISPOSITIONS, ALERTS, CASES, DISPOSITIONS
 from fraudguard.domain import Label
 from fraudguard.errors import BadInput, Conflict
+from fraudguard.tenants import ATTRIBUTE
 
 UNDO: Final = timedelta(seconds=10)  # how long a disposition may be taken back
 ALERTS_A_DEED_MAX: Final = 1_000
@@ -95,6 +96,7 @@ class Verdicts(Casework):
                 if decision_id not in known:
                     raise BadInput(f"case {case_id} has no alert {decision_id!r}", path="decision_ids")
             common = {"disposition": disposition.value, "reason": reason, "actor": actor, "at": at}
+            common |= {"tenant": change.case.tenant}
             rows = [common | {"decision_id": decision_id} for decision_id in wanted]
             await change.connection.execute(insert(ALERT_DISPOSITIONS), rows)
             judged = dict.fromkeys(wanted, disposition.value)
@@ -108,7 +110,9 @@ class Verdicts(Casework):
                 raise Conflict(f"case {case_id} was not disposed of", path="case_id")
             if case.closed_by != actor:
                 raise Conflict(f"case {case_id} was closed by {case.closed_by}", path="case_id")
-            unclosed = select(CASES.c.case_id).where(CASES.c.account_id == case.account_id, CASES.c.state != "closed")
+            unclosed = select(CASES.c.case_id).where(
+                CASES.c.account_id == case.account_id, CASES.c.tenant == case.tenant, CASES.c.state != "closed"
+            )
             newer = await change.connection.scalar(unclosed)
             if newer is not None:
                 raise Conflict(f"a new alert has opened case {newer} since", path="case_id", hint="work that one")
@@ -163,7 +167,7 @@ class Verdicts(Casework):
 
 async def _find(change: Change, merged: Sequence[Case], disposition: Disposition | None, reason: str) -> None:
     """Write down what was found of a case and those merged into it; None: it is open again."""
-    common = {"reason": reason, "actor": change.actor, "at": change.at}
+    common: dict[str, Any] = {"reason": reason, "actor": change.actor, "at": change.at, "tenant": change.case.tenant}
     common["disposition"] = disposition.value if disposition else "reopened"
     rows = [common | {"case_id": case.case_id} for case in (change.case, *merged)]
     await change.connection.execute(insert(DISPOSITIONS), rows)
@@ -195,6 +199,7 @@ async def _labels(
                 source="analyst",
                 verdict="fraud" if fraud else "legitimate",
                 typology=change.case.typology if fraud else None,
+                attributes={ATTRIBUTE: change.case.tenant} if change.case.tenant else {},
             )
         )
     return made

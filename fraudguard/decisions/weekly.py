@@ -52,10 +52,10 @@ GROUP BY 1, 2, 3
 _LABELS = text("""
 SELECT width_bucket(d.event_time, CAST(:firsts AS timestamptz[])) - 1, d.event_type, l.source, l.verdict, d.outcome,
        count(*)
-FROM (SELECT DISTINCT ON (l.target_event_id) l.source, l.verdict, e.event_time, e.decision_id
-      FROM labels l JOIN event_ids e ON e.event_id = l.target_event_id
+FROM (SELECT DISTINCT ON (l.target_event_id, l.tenant) l.source, l.verdict, e.event_time, e.decision_id
+      FROM labels l JOIN event_ids e ON e.event_id = l.target_event_id AND e.tenant = l.tenant
       WHERE e.event_time >= :first AND e.event_time < :before
-      ORDER BY l.target_event_id, l.event_time DESC, l.event_id DESC) l
+      ORDER BY l.target_event_id, l.tenant, l.event_time DESC, l.event_id DESC) l
 JOIN decisions d ON d.event_time = l.event_time AND d.decision_id = l.decision_id
 WHERE d.event_time >= :first AND d.event_time < :before
 GROUP BY 1, 2, 3, 4, 5

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fraudguard.decisions.connection import Open, any_of, in_parts
 from fraudguard.decisions.tables import WINDOW_COUNTS
 from fraudguard.domain import WindowCount
+from fraudguard.tenants import unscoped
 
 MEMBERS_BITS = 1_024
 ROWS_A_STATEMENT_MAX = 10_000  # a back-fill adds more than one statement's time allows
@@ -28,10 +29,10 @@ JOIN window_counts c
 
 # greatest() and coalesce() skip nulls: no peak, no members.
 _ADD = text("""
-INSERT INTO window_counts AS c (window_key, entity_id, bucket, count, total, peak, members)
+INSERT INTO window_counts AS c (window_key, entity_id, bucket, count, total, peak, members, tenant)
 SELECT * FROM unnest(CAST(:windows AS text[]), CAST(:entities AS text[]), CAST(:buckets AS bigint[]),
                      CAST(:counts AS bigint[]), CAST(:totals AS numeric[]), CAST(:peaks AS numeric[]),
-                     CAST(:members AS bit(1024)[]))
+                     CAST(:members AS bit(1024)[]), CAST(:tenants AS text[]))
 ON CONFLICT (window_key, entity_id, bucket) DO UPDATE
 SET count = c.count + excluded.count, total = c.total + excluded.total, peak = greatest(c.peak, excluded.peak),
     members = coalesce(c.members | excluded.members, c.members, excluded.members)
@@ -86,6 +87,7 @@ async def add(connection: AsyncConnection, increments: Sequence[WindowCount]) ->
                 "totals": [row.total for row in part],
                 "peaks": [row.peak for row in part],
                 "members": [BitString.from_int(row.members, MEMBERS_BITS) if row.members else None for row in part],
+                "tenants": [unscoped(row.entity_id)[0] for row in part],
             },
         )
 

@@ -157,7 +157,7 @@ def mask_event(event: E) -> E:
         changes["text"] = _mask_within(event.text, TEXT_CHARS_MAX)
     if isinstance(event, Transaction) and event.memo:
         changes["memo"] = _mask_within(event.memo, MEMO_CHARS_MAX)
-    if not isinstance(event, Label) and event.attributes:
+    if event.attributes:
         changes["attributes"] = {
             name: _mask_within(value, ATTRIBUTE_CHARS_MAX) if isinstance(value, str) else value
             for name, value in event.attributes.items()

@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 from fraudguard.domain import Decision, Event, Label, Message, Transaction
 from fraudguard.errors import BadEvent
 from fraudguard.events.masking import mask_text
+from fraudguard.tenants import ATTRIBUTE, HOUSE, NAME
 
 # The largest event that obeys the bounds, with every character escaped, has about half of it; Kafka's own default too.
 EVENT_BYTES_MAX = 1 << 20
@@ -79,6 +80,7 @@ def parse_event(
     Raises BadEvent, and nothing else, for any bytes.
     """
     event = _validate(_read(raw))
+    _check_tenant(event)
     if (key is not None or appended_at is not None) and key != event.account_id.encode():
         raise BadEvent(
             "the record has no key" if key is None else "the record's key is not the event's account_id",
@@ -159,6 +161,18 @@ def _validate(fields: dict[str, Any]) -> Event:
         return model.model_validate(fields)
     except ValidationError as error:
         raise _explain(model, error.errors(include_url=False)) from None
+
+
+def _check_tenant(event: Event) -> None:
+    """Whose an event is decides who sees it, so a name that is none is refused, never taken for the house's."""
+    named = event.attributes.get(ATTRIBUTE, HOUSE)
+    if named != HOUSE and (not isinstance(named, str) or not NAME.fullmatch(named) or mask_text(named) != named):
+        raise BadEvent(
+            "is no tenant's name",
+            code="bad_field",
+            path=f"attributes.{ATTRIBUTE}",
+            hint="send 1 to 64 letters, digits, dots, dashes and underlines, without long numbers",
+        )
 
 
 def _explain(model: type[BaseModel], errors: list[ErrorDetails]) -> BadEvent:

@@ -1,4 +1,5 @@
-"""How often an event's counterparty, device, network address and merchant turned out to be fraud, over all accounts.
+"""How often an event's counterparty, device, network address and merchant turned out to be fraud, over all accounts
+of its tenant.
 
 Knows counters by entity and UTC day (`EntityCount`), not where they are stored. A label takes days to come, so at
 event time t only whole days d are read with
@@ -14,6 +15,7 @@ from typing import Final, Literal
 from fraudguard.domain import EntityCount, Scalar, Screenable, Transaction
 from fraudguard.features.facts import DAY_US, microseconds
 from fraudguard.features.registry import FEEDBACK_KINDS, WINDOWS_DAYS
+from fraudguard.tenants import scoped, tenant_of
 
 Kind = Literal["counterparty", "device", "ip", "merchant"]
 Key = tuple[Kind, str]
@@ -36,16 +38,17 @@ def day_of(event: Screenable) -> int:
 
 
 def keys_of(event: Screenable) -> list[Key]:
-    """The shared entities of an event; none for a message."""
+    """The shared entities of an event, scoped by its tenant; none for a message."""
     if not isinstance(event, Transaction):
         return []
+    tenant = tenant_of(event)
     entities: tuple[tuple[Kind, str | None], ...] = (
         ("counterparty", event.counterparty_id),
         ("device", event.device_id),
         ("ip", event.ip),
         ("merchant", event.merchant_id),
     )
-    return [(kind, entity_id) for kind, entity_id in entities if entity_id is not None]
+    return [(kind, scoped(tenant, entity_id)) for kind, entity_id in entities if entity_id is not None]
 
 
 class FeedbackView:

@@ -16,12 +16,16 @@ from typing import Final, NamedTuple
 from fraudguard.domain import ENTITY_FIELDS, Scalar, Screenable, Transaction, Window, WindowCount
 from fraudguard.features.declared import BUCKETS, NONE_ENTERED, Entries, bucket_us, entries_of
 from fraudguard.features.facts import microseconds
+from fraudguard.tenants import scoped, tenant_of
 
 MEMBER_BITS: Final = 1_024
 
 
 class Span(NamedTuple):
-    """The buckets first..last of one entity in one window, which an event reads. window: its key."""
+    """The buckets first..last of one entity in one window, which an event reads. window: its key.
+
+    entity_id: scoped, so that what a tenant's events count no other tenant's read.
+    """
 
     window: str
     entity_id: str
@@ -37,14 +41,14 @@ def shared_keys(windows: Sequence[Window], event: Screenable) -> list[Span]:
 def _spans(windows: Sequence[Window], event: Screenable) -> list[tuple[Window, Span]]:
     if not isinstance(event, Transaction):
         return []
-    us, spans = microseconds(event.event_time), []
+    us, tenant, spans = microseconds(event.event_time), tenant_of(event), []
     for window in windows:
         if window.entity == "account":
             continue
         entity_id = getattr(event, ENTITY_FIELDS[window.entity])
         if entity_id is not None:
-            bucket = us // bucket_us(window)
-            spans.append((window, Span(window.key, entity_id, bucket - BUCKETS + 1, bucket)))
+            bucket, key = us // bucket_us(window), scoped(tenant, entity_id)
+            spans.append((window, Span(window.key, key, bucket - BUCKETS + 1, bucket)))
     return spans
 
 

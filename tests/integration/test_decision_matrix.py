@@ -32,10 +32,10 @@ from fraudguard.config import Settings
 from fraudguard.decisions.repository import connect
 from fraudguard.decisions.watchlists import ListEntry
 from fraudguard.domain import DecisionHit, DecisionRecord, Hit, Outcome, Screenable
-from fraudguard.pipeline import NAMESPACE
 from fraudguard.replay import Replayer
 from fraudguard.rulebook import Pack
 from fraudguard.rules.registry import RuleSet
+from fraudguard.tenants import NAMESPACE
 
 WINDOWS = (
     window("small_out_2h", "account", "count", "2h", where="amount_base < 10"),

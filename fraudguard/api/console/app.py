@@ -10,13 +10,26 @@ from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from fraudguard.api.console import case, decisions, deeds, lists, queue, rules, rules_editing, signing, unmasking
+from fraudguard.api.console import (
+    case,
+    decisions,
+    deeds,
+    lists,
+    model,
+    operations,
+    queue,
+    rules,
+    rules_editing,
+    signing,
+    unmasking,
+    vouching,
+)
 from fraudguard.api.console.rendering import refused
 from fraudguard.api.console.rules_history import TextShelf
 from fraudguard.api.console.security import Guarded
 from fraudguard.api.console.why import RuleShelf
 from fraudguard.api.problems import ProblemError, unavailable
-from fraudguard.errors import BadInput, Conflict, NotFound, Overtaken, StateConflict, StoreUnavailable
+from fraudguard.errors import BadInput, Conflict, HouseOnly, NotFound, Overtaken, StateConflict, StoreUnavailable
 
 PATH: Final = "/console"
 
@@ -36,13 +49,15 @@ def mount_console(app: FastAPI, currency: str) -> None:
     console.state = app.state
     app.state.rule_shelf = RuleShelf(currency)
     app.state.rule_texts = TextShelf()
-    for resource in (signing, queue, case, deeds, decisions, unmasking, rules, rules_editing, lists):
+    resources = (signing, vouching, queue, case, deeds, decisions, unmasking)
+    for resource in (*resources, rules, rules_editing, lists, model, operations):
         console.include_router(resource.router)
     console.mount("/static", _Static(packages=[("fraudguard.api.console", "static")]), name="static")
     console.add_middleware(Guarded)
     console.add_exception_handler(ProblemError, _problem)
     console.add_exception_handler(NotFound, _not_found)
     console.add_exception_handler(BadInput, _bad_input)
+    console.add_exception_handler(HouseOnly, _house_only)
     console.add_exception_handler(Conflict, _conflict)
     console.add_exception_handler(Overtaken, _overtaken)
     console.add_exception_handler(StateConflict, _conflict)
@@ -68,6 +83,10 @@ async def _not_found(request: Request, error: Any) -> Response:
 
 async def _bad_input(request: Request, error: Any) -> Response:
     return refused(request, ProblemError(422, "bad_field", error.reason, path=error.path, hint=error.hint))
+
+
+async def _house_only(request: Request, error: Any) -> Response:
+    return refused(request, ProblemError(403, "house_only", f"this {error.reason}", hint=error.hint))
 
 
 async def _conflict(request: Request, error: Any) -> Response:

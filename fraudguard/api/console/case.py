@@ -37,9 +37,9 @@ async def show(
     """The whole case. closed: the case that was disposed of just before, whose undo is offered."""
     case, alerts = await services.repository.cases.get_case(case_id)
     undo = await just_closed(services, reader, closed)
-    newest = await services.repository.casefile.newest_sequence(case.account_id)
+    newest = await services.repository.casefile.newest_sequence(case.account_id, case.tenant)
     first, last = _window(alerts, case.account_id, newest)
-    records = await services.repository.casefile.lines(case.account_id, max(1, first - 1), last)
+    records = await services.repository.casefile.lines(case.account_id, case.tenant, max(1, first - 1), last)
     shown, before = (records[1:], records[0].decision.risk) if first > 1 else (records, None)
     rows = timeline.rows(shown, {alert.decision_id for alert in alerts}, before)
     return page(
@@ -68,7 +68,8 @@ async def _facts(
     hits = await why.reasons(reader.shelf, repository, [(record, _timeline(record, rows)) for record in alerted])
     top = max(alerted, key=lambda r: (r.event.type == "transaction", r.decision.risk or 0), default=None)
     at = top.event.event_time if top else reader.now
-    earlier = await repository.cases.list_cases(CaseFilter(account_id=case.account_id, state="closed"), EARLIER_MAX + 1)
+    before = CaseFilter(account_id=case.account_id, state="closed", tenant=case.tenant)
+    earlier = await repository.cases.list_cases(before, EARLIER_MAX + 1)
     return {
         "case": case,
         "alerts": alerts,
@@ -85,7 +86,7 @@ async def _facts(
         ],
         "effects": await _effects(services, top) if top else [],
         "habits": why.habits(top) if top else [],
-        "links": await links.links(repository, rows, at),
+        "links": await links.links(repository, case.tenant, rows, at),
         "earlier": [one for one in earlier.items if one.case_id != case.case_id][:EARLIER_MAX],
         "spark": await _spark(services, case, at),
         "block": reasons.reasons_of("block"),
@@ -116,7 +117,7 @@ def _timeline(record: DecisionRecord, rows: Sequence[timeline.Row]) -> Timeline:
 async def _spark(services: Services, case: Case, at: datetime) -> Spark:
     since = at - timedelta(days=SPARK_DAYS)
     zone = services.settings.time_zone
-    days = await services.repository.casefile.days(case.account_id, since, zone)
+    days = await services.repository.casefile.days(case.account_id, case.tenant, since, zone)
     return spark({day.day: day.total for day in days}, at, zone, SPARK_DAYS)
 
 

@@ -3,19 +3,20 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Place = Literal["everywhere", "queue", "case", "decisions", "rules", "lists"]
+Place = Literal["everywhere", "queue", "case", "decisions", "rules", "lists", "model", "operations"]
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
     """press: as a KeyboardEvent's `key`, `shift+a`, `ctrl+z`, or two pressed one after the other, `g q`.
 
-    action: what static/console.js does; its words are `key.<action>` of the catalogue.
+    action: what a script under static/ does; its words are `key.<action>` of the catalogue. leads: theirs alone.
     """
 
     place: Place
     press: str
     action: str
+    leads: bool = False
 
 
 KEYS: Final = (
@@ -24,6 +25,8 @@ KEYS: Final = (
     Key("everywhere", "g d", "go_decisions"),
     Key("everywhere", "g r", "go_rules"),
     Key("everywhere", "g l", "go_lists"),
+    Key("everywhere", "g m", "go_model"),
+    Key("everywhere", "g o", "go_operations", leads=True),
     Key("everywhere", "/", "filter"),
     Key("everywhere", "Escape", "leave"),
     Key("everywhere", "L", "language"),
@@ -75,9 +78,16 @@ KEYS: Final = (
     Key("lists", "n", "add_entry"),
     Key("lists", "x", "remove"),
     Key("lists", "f", "find"),
+    Key("model", "p", "promote", leads=True),
+    Key("model", "r", "roll_back", leads=True),
+    Key("operations", "j", "down"),
+    Key("operations", "k", "up"),
+    Key("operations", "r", "replay", leads=True),
+    Key("operations", "R", "replay_all", leads=True),
 )
 
 
-def keys_of(place: Place) -> tuple[Key, ...]:
-    """The page's own keys, then those that work everywhere."""
-    return tuple(key for wanted in (place, "everywhere") for key in KEYS if key.place == wanted)
+def keys_of(place: Place, *, leads: bool) -> tuple[Key, ...]:
+    """The page's own keys, then those that work everywhere. leads: with those that are theirs alone."""
+    own = [key for key in KEYS if leads or not key.leads]
+    return tuple(key for wanted in (place, "everywhere") for key in own if key.place == wanted)

@@ -7,7 +7,9 @@ from datetime import UTC, date, datetime
 from typing import Final, Literal
 
 from fraudguard.api.console.timeline import Row
+from fraudguard.decisions.connection import current_tenant
 from fraudguard.decisions.repository import Repository
+from fraudguard.tenants import scoped, unscoped
 
 DAYS: Final = 30
 LINKS_MAX: Final = 6
@@ -22,9 +24,10 @@ _FIELDS: Final[tuple[tuple[Kind, str], ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """own: the payments with it that the page shows; transactions, frauds: of all accounts, this one too, in DAYS days.
+    """own: the payments with it that the page shows; transactions, frauds: of all accounts of the tenant, this one too,
+    in DAYS days.
 
-    lists: the watch lists it is on.
+    lists: the watch lists it is on; none are told to a tenant's people.
     """
 
     kind: Kind
@@ -35,7 +38,7 @@ class Link:
     lists: tuple[str, ...]
 
 
-async def links(repository: Repository, rows: Sequence[Row], now: datetime) -> list[Link]:
+async def links(repository: Repository, tenant: str, rows: Sequence[Row], now: datetime) -> list[Link]:
     """Of the alerted payments, or of all that the page shows where only talk is alerted; LINKS_MAX at most."""
     own = Counter(key for row in rows for key in _entities(row))
     alerted = dict.fromkeys(key for row in rows if row.alert for key in _entities(row))
@@ -44,12 +47,13 @@ async def links(repository: Repository, rows: Sequence[Row], now: datetime) -> l
         return []
     today = (now.astimezone(UTC).date() - date(1970, 1, 1)).days
     totals: dict[tuple[str, str], tuple[int, int]] = {}
-    for count in await repository.entity_counts(chosen, today - DAYS):
-        transactions, frauds = totals.get((count.kind, count.entity_id), (0, 0))
-        totals[count.kind, count.entity_id] = transactions + count.transactions, frauds + count.frauds
+    for count in await repository.entity_counts([(k, scoped(tenant, v)) for k, v in chosen], today - DAYS):
+        key = count.kind, unscoped(count.entity_id)[1]
+        transactions, frauds = totals.get(key, (0, 0))
+        totals[key] = transactions + count.transactions, frauds + count.frauds
     found = []
     for kind, value in chosen:
-        entries = await repository.lists.containing(value)
+        entries = [] if current_tenant() else await repository.lists.containing(value)
         names = tuple(e.list for e in entries if e.expires_at is None or e.expires_at > now)
         found.append(Link(kind, value, own[kind, value], *totals.get((kind, value), (0, 0)), names))
     return found

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from fraudguard.api.auth import actor
-from fraudguard.api.console.readers import Listing, Reading
+from fraudguard.api.console.readers import HouseReading, Listing
 from fraudguard.api.console.rendering import Reader, page, part
 from fraudguard.api.console.sending import form_of
 from fraudguard.api.lists import declared
@@ -40,7 +40,7 @@ class Row:
 
 
 @router.get("/lists")
-async def lists(services: Use, reader: Reading, value: Annotated[str, Query(max_length=128)] = "") -> Response:
+async def lists(services: Use, reader: HouseReading, value: Annotated[str, Query(max_length=128)] = "") -> Response:
     """Every list; with `value` those that it is on."""
     value = value.strip()
     found = await services.repository.lists.containing(value) if value else None
@@ -52,7 +52,7 @@ async def lists(services: Use, reader: Reading, value: Annotated[str, Query(max_
 async def one_list(
     request: Request,
     services: Use,
-    reader: Reading,
+    reader: HouseReading,
     name: Name,
     prefix: Annotated[str, Query(max_length=128)] = "",
     cursor: Annotated[str | None, Query(max_length=512)] = None,

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from fraudguard.api.auth import actor
 from fraudguard.api.console import rules_checks, rules_history, rules_texts
 from fraudguard.api.console.charts import Spark, spark
-from fraudguard.api.console.readers import Editing, Reading
+from fraudguard.api.console.readers import Editing, HouseReading
 from fraudguard.api.console.rendering import Reader, is_fragment, page
 from fraudguard.api.services import Services, Use
 from fraudguard.decisions.rulebook import NUMBER_MAX, Head
@@ -48,7 +48,7 @@ class Row:
 async def rules(
     request: Request,
     services: Use,
-    reader: Reading,
+    reader: HouseReading,
     state: Annotated[str, Query(max_length=16)] = "active",
     q: Annotated[str, Query(max_length=64)] = "",
 ) -> Response:
@@ -61,7 +61,7 @@ async def rules(
 async def rule(
     request: Request,
     services: Use,
-    reader: Reading,
+    reader: HouseReading,
     rule_id: RuleId,
     state: Annotated[str, Query(max_length=16)] = "active",
     q: Annotated[str, Query(max_length=64)] = "",
@@ -81,7 +81,7 @@ async def new_rule(request: Request, services: Use, reader: Editing) -> Response
 
 
 @router.get("/releases/{number}")
-async def release(request: Request, services: Use, reader: Reading, number: Number) -> Response:
+async def release(request: Request, services: Use, reader: HouseReading, number: Number) -> Response:
     """A release: who proposed it, what it changes, who agreed, and what this reader may do about it."""
     head = await head_of(services)
     found = await services.repository.rulebook.release(number)

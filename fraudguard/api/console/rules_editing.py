@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Final, Literal
 
 from fastapi import APIRouter, Request
@@ -114,7 +115,7 @@ async def backtest(request: Request, services: Use, reader: Editing) -> Response
     changed = rules_checks.placed(files, original, rules_texts.in_state(text, "live") if as_live else text)
     candidate = {name: one for name, one in {**files, **changed}.items() if one is not None}
     lines = _backtest(services, reader, candidate, checked.rule, as_live)
-    return _Lines(lines, headers={"X-Accel-Buffering": "no"})
+    return _Lines(lines, partial(services.streams.watched, request), headers={"X-Accel-Buffering": "no"})
 
 
 async def _backtest(

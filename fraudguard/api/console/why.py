@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from fraudguard.decisions.connection import on_behalf_of
 from fraudguard.decisions.repository import Repository
 from fraudguard.domain import DecisionRecord, Feature, Hit, Outcome, Scalar, Timeline
 from fraudguard.errors import NotFound
@@ -19,6 +20,7 @@ from fraudguard.rules.schema import Contents, Rule, read_contents
 from fraudguard.rules.trace import Part, names_of, trace
 from fraudguard.rules.validators import field_type
 from fraudguard.rules.values import read_values
+from fraudguard.tenants import HOUSE
 
 CONTENTS_MAX: Final = 8  # rule sets that are kept read
 _PLAIN: Final = {"event_type", "direction", "kind", "channel"}  # the timeline shows them beside the line
@@ -60,7 +62,8 @@ class RuleShelf:
         """The rules and fields of a version; None where it was not stored."""
         if version not in self._read:
             try:
-                sources = json.loads(await repository.document("rules", version))
+                with on_behalf_of(HOUSE):  # a rule that hit is told of, whose decision it ever was
+                    sources = json.loads(await repository.document("rules", version))
             except NotFound:
                 return None
             self._read[version] = read_contents(sources, self._fields)

@@ -44,23 +44,23 @@ async def publish(settings: Settings, *decisions: Decision) -> None:
 
 async def test_it_hears_what_comes_after_it_was_positioned_and_nothing_before(settings: Settings) -> None:
     """A new process does not read yesterday's decisions."""
-    await publish(settings, DECISION.model_copy(update={"event_id": "before"}))
+    await publish(settings, DECISION.model_copy(update={"decision_id": "before"}))
     listener = DecisionListener(settings)
     async with listening(listener):
         with listener.expect("before") as before, listener.expect("after") as after:
-            await publish(settings, DECISION.model_copy(update={"event_id": "after"}))
-            assert (await asyncio.wait_for(after, 10)).event_id == "after"
+            await publish(settings, DECISION.model_copy(update={"decision_id": "after"}))
+            assert (await asyncio.wait_for(after, 10)).decision_id == "after"
             assert not before.done()
 
 
 async def test_foreign_records_among_the_decisions_are_passed_over(settings: Settings) -> None:
     """What is no decision, or only begins like the one waited for, is skipped; the decision after it is heard."""
-    foreign = [b"{", b"[]", b"null", b"", b'{"event_id": 7}', b'{"event_id": []}', b"\xff"]
-    foreign.append(f'{{"event_id": "{DECISION.event_id}", "decided_at": 7}}'.encode())
+    foreign = [b"{", b"[]", b"null", b"", b'{"decision_id": 7}', b'{"decision_id": []}', b"\xff"]
+    foreign.append(f'{{"decision_id": "{DECISION.decision_id}", "decided_at": 7}}'.encode())
     listener = DecisionListener(settings)
     key = DECISION.account_id.encode()
     async with listening(listener), Publisher(settings) as publisher:
-        with listener.expect(DECISION.event_id) as heard:
+        with listener.expect(DECISION.decision_id) as heard:
             # Of one account, so in order on one partition: when the decision is heard, it has passed the others.
             await publisher.publish([Outgoing(DECISIONS, key, value) for value in (*foreign, encode(DECISION))])
             assert await asyncio.wait_for(heard, 10) == DECISION
@@ -72,10 +72,10 @@ async def test_a_new_connection_hears_what_was_published_in_between(settings: Se
     async with listening(listener):
         waiting = listener.expect("missed")
         missed = waiting.__enter__()
-    await publish(settings, DECISION.model_copy(update={"event_id": "missed"}))
+    await publish(settings, DECISION.model_copy(update={"decision_id": "missed"}))
     assert not missed.done()
     async with listening(listener):
-        assert (await asyncio.wait_for(missed, 10)).event_id == "missed"
+        assert (await asyncio.wait_for(missed, 10)).decision_id == "missed"
     waiting.__exit__(None, None, None)
 
 

@@ -1,16 +1,25 @@
 """The same POST sent again: carried out once, answered alike; and how often one may ask at all."""
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
-from api_support import Api
+import pytest
+from api_support import Api, until
 from people_support import listening, sign_in
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 from support import settings_for
 
+from fraudguard import local
 from fraudguard.api import examples
 from fraudguard.api.housekeeping import Housekeeper
+from fraudguard.clock import SystemClock
+from fraudguard.decisions.connection import open_engine
+from fraudguard.decisions.repository import connect
 from fraudguard.domain import Role
 from fraudguard.embedded.supervisor import free_port
 
@@ -78,6 +87,108 @@ async def test_an_event_is_accepted_again_with_its_place(api: Api) -> None:
     assert (first.status_code, second.status_code) == (202, 202)
     assert (first.headers["location"], first.content) == (second.headers["location"], second.content)
     assert "idempotency-replayed" not in first.headers
+
+
+async def opened_by_hand(connection: AsyncConnection, case_id: str) -> None:
+    """Straight into the table."""
+    row = "VALUES (:id, :id, 'open', now(), now(), now(), 100, 'review', 1)"
+    columns = "case_id, account_id, state, opened_at, updated_at, due_at, expected_loss, outcome, alerts"
+    await connection.execute(text(f"INSERT INTO cases ({columns}) {row}"), {"id": case_id})
+    await connection.commit()
+
+
+async def waiting(connection: AsyncConnection, table: str) -> None:
+    """Until another connection waits for a lock of this table."""
+    blocked = f"SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~* 'UPDATE {table}'"
+
+    async def waits() -> bool:
+        found = bool(await connection.scalar(text(blocked)))
+        await connection.rollback()  # a transaction sees the same activity all along
+        return found
+
+    await until(waits, f"{table} is waited for")
+
+
+async def notes_of(connection: AsyncConnection) -> tuple[int, int]:
+    """Notes, and their deeds in the trail."""
+    counted = "SELECT (SELECT count(*) FROM case_notes), (SELECT count(*) FROM audit WHERE action = 'case.note')"
+    row = (await connection.execute(text(counted))).one()
+    return row[0], row[1]
+
+
+async def test_a_process_that_dies_before_its_answer_is_kept_did_nothing(database_url: str, tmp_path: Path) -> None:
+    """kill -9 between a deed and the keeping of its answer: sent again, it is carried out, once."""
+    settings = settings_for(f"127.0.0.1:{free_port()}", database_url, api_port=free_port())
+    engine = open_engine(database_url)
+    async with connect(database_url) as repository:
+        key = await repository.keys.create(Role.ANALYST, "bank", "test", SystemClock().now())
+    headers = {"X-API-Key": key, "Idempotency-Key": "k-1", "If-Match": '"1"'}
+    note = {"url": "/v1/cases/c-1/notes", "json": {"body": "called: no answer"}, "headers": headers}
+    async with engine.connect() as watching, engine.connect() as case, engine.connect() as answer:
+        await opened_by_hand(watching, "c-1")
+        process = local.start("api", settings, tmp_path / "api.log")
+        try:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{settings.api_port}", timeout=60) as http:
+                await until(lambda: _lives(http), "the API serves", timeout_s=120)
+                await case.execute(text("SELECT 1 FROM audit_chain FOR UPDATE"))
+                sent = asyncio.create_task(http.post(**note))
+                await waiting(watching, "audit_chain")  # its note is written, its deed not yet
+                await answer.execute(text("SELECT 1 FROM repeats FOR UPDATE"))
+                await case.rollback()
+                await waiting(watching, "repeats")  # all of its deed is written, its answer not yet
+                process.kill()
+                process.wait(10)
+                await answer.rollback()
+                with pytest.raises(httpx.TransportError):
+                    await sent
+        finally:
+            process.kill()
+            process.wait(10)
+        assert await notes_of(watching) == (0, 0)
+        await watching.rollback()
+        async with listening(settings.model_copy(update={"api_port": free_port()})) as site, site.browser() as browser:
+            assert code(await browser.post(**note)) == (409, "in_progress")
+            site.clock.pass_by(minutes=2)
+            first, second = await browser.post(**note), await browser.post(**note)
+        assert (first.status_code, second.status_code, second.content) == (200, 200, first.content)
+        assert second.headers["idempotency-replayed"] == "true"
+        assert await notes_of(watching) == (1, 1)
+    await engine.dispose()
+
+
+async def _lives(http: httpx.AsyncClient) -> bool:
+    with suppress(httpx.TransportError):
+        return (await http.get("/health/live")).status_code == httpx.codes.OK
+    return False
+
+
+async def test_a_request_that_was_given_to_another_undoes_its_deed(database_url: str) -> None:
+    """One that waited for two minutes finds that its claim is gone: what it did is undone, the other one did it."""
+    engine = open_engine(database_url)
+    settings = settings_for(f"127.0.0.1:{free_port()}", database_url)
+    async with listening(settings) as site, site.browser() as browser, engine.connect() as watching:
+        await opened_by_hand(watching, "c-1")
+        headers = {**await site.key(Role.ANALYST), "Idempotency-Key": "k-1", "If-Match": '"1"'}
+        note = {"url": "/v1/cases/c-1/notes", "json": {"body": "called: no answer"}, "headers": headers}
+        await watching.execute(text("SELECT 1 FROM cases FOR UPDATE"))
+        async with engine.connect() as second:
+            slow = asyncio.create_task(browser.post(**note))
+            await until(lambda: _blocked(second), "the first waits")
+            site.clock.pass_by(minutes=2)
+            quick = asyncio.create_task(browser.post(**note))
+            await until(lambda: _blocked(second, 2), "the second waits")
+            await watching.rollback()
+            answers = sorted([(await slow).status_code, (await quick).status_code])
+            assert answers[0] == 200
+            assert answers[1] in (409, 412)
+            assert await notes_of(watching) == (1, 1)
+    await engine.dispose()
+
+
+async def _blocked(connection: AsyncConnection, count: int = 1) -> bool:
+    found = await connection.scalar(text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+    await connection.rollback()
+    return bool(found == count)
 
 
 async def test_who_asks_too_often_waits(database_url: str) -> None:

@@ -33,7 +33,7 @@ async def test_a_person_signs_in_works_and_signs_out(site: Site) -> None:
     async with site.browser() as browser:
         answer = await sign_in(browser, "Wang.Wei", password)
         assert answer.status_code == 201
-        me = {"name": "wang.wei", "role": "analyst", "csrf_token": answer.json()["csrf_token"]}
+        me = {"name": "wang.wei", "role": "analyst", "csrf_token": answer.json()["csrf_token"], "tenant": ""}
         assert answer.json() == me == (await browser.get("/v1/session")).json()
         assert (await browser.get(CASES)).json() == {"items": [], "next": None}
         assert code(await browser.post("/v1/rules/rollback", json={"to": 1, "note": "x"})) == (403, "wrong_role")

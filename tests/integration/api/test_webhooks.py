@@ -139,7 +139,7 @@ async def test_decisions_and_cases_are_told_signed(api: Api) -> None:
     assert sorted(receiver.kinds()[:2]) == ["case.opened", f"decision.{decision['outcome']}"]
     assert receiver.kinds()[2:] == ["case.closed"]
     data = {body["type"].split(".")[0]: body["data"] for body in receiver.bodies()}
-    assert {name: decision[name] for name in data["decision"]} == data["decision"]
+    assert {name: decision.get(name, "") for name in data["decision"]} == data["decision"]
     assert (data["case"]["case_id"], data["case"]["disposition"]) == (case["case_id"], "suspicious")
     signer = Webhook(made["secret"])
     for headers, body in receiver.got:
@@ -219,6 +219,54 @@ async def test_what_nobody_takes_is_given_up_and_can_be_sent_again(quiet: Settin
         assert (await browser.get("/v1/webhooks")).json() == []
         for missing in (browser.delete("/v1/webhooks/payments"), browser.post("/v1/webhooks/payments/retry")):
             assert (await missing).status_code == 404
+
+
+async def test_an_address_that_is_gone_is_told_no_more(quiet: Settings) -> None:
+    """410 switches it off: in the list and in the trail; what waited is kept and can be sent once it is put anew."""
+    async with listening(quiet) as site, receiving() as receiver, receiving() as moved, site.browser() as browser:
+        browser.headers.update(await site.key(Role.ADMIN))
+        await hook(site, "payments", receiver.url)
+        receiver.status = 410
+        await open_case(quiet, site, "c-1")
+        await told(receiver, 1)
+
+        async def is_off() -> bool:
+            return bool((await browser.get("/v1/webhooks")).json()[0]["off_at"])
+
+        await until(is_off, "it is off")
+        await open_case(quiet, site, "c-2")
+        assert await states(site) == [("payments", 0, 1)]
+        assert (await browser.get("/v1/webhooks")).json()[0]["kinds"] == []
+        wanted = {"url": moved.url, "kinds": CASE_KINDS}
+        assert (await browser.put("/v1/webhooks/payments", json=wanted)).json()["secret"] is None
+        assert (await browser.get("/v1/webhooks")).json()[0]["off_at"] is None
+        assert (await browser.post("/v1/webhooks/payments/retry")).json() == {"messages": 1}
+        await open_case(quiet, site, "c-3")
+        await told(moved, 2)
+        assert sorted(body["data"]["case_id"] for body in moved.bodies()) == ["c-1", "c-3"]
+        assert len(receiver.got) == 1
+    engine = open_engine(quiet.database_url.get_secret_value())
+    async with engine.connect() as connection:
+        (row,) = await connection.execute(text("SELECT actor, subject, detail FROM audit WHERE action = 'webhook.off'"))
+    await engine.dispose()
+    assert tuple(row) == ("system:webhooks", "payments", {"url": receiver.url, "problem": "answered 410"})
+
+
+async def test_an_old_addresss_410_leaves_the_new_one_alone(quiet: Settings) -> None:
+    """Its answer comes after the webhook was given another address."""
+    async with listening(quiet) as site, receiving() as old, receiving() as new, site.browser() as browser:
+        browser.headers.update(await site.key(Role.ADMIN))
+        await hook(site, "payments", old.url)
+        old.status = 410
+        old.held.clear()
+        await open_case(quiet, site, "c-1")
+        await told(old, 1)
+        await browser.put("/v1/webhooks/payments", json={"url": new.url, "kinds": CASE_KINDS})
+        old.held.set()
+        await failed(quiet, 1)
+        site.clock.pass_by(seconds=WAITS[0].total_seconds())
+        await told(new, 1)
+        assert (await browser.get("/v1/webhooks")).json()[0]["off_at"] is None
 
 
 async def test_a_receiver_that_hangs_delays_no_other(quiet: Settings) -> None:

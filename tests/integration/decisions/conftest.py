@@ -57,6 +57,7 @@ def make() -> Callable[..., DecisionRecord]:
         reasons: tuple[str, ...] = ("MODEL_RISK_REVIEW",),
         amount_base: float | None = 50_000.0,
         sealed: bytes | None = None,
+        tenant: str = "",
     ) -> DecisionRecord:
         number = next(numbers)
         common: dict[str, Any] = {
@@ -64,6 +65,7 @@ def make() -> Callable[..., DecisionRecord]:
             "event_id": event_id or f"e-{number}",
             "account_id": account,
             "event_time": at or START + timedelta(seconds=number),
+            "attributes": {"tenant": tenant} if tenant else {},
         }
         event: Transaction | Message
         if text is None:
@@ -103,6 +105,7 @@ def make() -> Callable[..., DecisionRecord]:
             rules_version="r-1",
             decided_at=START + timedelta(milliseconds=number),
             latency_ms=14.2,
+            tenant=tenant,
         )
         return DecisionRecord(
             decision=decision,

@@ -82,6 +82,8 @@ async def test_an_index_gives_every_queue_in_its_order(engine: AsyncEngine) -> N
             (CaseFilter(state="unclosed", inbox="mule"), "ix_cases_inbox"),
             (CaseFilter(state="closed"), "ix_cases_closed"),
             (CaseFilter(review="waiting"), "ix_cases_review"),
+            (CaseFilter(), "ix_cases_priority"),
+            (CaseFilter(typology=Typology.SCAM), "ix_cases_priority"),
         ):
             query = listing(wanted, 51, None).compile(engine, compile_kwargs={"literal_binds": True})
             plan = "\n".join(await connection.scalars(text(f"EXPLAIN {query}")))

@@ -40,7 +40,7 @@ async def store(repository: Repository, make: Make) -> list[DecisionRecord]:
 
 def past(record: DecisionRecord) -> PastEvent:
     """The record as history gives it."""
-    return PastEvent(record.event, record.decision.decided_at, record.decision.rules_version, record.late)
+    return PastEvent(record.event, record.decision.decided_at, record.decision.rules_version, record.late, "")
 
 
 async def test_history_since(repository: Repository, make: Make) -> None:

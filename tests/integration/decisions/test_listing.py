@@ -1,11 +1,14 @@
 """Lists of decisions: every filter, pages without gaps or repeats, and cursors that are not ours."""
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from fraudguard.decisions.listing import DecisionFilter
+from fraudguard.decisions.listing import DecisionFilter, listing
 from fraudguard.decisions.pages import Page
 from fraudguard.decisions.repository import Changes, Repository, StoredState
 from fraudguard.domain import DecisionRecord, Outcome, Typology
@@ -52,6 +55,41 @@ async def test_newer_decisions_do_not_shift_a_page(repository: Repository, make:
     rest = await repository.list_decisions(DecisionFilter(), 2, page.next)
     assert [r.event.event_id for r in (*page.items, *rest.items)] == [r.event.event_id for r in reversed(first)]
     assert rest.next is None
+
+
+MANY = """
+INSERT INTO decisions (event_time, decision_id, event_id, account_id, sequence, event_type, outcome, risk, typology,
+                       reasons, degraded, decided_at, body)
+SELECT at, md5(n::text), 'e-' || n, 'a-' || n % 500, n, CASE WHEN n % 2 = 0 THEN 'message' ELSE 'transaction' END,
+       CASE WHEN n % 40 = 1 THEN 'block' ELSE 'approve' END, CASE WHEN n % 40 = 1 THEN 0.9 ELSE 0.01 END,
+       CASE WHEN n % 400 = 0 THEN 'mule' ELSE 'scam' END, '{}', false, at, to_json(repeat('x', 500))
+FROM (SELECT n, timestamptz '2026-11-01Z' + n * interval '10 seconds' AS at FROM generate_series(1, 30000) n)
+"""
+
+
+async def test_an_index_gives_every_list_in_its_order(engine: AsyncEngine) -> None:
+    """Whatever is asked, hardly more is read than the page shows; a filter that finds little reads nothing in vain."""
+    async with engine.begin() as connection:
+        await connection.execute(text("SELECT decisions_ensure_month('2026-11-01')"))
+        await connection.execute(text(MANY))
+    async with engine.connect() as connection:
+        await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(text("ANALYZE decisions"))
+        for wanted in (
+            DecisionFilter(),
+            DecisionFilter(account_id="a-7"),
+            DecisionFilter(typology=Typology.MULE),
+            DecisionFilter(typology=Typology.CASH_OUT),
+            DecisionFilter(outcome=Outcome.BLOCK),
+            DecisionFilter(outcome=Outcome.BLOCK, event_type="message"),
+            DecisionFilter(outcome=Outcome.BLOCK, typology=Typology.MULE),
+            DecisionFilter(risk_min=0.8),
+            DecisionFilter(risk_min=0.99),
+            DecisionFilter(risk_min=0.8, outcome=Outcome.APPROVE),
+        ):
+            query = listing(wanted, 51, None).compile(engine, compile_kwargs={"literal_binds": True})
+            plan = "\n".join(await connection.scalars(text(f"EXPLAIN (ANALYZE, TIMING off, SUMMARY off) {query}")))
+            assert max(float(rows) for rows in re.findall(r"Scan.*actual rows=([\d.]+)", plan)) <= 100, plan
+            assert "Rows Removed by Filter" not in plan, plan
 
 
 async def test_filters(repository: Repository, make: Make) -> None:

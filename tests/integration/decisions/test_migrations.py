@@ -13,18 +13,20 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from support import ROOT
 
 from fraudguard.decisions import audit, migrate
-from fraudguard.decisions.batch import write_decisions
 from fraudguard.decisions.casebook import CaseFilter
-from fraudguard.decisions.connection import open_engine
+from fraudguard.decisions.connection import open_engine, transaction
+from fraudguard.decisions.records import dump_record
 from fraudguard.decisions.repository import Changes, Repository, StoredState, connect
 from fraudguard.decisions.tables import METADATA
 from fraudguard.domain import DecisionRecord, EntityCount
 from fraudguard.embedded.postgres import EmbeddedPostgres
-from fraudguard.errors import BadSettings, Conflict
+from fraudguard.errors import BadSettings, Conflict, StoreUnavailable
 
+NEWEST = max(path.name[:4] for path in (ROOT / "migrations/versions").glob("0*.py"))
 _numbers = itertools.count(1)
 
 
@@ -45,7 +47,7 @@ async def test_processes_may_migrate_at_once_and_again(empty_url: str) -> None:
     await asyncio.to_thread(migrate.upgrade, empty_url)
     engine = open_engine(empty_url)
     async with engine.connect() as connection:
-        assert (await connection.scalars(text("SELECT version_num FROM alembic_version"))).all() == ["0012"]
+        assert (await connection.scalars(text("SELECT version_num FROM alembic_version"))).all() == [NEWEST]
     await engine.dispose()
 
 
@@ -56,6 +58,20 @@ def _upgrade_to(connection: Connection, revision: str) -> None:
     command.upgrade(config, revision)
 
 
+DECISION_OF_0001 = """
+INSERT INTO event_ids VALUES (:event_id, :account_id, :sequence, :event_time, :decision_id);
+INSERT INTO decisions VALUES (:event_time, :decision_id, :event_id, :account_id, :sequence, :event_type, :outcome,
+                              :risk, :typology, '{}', :degraded, :decided_at, CAST(:body AS json), NULL)
+"""
+
+
+async def _write_as_0001(connection: AsyncConnection, record: DecisionRecord) -> None:
+    """What a worker of the first revision stored."""
+    values = record.decision.model_dump() | {"event_time": record.event.event_time, "body": dump_record(record)}
+    for statement in map(text, DECISION_OF_0001.split(";")):
+        await connection.execute(statement, {name: values[name] for name in statement.compile().params})
+
+
 async def test_a_filled_database_keeps_what_it_holds(empty_url: str, make: Callable[..., DecisionRecord]) -> None:
     """A database of the first revision with rows in it gets the newest one, keeps them, and counts by IP address."""
     engine, record = open_engine(empty_url), make()
@@ -64,7 +80,7 @@ async def test_a_filled_database_keeps_what_it_holds(empty_url: str, make: Calla
         await connection.execute(text("SELECT decisions_ensure_month('2026-11-01')"))
         await connection.execute(text("INSERT INTO entity_counts VALUES ('device', 'd-1', 20000, 3, 1)"))
         await connection.execute(text("INSERT INTO account_state VALUES ('a-1', 1, 's')"))
-        await write_decisions(connection, [record])
+        await _write_as_0001(connection, record)
     with pytest.raises(DBAPIError, match="entity_counts_kind_check"):
         async with engine.begin() as connection:
             await connection.execute(text("INSERT INTO entity_counts VALUES ('ip', '203.0.113.5', 20000, 3, 1)"))
@@ -76,7 +92,7 @@ async def test_a_filled_database_keeps_what_it_holds(empty_url: str, make: Calla
     await repository.commit(Changes(records=[later], states={"a-1": StoredState(1, b"t")}, counts=[counted]))
     keys = {("ip", "203.0.113.5"), ("device", "d-1")}
     assert {(c.kind, c.transactions) for c in await repository.entity_counts(keys, 0)} == {("ip", 3), ("device", 3)}
-    assert await repository.schema_revision() == "0012"
+    assert await repository.schema_revision() == NEWEST
     found = [past.event async for past in repository.history(record.event.event_time, record.decision.decided_at)]
     assert found == [record.event, later.event]
     with pytest.raises(DBAPIError, match="entity_counts_kind_check"):
@@ -124,6 +140,13 @@ async def test_cases_and_the_trail_of_an_older_revision_go_on(empty_url: str) ->
     found = await audit.verify(engine)
     assert (found.rows, found.broken) == (3, None)
     await engine.dispose()
+
+
+async def test_a_worker_of_the_version_before_waits_to_be_replaced(engine: AsyncEngine) -> None:
+    """What it asks the database first of all in every batch is answered as if the database were down, for good."""
+    with pytest.raises(StoreUnavailable, match="start one of the new version"):
+        async with transaction(engine) as connection:
+            await connection.execute(text("SELECT rules_activation()"))
 
 
 async def test_code_and_schema_agree(engine: AsyncEngine) -> None:

@@ -30,7 +30,7 @@ async def test_a_key_speaks_for_its_owner_until_revoked(
     key = await repository.keys.create(role, "风控 team", "root", NOW)
     key_id = key.split("_")[1]
     assert await repository.keys.verify(key) == Principal(f"风控 team ({key_id})", role)
-    assert await repository.keys.list() == [ApiKey(key_id, role, "风控 team", NOW, None)]
+    assert await repository.keys.list() == [ApiKey(key_id, role, "风控 team", NOW, None, "")]
     for _ in range(2):
         await repository.keys.revoke(key_id, "root", NOW)
     assert await repository.keys.verify(key) is None

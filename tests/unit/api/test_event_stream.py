@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 
 import pytest
 from starlette.types import Message
@@ -31,5 +32,5 @@ async def test_who_reads_no_further_is_left(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(narrative, "TOLD_S", 0.05)
     scope = {"type": "http", "asgi": {"spec_version": "2.3"}, "method": "GET", "path": "/", "headers": []}
-    await asyncio.wait_for(EventStream(events())(scope, receive, send), 30)
+    await asyncio.wait_for(EventStream(events(), lambda _: nullcontext())(scope, receive, send), 30)
     assert closed.is_set()

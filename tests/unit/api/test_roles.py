@@ -7,7 +7,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from starlette.routing import BaseRoute, Mount
+from routes import routes_of
 
 from fraudguard.api.auth import Serves
 from fraudguard.domain import Role
@@ -15,17 +15,10 @@ from fraudguard.domain import Role
 ROLES = Path(__file__).parent / "roles.txt"
 STATIC = "/console/static"  # styles and scripts, the same for everybody
 # Who signs in has no role yet; a redirect shows nothing.
-OPEN = {"POST /v1/session", "GET /console/sign-in", "POST /console/sign-in", "GET /console/"}
-
-
-def routes_of(app: FastAPI) -> Iterator[tuple[str, BaseRoute]]:
-    """Every route, those of included routers too, with its path."""
-    for route in app.routes:
-        for inner in route.original_router.routes if hasattr(route, "original_router") else [route]:
-            if isinstance(inner, Mount) and isinstance(inner.app, FastAPI):
-                yield from ((f"{inner.path}{path}", deeper) for path, deeper in routes_of(inner.app))
-            else:
-                yield inner.path, inner  # type: ignore[attr-defined]  # one without a path fails the test, as it should
+OPEN = {"POST /v1/session", "GET /console/sign-in", "POST /console/sign-in", "GET /console/"} | {
+    "GET /console/sign-in/provider",
+    "GET /console/sign-in/return",
+}
 
 
 def declared(dependant: Dependant) -> Iterator[Serves]:

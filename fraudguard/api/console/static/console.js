@@ -72,10 +72,6 @@
 
   const actions = {
     help: () => (help.open ? help.close() : help.showModal()),
-    go_queue: () => location.assign("/console/queue"),
-    go_decisions: () => location.assign("/console/decisions"),
-    go_rules: () => location.assign("/console/rules"),
-    go_lists: () => location.assign("/console/lists"),
     filter: () => {
       const field = document.querySelector("[data-filter]");
       if (field) { field.focus(); field.select(); } else location.assign("/console/queue");
@@ -226,10 +222,13 @@
     if (event.key === "Enter" && event.target.closest("a, button, summary")) return;
     if (!begun && starts.has(event.key) && !event.ctrlKey && !event.metaKey) { begun = event.key; return; }
     const action = table.get(pressed(event));
+    const link = action && document.querySelector(`[data-go="${action}"]`);
     if (!action) return;
     if (help.open && action !== "help" && action !== "leave") return;
     event.preventDefault();
-    if (actions[action]) actions[action](); else act(action); // what a page adds is a button of that page
+    if (link) location.assign(link.href);
+    else if (actions[action]) actions[action]();
+    else act(action); // what a page adds is a button of that page
   });
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-do]");
@@ -273,6 +272,23 @@
     if (again) { again.value = field.value; again.focus(); again.setSelectionRange(field.at, field.at); }
   });
 
+  // ---- what changes is read at once, then a pause apart; htmx's throttle would drop what is heard during the pause
+  const PAUSE_MS = 1000;
+  let resting = false;
+  let missed = false;
+  function readAgain() {
+    if (resting) { missed = true; return; }
+    htmx.trigger("#list", "stale");
+    resting = true;
+    setTimeout(() => {
+      resting = false;
+      if (missed) { missed = false; readAgain(); }
+    }, PAUSE_MS);
+  }
+  document.addEventListener("htmx:sseOpen", (event) => {
+    for (const name of ["case", "refetch"]) event.detail.source.addEventListener(name, readAgain);
+  });
+
   // ---- how fresh the page is
   const fresh = document.getElementById("fresh");
   let seen = Date.now();
@@ -285,7 +301,7 @@
     fresh.textContent = stale ? fresh.dataset.stale.replace("{age}", age) : fresh.dataset.fresh;
   }, 1000);
   document.addEventListener("htmx:responseError", (event) => {
-    if (event.detail.xhr.status !== 401) say(event.detail.xhr.responseText.trim());
+    if (event.detail.xhr.status !== 401) say(new DOMParser().parseFromString(event.detail.xhr.responseText, "text/html").body.textContent.trim());
   });
 
   document.body.addEventListener("caseChanged", () => { if (place === "case") location.reload(); });
@@ -293,5 +309,5 @@
   const again = document.querySelector("[data-again]");
   if (again) setTimeout(() => location.reload(), Number(again.dataset.again) * 1000);
   if (place === "queue" || place === "decisions") choose(rows()[0], !document.activeElement.matches("input"));
-  window.fraudguardActions = Object.keys(actions);
+  window.fraudguard = { actions, place, all, say, verdict, current, choose, rows, openVerdict };
 })();

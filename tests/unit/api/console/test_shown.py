@@ -8,7 +8,7 @@ import pytest
 
 from fraudguard.api.console import shown
 from fraudguard.api.console.charts import HEIGHT, spark
-from fraudguard.api.console.signing import HOME, _inside
+from fraudguard.api.console.signing import HOME, inside
 from fraudguard.api.console.words import Words
 
 NOW = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)  # a Saturday, 18:00 in Shanghai
@@ -95,4 +95,4 @@ def test_days_become_bars_and_the_middle_half_a_band() -> None:
 )
 def test_nobody_is_sent_out_of_the_console_after_signing_in(asked: str, to: str) -> None:
     """Whatever a link says where to go."""
-    assert _inside(asked) == to
+    assert inside(asked) == to
