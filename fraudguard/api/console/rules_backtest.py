@@ -111,10 +111,6 @@ class Backtest(_Line):
     rule: OfRule | None
     missing: Mapping[str, int]
 
-    def sum(self, name: str, side: str) -> float:
-        """Over all days, of `total`, `before` or `after`."""
-        return float(sum(getattr(getattr(day, name), side) for day in self.days))
-
 
 @dataclass(frozen=True, slots=True)
 class Progress:

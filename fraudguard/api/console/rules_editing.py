@@ -75,11 +75,11 @@ async def propose(request: Request, services: Use, reader: Editing) -> Response:
 async def _overtaken(services: Services, reader: Reader, base: int, original: Rule | None, error: Conflict) -> Response:
     """Somebody's release took over meanwhile: who, what it did to this rule, and how to go on."""
     head = await services.publishing.head()
-    moved = head if head is not None and head.number != base else None
     theirs: list[str] = []
-    if moved and original is not None:
+    moved = head is not None and head.number != base
+    if head is not None and moved and original is not None:
         before = rules_texts.documents(await services.publishing.files(base)).get(original.id, "")
-        after = rules_texts.documents(await services.publishing.files(moved.number)).get(original.id, "")
+        after = rules_texts.documents(await services.publishing.files(head.number)).get(original.id, "")
         theirs = rules_texts.difference(before, after)
     shown = {"kind": "overtaken" if moved else "same", "head": head, "theirs": theirs, "problem": str(error)}
     return page("rules_said.html", reader, "rules", 409, **shown)
