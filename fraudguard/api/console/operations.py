@@ -66,7 +66,7 @@ async def replay(request: Request, services: Use, reader: HouseRuling) -> Respon
     return Response(status_code=204, headers=CHANGED)
 
 
-def _charts(found: Lately, reader: Reader) -> dict[str, plots.Plot]:
+def _charts(found: Lately, reader: Reader) -> dict[str, Any]:
     zone, minutes = reader.zone, found.minutes
     columns = [_clock(one.at, zone) if one.at.minute % COLUMN_MINUTES == 0 else "" for one in minutes]
     series = {name: [getattr(one.latency, name) for one in minutes] for name in ("p50", "p95", "p99")}
