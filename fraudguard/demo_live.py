@@ -20,7 +20,7 @@ from fraudguard.events.topics import MESSAGES, TRANSACTIONS
 from fraudguard.stories import Moment, unfold
 from fraudguard.stories.people import Person
 
-SEED = 14  # whose first two scams alarm before their payment; the summary of the day has the honest shares
+SEED = 14  # its first scam alarms before its payment; the summary of the day has the honest shares
 CLOSE_S = 5.0
 
 

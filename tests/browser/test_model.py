@@ -116,7 +116,7 @@ def test_a_worse_challenger_is_refused_in_words_and_a_better_one_promoted(
     desk = desk_of(ADMIN)
     desk.press("g", "m")
     desk.page.wait_for_selector(".gate li")
-    assert {"promote", "roll_back"} <= set(desk.page.evaluate("Object.keys(window.fraudguard.actions)"))
+    desk.page.wait_for_function("window.fraudguard?.actions.promote && window.fraudguard.actions.roll_back")
     desk.press("p")
     desk.page.keyboard.type("the newest labels")
     desk.press("Enter")
@@ -194,6 +194,7 @@ def test_a_dead_letter_is_sent_again_by_keys(with_kafka: Site, desk_of: Callable
     row = desk.page.locator("[data-row]").first
     row.wait_for()
     assert "<PHONE>" in row.inner_text()
+    desk.page.wait_for_selector(".partitions tbody tr")
     assert desk.page.locator(".partitions tbody tr").count() == with_kafka.settings.topic_partitions
     check(desk, "operations with Kafka")
     desk.press("j", "r")
