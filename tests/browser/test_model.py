@@ -1,20 +1,17 @@
 """The model and operations pages: their keys, their refusals, axe in both themes and languages; letters by keys."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import TypeVar
 
 import pytest
-from console_support import CLOCK, PASSWORD, PASSWORD_HASH, Desk, Site, check, serving
+from console_support import CLOCK, LOOKS, PASSWORD, PASSWORD_HASH, Desk, Site, ask, check, serving
 from kafka import KafkaProducer
 from sealed import metrics_of
 from support import settings_for
 
 from fraudguard.decisions.casebook import CaseFilter, Disposition
 from fraudguard.decisions.models import Head, Model
-from fraudguard.decisions.repository import Repository, connect
+from fraudguard.decisions.repository import Repository
 from fraudguard.domain import Role
 from fraudguard.embedded.kafka import EmbeddedKafka
 from fraudguard.embedded.supervisor import free_port
@@ -22,31 +19,12 @@ from fraudguard.errors import BadEvent
 from fraudguard.events.dead_letter import DeadLetter
 from fraudguard.events.topics import DEAD_LETTERS, ensure_topics
 
-ADMIN, LEAD = "zhao", "sun"
-LOOKS = [
-    ("en", "light", (1280, 800)),
-    ("zh", "dark", (1280, 800)),
-    ("zh", "light", (1024, 768)),
-    ("en", "dark", (1024, 768)),
-]
-Found = TypeVar("Found")
-
-
-def ask(site: Site, question: Callable[[Repository], Awaitable[Found]]) -> Found:
-    """The store's answer, asked in a thread of its own, for playwright holds this one's event loop."""
-
-    async def run() -> Found:
-        async with connect(site.settings.database_url.get_secret_value()) as repository:
-            return await question(repository)
-
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, run()).result(timeout=60)
+ADMIN, LEAD = "qian", "zhao"
 
 
 async def staff(repository: Repository) -> None:
-    """Those who may do more than analysts."""
-    for name, role in ((ADMIN, Role.ADMIN), (LEAD, Role.LEAD)):
-        await repository.people.create(name, role, PASSWORD_HASH, "test", CLOCK.now())
+    """Who may do what leads may not."""
+    await repository.people.create(ADMIN, Role.ADMIN, PASSWORD_HASH, "test", CLOCK.now())
 
 
 async def judge(repository: Repository) -> None:
