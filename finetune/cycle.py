@@ -40,9 +40,10 @@ from fraudguard.engine.engine import Engine
 from fraudguard.engine.head import FusionHead, load_head
 from fraudguard.engine.loader import attach, load_base
 from fraudguard.engine.release import STARTER, Manifest, Release, open_release, seal
-from fraudguard.engine.release_metrics import Metrics, read_metrics
+from fraudguard.engine.release_metrics import read_metrics
 from fraudguard.engine.tokenizer import LineTokenizer
 from fraudguard.errors import BadInput, FraudguardError
+from fraudguard.measures import Metrics
 from fraudguard.models import Releasing
 
 log = logging.getLogger(__name__)

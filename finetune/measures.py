@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune.rows import Mask, Rows, groups
-from fraudguard.engine.release_metrics import Metrics
 from fraudguard.errors import BadInput
 from fraudguard.evaluation import (
     Floats,
@@ -21,6 +20,7 @@ from fraudguard.evaluation import (
     recall_at_fpr,
     roc_auc,
 )
+from fraudguard.measures import Metrics
 
 HALF = 0.5
 CURVE = tuple(step / 20 for step in range(1, 21))  # shares of turns

@@ -258,10 +258,23 @@ class Change:
 
 
 @dataclass(slots=True)
+class Day:
+    """One day's decisions, and of them what was stopped as decided and what by the candidate."""
+
+    total: Side = field(default_factory=Side)
+    before: Side = field(default_factory=Side)
+    after: Side = field(default_factory=Side)
+
+
+@dataclass(slots=True)
 class Backtest:
-    """The count over all decisions. before: as decided; after: by the candidate; each by what it does to a payment."""
+    """The count over all decisions. before: as decided; after: by the candidate; each by what it does to a payment.
+
+    by_day: by the day of the event, UTC.
+    """
 
     rules: dict[str, RuleTally]
+    by_day: dict[date, Day] = field(default_factory=dict)
     total: Side = field(default_factory=Side)
     stopped_before: Side = field(default_factory=Side)
     stopped_after: Side = field(default_factory=Side)
@@ -303,7 +316,9 @@ class Run:
         count = self.backtest
         hits = self._evaluation.hits(past)
         outcome = self._evaluation.outcome(past, hits)
+        day = count.by_day.setdefault(past.event_time.date(), Day())
         count.total.add(past)
+        day.total.add(past)
         count.first = min(past.event_time, count.first or past.event_time)
         count.last = max(past.event_time, count.last or past.event_time)
         for name in self._asked:
@@ -314,8 +329,10 @@ class Run:
             count.rules[hit.rule].add(past, [rule for rule in live if rule != hit.rule])
         if past.outcome in STOPPED:
             count.stopped_before.add(past)
+            day.before.add(past)
         if outcome in STOPPED:
             count.stopped_after.add(past)
+            day.after.add(past)
         count.alerts_before += self._policy.opens_case(past.event_type, past.outcome)
         count.alerts_after += self._policy.opens_case(past.event_type, outcome)
         if outcome != past.outcome:

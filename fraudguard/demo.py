@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,12 +31,14 @@ from fraudguard.accounts import new_password
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
 from fraudguard.decisions.repository import connect
+from fraudguard.demo_live import unfold_live
 from fraudguard.domain import Decision, Outcome, Role, Screenable
 from fraudguard.embedded.supervisor import free_port
 from fraudguard.errors import ServiceFailed
 from fraudguard.events.schema import encode
 from fraudguard.events.topics import DECISIONS, MESSAGES, TRANSACTIONS
 from fraudguard.stories import Cast, Story, generate
+from fraudguard.stories.unfolding import FIRST_SCAM_S, SCAM_EVERY_S
 
 SEED, ACCOUNTS, FRAUDS = 7, 300, 14
 HISTORY_DAYS = 2  # ordinary days before the scripted one, so that profiles know what is usual
@@ -96,7 +98,7 @@ def run_demo(settings: Settings, console: Console, clock: Clock, *, once: bool) 
         _show_next(console, settings, url, keys, passwords, decisions)
         if not once:
             console.print("serving until Ctrl-C")
-            _serve(worker, api)
+            _serve(lambda stopped: unfold_live(settings, cast.idle, console, clock, stopped), worker, api)
 
 
 def report(cast: Cast, decisions: Mapping[str, Decision], seconds: float) -> Report:
@@ -216,14 +218,22 @@ def _send(settings: Settings, events: Sequence[Screenable], ahead: threading.Sem
         producer.close()
 
 
-def _serve(*children: subprocess.Popen[bytes]) -> None:
-    """Until Ctrl-C or SIGTERM; a child that ends by itself is an error."""
+def _serve(unfold: Callable[[threading.Event], None], *children: subprocess.Popen[bytes]) -> None:
+    """Until Ctrl-C or SIGTERM, while stories unfold; a child that ends by itself, or the stories, are an error."""
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    while not stopped.wait(0.5):
-        if any(child.poll() is not None for child in children):
-            raise ServiceFailed("a part of the demo ended: see var/demo/worker.log and var/demo/api.log")
+    with ThreadPoolExecutor(1) as pool:
+        unfolding = pool.submit(unfold, stopped)
+        try:
+            while not stopped.wait(0.5):
+                if any(child.poll() is not None for child in children):
+                    raise ServiceFailed("a part of the demo ended: see var/demo/worker.log and var/demo/api.log")
+                if unfolding.done():
+                    break
+        finally:
+            stopped.set()
+        unfolding.result()
 
 
 def _show(console: Console, day: Report) -> None:
@@ -266,6 +276,10 @@ def _show_next(
     lines = [
         "Where to look next",
         f"  console {url}/console, signed in as {Role.ANALYST}; ? shows every key",
+        f"  live    stories go on until Ctrl-C; in {FIRST_SCAM_S:.0f} s, then every {SCAM_EVERY_S / 60:.0f} minutes,"
+        " somebody is talked into paying.",
+        "          Its case comes into the queue by itself: Enter opens it, the risk climbs line by line,",
+        "          b and a digit stop it",
         f"  API and its documentation   {url}/docs",
         *(f"  key, role {role:<18}{key}" for role, key in keys.items()),
         *(f"  sign in as {name:<17}{password}" for name, password in passwords.items()),

@@ -31,7 +31,7 @@ from fraudguard.features.money import Rates, load_rates
 from fraudguard.features.registry import features_in
 from fraudguard.features.shared import SharedWindows
 from fraudguard.rules.registry import RuleSet, load_rules
-from fraudguard.rules.schema import Rule
+from fraudguard.rules.schema import Contents, Rule, read_contents
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +87,12 @@ async def open_pack(repository: Repository, rules_version: str, policy_version: 
         policy = Policy.from_source(policy_source)
         return Pack(await asyncio.to_thread(RuleSet.from_published, sources, fields), policy)
     except (BadRule, BadPolicy) as error:
-        hint = "run the same version of fraudguard everywhere"
-        raise BadSettings(f"published rules {rules_version} cannot be read here: {error}", hint=hint) from error
+        raise _unreadable(rules_version, error) from error
+
+
+def _unreadable(rules_version: str, why: object) -> BadSettings:
+    hint = "run the same version of fraudguard everywhere"
+    return BadSettings(f"published rules {rules_version} cannot be read here: {why}", hint=hint)
 
 
 async def open_book(repository: Repository, head: Head, fields: Sequence[Feature]) -> Book:
@@ -166,6 +170,7 @@ class Publishing:
         self._repository, self._fields, self._rates, self._zone = repository, fields, rates, zone
         self._approvals, self._lateness = approvals, lateness
         self._packs: OrderedDict[tuple[str, str], Pack] = OrderedDict()
+        self._contents: OrderedDict[str, Contents] = OrderedDict()
 
     async def head(self) -> Head | None:
         """What is in force; None before the first release."""
@@ -186,7 +191,19 @@ class Publishing:
 
     async def rules(self, stored: Head | Release) -> tuple[Rule, ...]:
         """The rules of a release as written."""
-        return (await self.pack(stored)).rules.rules
+        return (await self.contents(stored.rules_version)).rules
+
+    async def contents(self, rules_version: str) -> Contents:
+        """What the files of a rules version say, read and not compiled. Raises NotFound, BadSettings."""
+        if rules_version not in self._contents:
+            sources = json.loads(await self._repository.document("rules", rules_version))
+            found = await asyncio.to_thread(read_contents, sources, self._fields)
+            if found.problems:
+                raise _unreadable(rules_version, found.problems[0])
+            self._contents[rules_version] = found
+            if len(self._contents) > PACKS_MAX:
+                self._contents.popitem(last=False)
+        return self._contents[rules_version]
 
     async def notices(self, pack: Pack) -> tuple[str, ...]:
         """What would become of the rules in force; raises BadRule as `publish` would."""
@@ -201,7 +218,7 @@ class Publishing:
         head = await self.head()
         if head is None:
             return {}
-        return {known.name: known for known in (await self.pack(head)).rules.lists}
+        return {known.name: known for known in (await self.contents(head.rules_version)).lists}
 
     async def files(self, number: int) -> dict[str, str]:
         """Every file of a release by name. Raises NotFound."""

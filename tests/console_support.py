@@ -25,14 +25,26 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 CLOCK = SystemClock()
-AXE = Path(__file__).parent / "browser" / "vendor" / "axe-4.14.1.min.js"
-RULES = {
-    "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+PEOPLE = {
+    "lin": Role.ANALYST,
+    "wang": Role.ANALYST,
+    "guo": Role.VIEWER,
+    "mei": Role.RULE_EDITOR,
+    "sun": Role.RULE_EDITOR,
 }
-PEOPLE = {"lin": Role.ANALYST, "wang": Role.ANALYST, "guo": Role.VIEWER}
 PASSWORD, PASSWORD_HASH = new_password()
 RAW_TEXT_KEY = Fernet.generate_key().decode()
 NOBODY = "127.0.0.1:1"  # no Kafka: the console needs none, and readiness is not asked here
+AXE = Path(__file__).parent / "browser" / "vendor" / "axe-4.14.1.min.js"
+GUIDELINES = {
+    "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+}
+LOOKS = [
+    ("en", "light", (1280, 800)),
+    ("zh", "dark", (1280, 800)),
+    ("zh", "light", (1024, 768)),
+    ("en", "dark", (1024, 768)),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +108,7 @@ def check(desk: Desk, what: str) -> None:
     """Nothing for axe to find, and nothing that scrolls sideways."""
     # Evaluated by the test's own connection, which the page's policy does not rule.
     desk.page.evaluate(AXE.read_text())
-    found: Any = desk.page.evaluate("rules => axe.run(document, rules)", RULES)
+    found: Any = desk.page.evaluate("guidelines => axe.run(document, guidelines)", GUIDELINES)
     said = [(one["id"], one["help"], [node["html"][:160] for node in one["nodes"]]) for one in found["violations"]]
     assert said == [], what
     assert desk.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{what} is wider than the window"

@@ -27,6 +27,7 @@ from fraudguard.api import (
     models,
     narrative,
     openapi,
+    operations,
     problems,
     repeats,
     rules,
@@ -80,6 +81,7 @@ def create_app(settings: Settings, clock: Clock) -> FastAPI:
         webhooks,
         evidence,
         narrative,
+        operations,
     )
     routers = [resource.router for resource in resources]
     for router in routers:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Depends, Path, Response
 
 from fraudguard.api import case_examples, examples
 from fraudguard.api.auth import Serves, actor
-from fraudguard.api.case_schemas import AlertVerdict, Assignment, Escalation, Merge, NewLink, NewNote, Snooze
+from fraudguard.api.case_schemas import AlertVerdict, Assignment, Escalation, Merge, NewLink, NewNote, Snooze, Unmerge
 from fraudguard.api.openapi import Responses, refusals, shown
 from fraudguard.api.schemas import CaseBrief, Verdict
 from fraudguard.api.services import Services, Use
@@ -106,9 +106,19 @@ async def link(
 
 @router.post("/v1/cases/{case_id}/merge", summary="Judge another case with this one", responses=answers(examples.CASE))
 async def merge(caller: Lead, desk: Work, merge: Annotated[Merge, Body(examples=[case_examples.MERGE])]) -> CaseBrief:
-    """The other one closes without a verdict of its own; its alerts get this one's. This cannot be taken back."""
+    """The other one closes without a verdict of its own; its alerts get this one's."""
     cases = desk.services.repository.cases
     return await desk.do(cases.merge, caller, merge.case_id, merge.version, merge.reason)
+
+
+@router.post(
+    "/v1/cases/{case_id}/unmerge", summary="Take a merged case out again", responses=answers(case_examples.NOTED)
+)
+async def unmerge(
+    caller: Lead, desk: Work, unmerge: Annotated[Unmerge, Body(examples=[case_examples.UNMERGE])]
+) -> CaseBrief:
+    """Until this one is disposed of: the other is open again, with its alerts. 409 where its account has a new one."""
+    return await desk.do(desk.services.repository.cases.unmerge, caller, unmerge.case_id, unmerge.reason)
 
 
 @router.post("/v1/cases/{case_id}/dispose", summary="Close a case with a verdict", responses=answers(examples.CLOSED))

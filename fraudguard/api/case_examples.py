@@ -15,6 +15,7 @@ SNOOZE = {"until": None}
 NEW_NOTE = {"body": "called at 10:15: no answer"}
 NEW_LINK = {"case_id": OTHER_ID, "reason": "the same payee"}
 MERGE = {"case_id": OTHER_ID, "version": 2, "reason": "the same payee, the same story"}
+UNMERGE = {"case_id": OTHER_ID, "reason": "the payee is another one after all"}
 ALERT_VERDICT = {
     "decision_ids": [examples.DECISION_ID],
     "disposition": "false_positive",
@@ -68,6 +69,7 @@ ALERT: dict[str, Any] = examples.ALERT | {
 DETAIL: dict[str, Any] = {
     "case": examples.CLAIMED,
     "alerts": [ALERT],
+    "missed": [],
     "notes": [NEW_NOTE | {"actor": WANG, "at": "2026-11-21T10:15:00.000Z"}],
     "files": [FILE],
     "links": [

@@ -91,6 +91,20 @@ class AlertLine(_Body):
     labels: tuple[LabelLine, ...]
 
 
+class MissedLine(_Body):
+    """An event that never alerted and that somebody called fraud since; the line is what the model read, masked."""
+
+    decision_id: str
+    event_id: str
+    account_id: str
+    event_type: EventType
+    event_time: Time
+    outcome: Outcome
+    risk: float | None
+    line: str
+    labels: tuple[LabelLine, ...]
+
+
 class NoteLine(_Body):
     """What somebody wrote."""
 
@@ -122,10 +136,14 @@ class LinkLine(_Body):
 
 
 class CaseDetail(_Body):
-    """A case, its alerts in the account's order, what people put into it, and the cases merged into it."""
+    """A case, its alerts in the account's order, what people put into it, and the cases merged into it.
+
+    missed: of the same accounts, the newest 100.
+    """
 
     case: CaseBrief
     alerts: tuple[AlertLine, ...]
+    missed: tuple[MissedLine, ...]
     notes: tuple[NoteLine, ...]
     files: tuple[FileLine, ...]
     links: tuple[LinkLine, ...]
@@ -184,6 +202,13 @@ class Merge(_Body):
 
     case_id: CaseId
     version: Version
+    reason: Reason
+
+
+class Unmerge(_Body):
+    """A case that was merged into this one and shall be judged by itself."""
+
+    case_id: CaseId
     reason: Reason
 
 

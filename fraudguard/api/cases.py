@@ -25,6 +25,7 @@ from fraudguard.api.case_schemas import (
     InboxLine,
     LabelLine,
     LinkLine,
+    MissedLine,
     NoteLine,
 )
 from fraudguard.api.openapi import refusals, shown
@@ -91,7 +92,8 @@ async def inboxes(services: Use, caller: Reader) -> Inboxes:
 )
 async def get_case(services: Use, case_id: Annotated[str, _CASE_ID], response: Response) -> CaseDetail:
     """The newest 1,000 alerts in the account's order, each with its risk, the line that the model read, and what was
-    said of its event since: by analysts, chargebacks, the customer.
+    said of its event since: by analysts, chargebacks, the customer. `missed`: events of the same accounts that never
+    alerted and were called fraud.
 
     `ETag` is the case's version; send it as `If-Match` with whatever you do to the case.
     """
@@ -101,6 +103,7 @@ async def get_case(services: Use, case_id: Annotated[str, _CASE_ID], response: R
     return CaseDetail(
         case=CaseBrief.model_validate(case),
         alerts=await _lines(services, alerts),
+        missed=await _missed(services, {case.account_id, *(alert.account_id for alert in alerts)}, case.tenant),
         notes=tuple(map(NoteLine.model_validate, folder.notes)),
         files=tuple(map(FileLine.model_validate, folder.files)),
         links=tuple(map(LinkLine.model_validate, folder.links)),
@@ -131,6 +134,27 @@ async def _lines(services: Services, alerts: tuple[Alert, ...]) -> tuple[AlertLi
             labels=tuple(map(LabelLine.model_validate, labels.get(key, ()))),
         )
         for alert, key in zip(alerts, keys, strict=True)
+    )
+
+
+async def _missed(services: Services, accounts: set[str], tenant: str) -> tuple[MissedLine, ...]:
+    """What no case of these accounts is about: a chargeback of a payment that went through, above all."""
+    keys = await services.repository.casefile.missed(accounts, tenant)
+    records, labels = await services.repository.earlier(keys), await services.repository.labels(keys)
+    return tuple(
+        MissedLine(
+            decision_id=record.decision.decision_id,
+            event_id=record.event.event_id,
+            account_id=record.decision.account_id,
+            event_type=record.decision.event_type,
+            event_time=record.event.event_time,
+            outcome=record.decision.outcome,
+            risk=record.decision.risk,
+            line=record.line,
+            labels=tuple(map(LabelLine.model_validate, labels.get(key, ()))),
+        )
+        for key in keys
+        if (record := records.get(key)) is not None
     )
 
 

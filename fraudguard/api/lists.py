@@ -32,7 +32,8 @@ Name = Annotated[str, Path(max_length=64, examples=["mule_accounts"])]
 Value = Annotated[str, Path(max_length=128, examples=["c-9"])]
 
 
-async def _declared(services: Services, name: str) -> None:
+async def declared(services: Services, name: str) -> None:
+    """404 for a list that the rules in force do not declare."""
     lists = await services.publishing.lists()
     if name not in lists:
         hint = f"declared are {', '.join(sorted(lists)) or 'none'}; publish a lists.yaml that declares it"
@@ -69,7 +70,7 @@ async def all_lists(services: Use) -> list[ListBrief]:
 )
 async def entries(services: Use, name: Name, query: Annotated[EntryQuery, Query()]) -> EntryPage:
     """Expired ones too."""
-    await _declared(services, name)
+    await declared(services, name)
     page = await services.repository.lists.page(name, query.limit, query.cursor, query.prefix)
     return EntryPage(items=tuple(map(EntryLine.model_validate, page.items)), next=page.next)
 
@@ -83,7 +84,7 @@ async def add_entries(
     services: Use, caller: Editor, name: Name, body: Annotated[NewEntries, Body(examples=[examples.NEW_ENTRIES])]
 ) -> Imported:
     """All of them, or none if one is wrong. The same again changes nothing."""
-    await _declared(services, name)
+    await declared(services, name)
     rows = [_entry(services, caller, name, value, entry) for value, entry in body.entries.items()]
     changed = await services.repository.lists.add_many(rows, actor(caller))
     return Imported(entries=len(rows), changed=changed)
@@ -102,7 +103,7 @@ async def put_entry(
     entry: Annotated[NewEntry, Body(examples=[examples.NEW_ENTRY])],
 ) -> EntryLine:
     """Or change its reason, source or end. Audited with what stood there before."""
-    await _declared(services, name)
+    await declared(services, name)
     row = _entry(services, caller, name, value, entry)
     await services.repository.lists.add(row, actor(caller))
     return EntryLine.model_validate(row)

@@ -26,6 +26,11 @@ _LARGE = (
         FILES_BYTES_MAX,
         "send the files that changed, or the entries in parts",
     ),
+    (
+        re.compile(r"/console/(rule-drafts/(check|propose|backtest)|lists/[^/]+/entries)"),
+        FILES_BYTES_MAX,
+        "send one rule, or the entries in parts",
+    ),
     (re.compile(r"/v1/cases/[^/]+/files"), EVIDENCE_BYTES_MAX, "send a smaller picture, or the pages that matter"),
 )
 _ONE_EVENT = "send one event a request, its text in UTF-8 and without escapes"

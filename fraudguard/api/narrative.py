@@ -38,12 +38,13 @@ Watch = Callable[[Callable[[], None]], AbstractContextManager[None]]
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events, for TOLD_S at most: whoever reads too slowly must not keep others from theirs.
+    """Server-sent events, for `seconds` (TOLD_S) at most: whoever reads too slowly must not keep others from theirs.
 
     watch: entered meanwhile with what ends them sooner.
     """
 
     media_type = "text/event-stream"
+    seconds: float | None = None  # TOLD_S
 
     def __init__(self, events: AsyncIterable[str], watch: Watch, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(events, headers=headers)
@@ -53,15 +54,15 @@ class EventStream(StreamingResponse):
         """Send them, and end whatever makes them."""
         making = cast(AsyncGenerator[str, None], self.body_iterator)
         with suppress(TimeoutError):
-            async with asyncio.timeout(TOLD_S) as limit, aclosing(making):
+            async with asyncio.timeout(self.seconds or TOLD_S) as limit, aclosing(making):
                 with self._watch(lambda: None if limit.expired() else limit.reschedule(0)):
                     await super().__call__(scope, receive, send)
 
 
 @router.get(
     "/v1/cases/{case_id}/narrative",
-    summary="A case told in words",
     status_code=200,
+    summary="A case told in words",
     response_class=EventStream,
     responses=_TOLD | refusals(401, 403, 404, 422, 503),
     dependencies=[Depends(READERS)],

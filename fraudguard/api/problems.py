@@ -206,9 +206,8 @@ def _allowed(routes: Sequence[APIRoute], path: str) -> str:
     """The methods of this path, of which the framework names those of the first route alone; "" for a foreign one."""
     paths = [route.path_format for route in routes if route.path_regex.match(path)]
     mine = path if path in paths else next(iter(paths), None)  # what names it wholly goes before what has a gap for it
-    return ", ".join(
-        sorted({method for route in routes if route.path_format == mine for method in route.methods or ()})
-    )
+    methods = {method for route in routes if route.path_format == mine for method in route.methods or ()}
+    return ", ".join(sorted(methods))
 
 
 def _bug(_: Request, error: Exception) -> Response:

@@ -36,7 +36,7 @@ from fraudguard.decisions.rulebook import NUMBER_MAX, Head
 from fraudguard.domain import Role
 from fraudguard.errors import BadPolicy, BadRule, Conflict
 from fraudguard.features.registry import features_in
-from fraudguard.rulebook import Pack, diff, pack_of
+from fraudguard.rulebook import Pack, Proposed, diff, pack_of
 
 router = APIRouter(tags=["rules"])
 
@@ -116,23 +116,7 @@ async def publish(
     services: Use, caller: Editor, proposal: Annotated[RuleProposal, Body(examples=examples.PROPOSALS)]
 ) -> Published:
     """Enters a release; it decides once another person has approved it, where that is asked for."""
-    head = await _head(services)
-    if proposal.base != head.number:  # found before the second or two that trying the rules takes
-        raise Conflict(
-            f"these files were edited from release {proposal.base}, but release {head.number} is in force",
-            path="base",
-            hint="read /v1/rules/files, and make the change again",
-        )
-    old = await services.publishing.files(head.number)
-    async with _read(services, _changed(old, proposal)) as pack:
-        done = await services.publishing.publish(
-            pack,
-            base=proposal.base,
-            author=actor(caller),
-            via="api",
-            note=proposal.note,
-            now=services.clock.now(),
-        )
+    done = await propose(services, actor(caller), proposal)
     return Published(number=done.number, active=done.active, notices=done.notices)
 
 
@@ -192,6 +176,27 @@ async def rollback(
     """At once, without approval: it was approved when it was published."""
     number = await services.publishing.rollback(order.to, actor(caller), order.note, services.clock.now())
     return Approved(number=number, active=True)
+
+
+async def propose(services: Services, author: str, proposal: RuleProposal) -> Proposed:
+    """Check the changed files and enter them as a release. Raises BadRule, BadPolicy, Conflict."""
+    head = await _head(services)
+    if proposal.base != head.number:  # found before the second or two that trying the rules takes
+        raise Conflict(
+            f"these files were edited from release {proposal.base}, but release {head.number} is in force",
+            path="base",
+            hint="read /v1/rules/files, and make the change again",
+        )
+    old = await services.publishing.files(head.number)
+    async with _read(services, _changed(old, proposal)) as pack:
+        return await services.publishing.publish(
+            pack,
+            base=proposal.base,
+            author=author,
+            via="api",
+            note=proposal.note,
+            now=services.clock.now(),
+        )
 
 
 def _changed(old: dict[str, str], change: RuleChange) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """What is not a wire type of `domain`: queries, pages, cases, rules, receipts. Shapes only."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +13,7 @@ from fraudguard.decisions.watchlists import REASON_CHARACTERS_MAX as ENTRY_REASO
 from fraudguard.domain import Decision, Entity, Id, Outcome, Severity, Time, Typology
 
 EventType = Literal["transaction", "message"]
+ENTRIES_MAX: Final = 10_000  # of a list, in one request
 
 
 class _Body(BaseModel):
@@ -325,7 +326,7 @@ class NewEntry(_Body):
 class NewEntries(_Body):
     """Many at once: all of them, or none."""
 
-    entries: Annotated[dict[Id, NewEntry], Field(min_length=1, max_length=10_000)]
+    entries: Annotated[dict[Id, NewEntry], Field(min_length=1, max_length=ENTRIES_MAX)]
 
 
 class Imported(_Body):

@@ -15,12 +15,18 @@ from fraudguard.api.housekeeping import Housekeeper
 from fraudguard.api.kafka import DecisionListener, EventProducer
 from fraudguard.api.outbox import LabelPublisher
 from fraudguard.api.rates import Rates
+from fraudguard.api.replays import Replays
 from fraudguard.api.streams import Streams
+from fraudguard.api.watch import Watch
 from fraudguard.api.webhook_sender import WebhookSender
 from fraudguard.clock import Clock
 from fraudguard.config import Settings
 from fraudguard.decisions.feed import CaseFeed
 from fraudguard.decisions.repository import Repository, connect
+from fraudguard.domain import Feature
+from fraudguard.events.dead_letter import Listing, list_dead_letters
+from fraudguard.events.standing import Standing, read_standing
+from fraudguard.features.registry import features_in
 from fraudguard.oidc import Provider
 from fraudguard.rulebook import Publishing, open_publishing
 from fraudguard.sealing import Seal
@@ -29,6 +35,9 @@ log = logging.getLogger(__name__)
 
 TRIALS_MAX = 2  # rule packs that are tried at once
 NARRATIVES_MAX = 8  # that are written at once
+BACKTESTS_MAX = 1  # that run at once, each in a process of its own
+LETTERS_SHOWN = 50
+LETTERS_READ = 200  # records of each partition of the dead-letter topic, the newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,11 @@ class Services:
     narratives: asyncio.Semaphore
     provider: Provider | None
     streams: Streams
+    backtests: asyncio.Semaphore
+    fields: tuple[Feature, ...]
+    standing: Watch[Standing]
+    letters: Watch[Listing]
+    replays: Replays
 
 
 @asynccontextmanager
@@ -91,6 +105,11 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
                 narratives=narratives,
                 provider=Provider.of(settings, clock),
                 streams=streams,
+                backtests=asyncio.Semaphore(BACKTESTS_MAX),
+                fields=tuple(features_in(settings.base_currency)),
+                standing=Watch(lambda: read_standing(settings), clock),
+                letters=Watch(lambda: list_dead_letters(settings, LETTERS_SHOWN, tail=LETTERS_READ), clock),
+                replays=Replays(settings, repository.letters, clock),
             )
         finally:
             for task in reversed(running):  # the publisher first, for it uses the producer

@@ -177,7 +177,7 @@ class Folders(Casework):
         self, case_id: str, seen: int, other: str, other_seen: int, reason: str, actor: str, at: datetime
     ) -> Case:
         """Judge another open case with this one: it closes, and its alerts count here. Later alerts of its account
-        open a case of their own. This cannot be taken back.
+        open a case of their own.
         """
         reason = checked(reason)
         if other == case_id:

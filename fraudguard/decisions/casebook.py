@@ -21,6 +21,7 @@ from fraudguard.decisions.case_types import (
 from fraudguard.decisions.connection import PLAN_BY_VALUE, current_tenant, transaction
 from fraudguard.decisions.pages import Page, check_limit, decode_cursor, encode_cursor
 from fraudguard.decisions.tables import ALERT_DISPOSITIONS, ALERTS, CASES
+from fraudguard.decisions.unmerging import Unmerging
 from fraudguard.decisions.verdicts import UNDO, Verdicts, label_id
 from fraudguard.errors import BadInput, NotFound
 
@@ -52,7 +53,7 @@ GROUP BY inbox ORDER BY inbox
 """)
 
 
-class CaseBook(Verdicts, Folders):
+class CaseBook(Verdicts, Folders, Unmerging):
     """Every method raises StoreUnavailable when PostgreSQL does not answer."""
 
     async def list_cases(self, wanted: CaseFilter, limit: int = 50, cursor: str | None = None) -> Page[Case]:

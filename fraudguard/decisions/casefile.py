@@ -1,7 +1,7 @@
 """What a person reads around a case: inbox sizes, the account's own decisions in order, its days. Reads only."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -10,6 +10,9 @@ from sqlalchemy import text
 from fraudguard.decisions.connection import Open, current_tenant
 from fraudguard.decisions.records import load_record
 from fraudguard.domain import DecisionRecord
+from fraudguard.tenants import scoped
+
+MISSED_MAX = 100
 
 _SIZES = text("""
 SELECT inbox, count(*) FILTER (WHERE NOT sleeps) AS awake, count(*) FILTER (WHERE sleeps) AS asleep
@@ -30,6 +33,15 @@ SELECT CAST(d.body AS text) AS body
 FROM event_ids e JOIN decisions d ON d.event_time = e.event_time AND d.decision_id = e.decision_id
 WHERE e.account_id = :account AND e.tenant = :tenant AND e.sequence BETWEEN :first AND :last
 ORDER BY e.sequence
+""")
+
+_MISSED = text("""
+SELECT DISTINCT e.event_id, e.event_time
+FROM labels l JOIN event_ids e ON e.event_id = l.target_event_id AND e.tenant = l.tenant
+WHERE l.account_id = ANY (CAST(:accounts AS text[])) AND l.tenant = :tenant AND l.verdict = 'fraud'
+  AND e.account_id = ANY (CAST(:accounts AS text[]))
+  AND NOT EXISTS (SELECT FROM alerts a WHERE a.decision_id = e.decision_id)
+ORDER BY e.event_time DESC, e.event_id LIMIT :limit
 """)
 
 _DAYS = text("""
@@ -105,6 +117,15 @@ class CaseFile:
             wanted = {"account": account_id, "tenant": tenant, "first": first, "last": last}
             rows = await connection.execute(_LINES, wanted)
             return [load_record(row.body, None) for row in rows]
+
+    async def missed(self, accounts: Collection[str], tenant: str) -> Sequence[str]:
+        """Keys (tenants.event_key) of these accounts' events that never alerted and that somebody called fraud, the
+        newest MISSED_MAX first.
+        """
+        async with self._open() as connection:
+            wanted = {"accounts": list(accounts), "tenant": tenant, "limit": MISSED_MAX}
+            rows = await connection.execute(_MISSED, wanted)
+            return [scoped(tenant, row.event_id) for row in rows]
 
     async def days(self, account_id: str, tenant: str, since: datetime, zone: str) -> Sequence[Day]:
         """The account's local days with an outgoing transaction, in no order."""

@@ -88,6 +88,9 @@ class _Degraded(_Strict):
     ENGINE_OFF: _ByType
 
 
+DEGRADED: Final = frozenset(_Degraded.model_fields)  # why a decision was made without the model: its reason codes
+
+
 class _Severities(_Strict):
     step_up: Severity
     review: Severity

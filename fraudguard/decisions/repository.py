@@ -23,17 +23,21 @@ from fraudguard.decisions.cases import join_cases
 from fraudguard.decisions.connection import Open, any_of, open_engine, transaction
 from fraudguard.decisions.evidence import EvidenceBook
 from fraudguard.decisions.history import PastEvent, StoredDecision
+from fraudguard.decisions.judged import Judged
 from fraudguard.decisions.keys import KeyRing
 from fraudguard.decisions.labelled import LabelledDecision
+from fraudguard.decisions.letters import LetterTrail
 from fraudguard.decisions.listing import DecisionFilter, list_decisions
 from fraudguard.decisions.models import ModelBook, ShadowScore, write_shadow_scores
 from fraudguard.decisions.outbox import Outbox
 from fraudguard.decisions.pages import Page
 from fraudguard.decisions.people import People
 from fraudguard.decisions.policy import due_of
+from fraudguard.decisions.pulse import Pulse
 from fraudguard.decisions.records import load_record
 from fraudguard.decisions.repeats import Repeats
 from fraudguard.decisions.rulebook import RuleBook
+from fraudguard.decisions.rulehits import RuleHits
 from fraudguard.decisions.sessions import Sessions
 from fraudguard.decisions.tables import ACCOUNT_STATE, DECISIONS, DOCUMENTS, EVENT_IDS, LABELS
 from fraudguard.decisions.verdicts import REVIEW_PERCENT
@@ -131,6 +135,8 @@ class Repository:
         self.webhooks, self.vouched = Webhooks(engine), Vouched(engine)
         self.weekly, self.evidence = Weekly(self._open), EvidenceBook(self._open)
         self.casefile = CaseFile(self._open)
+        self.rulehits = RuleHits(self._open)
+        self.pulse, self.letters, self.judged = Pulse(self._open), LetterTrail(self._open), Judged(self._open)
         self._months: set[date] = set()
 
     @asynccontextmanager

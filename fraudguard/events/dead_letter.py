@@ -194,16 +194,17 @@ class Replayed:
     refused: int
 
 
-def list_dead_letters(settings: Settings, limit: int, reason: str | None = None) -> Listing:
+def list_dead_letters(settings: Settings, limit: int, reason: str | None = None, *, tail: int | None = None) -> Listing:
     """The newest `limit` letters up to now, of one reason code or of all.
 
-    Reads the whole topic once, without a consumer group. Raises NotFound without a topic, and BrokerUnavailable.
+    Reads the whole topic once, or the newest `tail` records of each partition, whose letters alone are then counted.
+    Without a consumer group. Raises NotFound without a topic, and BrokerUnavailable.
     """
     newest: list[tuple[datetime, int, int, DeadLetter]] = []
     replayed: set[tuple[int, int]] = set()
     counts: Counter[str] = Counter()
     with _Reader(settings) as reader:
-        for record in reader.records():
+        for record in reader.records(None if tail is None else reader.newest(tail)):
             letter = _letter(record, replayed)
             if letter is None or (reason is not None and letter.code != reason):
                 continue
@@ -226,10 +227,12 @@ def replay_dead_letters(settings: Settings, selection: Selection) -> Replayed:
     sent = before = refused = 0
     with _Reader(settings) as reader, _producer(settings) as producer:
         replayed: set[tuple[int, int]] = set()
-        for record in reader.records():
+        # A mark stands behind its letter, so nothing before the first chosen one matters.
+        starts = {number: min(o for p, o in selection.ids if p == number) for number, _ in selection.ids} or None
+        for record in reader.records(starts):
             _note_mark(record, replayed)
         chunk: list[tuple[Any, DeadLetter]] = []
-        for record in reader.records():
+        for record in reader.records(starts):
             place = (record.partition, record.offset)
             if selection.ids and place not in selection.ids:
                 continue
@@ -282,12 +285,24 @@ class _Reader:
     def __exit__(self, *_: object) -> None:
         self._consumer.close()
 
-    def records(self) -> Iterator[Any]:
-        """Every record, partition by partition in order. Raises BrokerUnavailable after _SILENCE_S_MAX of silence."""
+    def newest(self, count: int) -> dict[int, int]:
+        """From which offset on a partition has at most so many records."""
+        return {partition.partition: max(0, end - count) for partition, end in self._ends.items()}
+
+    def records(self, starts: Mapping[int, int] | None = None) -> Iterator[Any]:
+        """Records partition by partition in order: all, or of these partitions those from an offset on.
+
+        Raises BrokerUnavailable after _SILENCE_S_MAX of silence.
+        """
         try:
             for partition, end in self._ends.items():
+                if starts is not None and partition.partition not in starts:
+                    continue
                 self._consumer.assign([partition])
-                self._consumer.seek_to_beginning(partition)
+                if starts is None:
+                    self._consumer.seek_to_beginning(partition)
+                else:
+                    self._consumer.seek(partition, starts[partition.partition])
                 while self._consumer.position(partition) < end:
                     batch = self._consumer.poll(timeout_ms=_SILENCE_S_MAX * 1000).get(partition, [])
                     if not batch and self._consumer.position(partition) < end:

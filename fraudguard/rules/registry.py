@@ -75,7 +75,7 @@ class RuleSet:
     def from_sources(cls, sources: Mapping[str, str], fields: Sequence[Feature]) -> Self:
         """Check, test, try and load a set, as publishing does; raises BadRule with every problem found."""
         contents = read_contents(sources, fields)
-        failed = [outcome.problem for outcome in _run_cases(contents) if outcome.problem]
+        failed = [outcome.problem for outcome in run_cases(contents) if outcome.problem]
         _refuse([*contents.problems, *failed])
         if fault := judge(sources, fields):
             raise BadRule(fault, hint="a fault of the compiler, not of the rules: please report it")
@@ -172,7 +172,7 @@ def test_directory(directory: Path, fields: Sequence[Feature]) -> list[CaseOutco
     sources, problems = _read_sources(directory)
     contents = read_contents(sources, fields)
     _refuse([*problems, *contents.problems])
-    return _run_cases(contents)
+    return run_cases(contents)
 
 
 def _read_sources(directory: Path) -> tuple[dict[str, str], list[Problem]]:
@@ -198,7 +198,8 @@ def _version(sources: Mapping[str, str]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:_VERSION_DIGITS]
 
 
-def _run_cases(contents: Contents) -> list[CaseOutcome]:
+def run_cases(contents: Contents) -> list[CaseOutcome]:
+    """Every case of every rule, judged by the reference evaluator."""
     known = {feature.name: feature for feature in contents.fields}
     return [CaseOutcome(rule, case, _failure(rule, case, known)) for rule in contents.rules for case in rule.cases]
 

@@ -4,5 +4,6 @@ Knows phrases, plots and ordinary lives as data (bank/). Knows nothing of screen
 """
 
 from fraudguard.stories.cast import Cast, Story, StoryEvent, generate
+from fraudguard.stories.unfolding import Moment, unfold
 
-__all__ = ["Cast", "Story", "StoryEvent", "generate"]
+__all__ = ["Cast", "Moment", "Story", "StoryEvent", "generate", "unfold"]

@@ -55,10 +55,14 @@ class Story:
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """events: over all accounts, in event-time order. stories: fraud and hard harmless, in no order."""
+    """events: over all accounts, in event-time order. stories: fraud and hard harmless, in no order.
+
+    idle: who lived ordinary days alone.
+    """
 
     events: tuple[StoryEvent, ...]
     stories: tuple[Story, ...]
+    idle: tuple[Person, ...]
 
 
 def generate(seed: int, accounts: int, start: datetime, days: int, frauds: int, split: Split) -> Cast:
@@ -82,13 +86,14 @@ def generate(seed: int, accounts: int, start: datetime, days: int, frauds: int, 
     events: list[StoryEvent] = []
     stories: list[Story] = []
     for person in people:
-        days_of = _Days(Random(f"days {prefix} {person.number}"), bank, person, prefix, start, days, ring)
+        days_of = Days(Random(f"days {prefix} {person.number}"), bank, person, prefix, start, days, ring)
         if person.number in plots:
             stories.append(days_of.play(plots[person.number], f"{prefix}-{len(stories)}"))
         days_of.live()
         events.extend(days_of.events)
     events.sort(key=lambda e: (e.event.event_time, e.event.event_id))
-    return Cast(tuple(events), tuple(stories))
+    idle = tuple(person for person in people if person.number not in plots)
+    return Cast(tuple(events), tuple(stories), idle)
 
 
 def _casting(rng: Random, bank: Bank, people: Sequence[Person], frauds: int, harmless: int) -> dict[int, Plot]:
@@ -108,8 +113,8 @@ def _casting(rng: Random, bank: Bank, people: Sequence[Person], frauds: int, har
 
 
 @dataclass(slots=True)
-class _Days:
-    """One account's days being written down."""
+class Days:
+    """One account's days being written down. prefix: makes the ids of its events its own."""
 
     rng: Random
     bank: Bank
@@ -173,7 +178,7 @@ class _Days:
             for habit in life.payments(self.rng, self.bank, self.person, dawn.date()):
                 when = dawn + timedelta(seconds=habit.second)
                 if self.start <= when < self._end:
-                    self._keep(self._habit(habit, when), False, None)
+                    self._keep(self.habit(habit, when), False, None)
             for second, plot in life.chats(self.rng, self.bank, self.person):
                 when = dawn + timedelta(seconds=second)
                 drafts = Teller(self.rng, self.bank, self.person, plot, f"{self.person.account_id}-life", ()).tell()
@@ -245,7 +250,8 @@ class _Days:
         places = [c for c in ("TH", "MY", "PH", "KH", "JP", "GB", "US") if c != self.person.country]
         return places[self.person.number % len(places)]
 
-    def _habit(self, habit: life.Habit, when: datetime) -> Transaction:
+    def habit(self, habit: life.Habit, when: datetime) -> Transaction:
+        """An everyday payment as an event."""
         device, ip = self._place(when)
         remote = habit.channel in ("app", "web", "card_not_present") and habit.way == "debit"
         return Transaction(

@@ -30,11 +30,14 @@ CREATE TABLE sign_ins (
 # off_at: when its address answered 410 Gone; its kinds are none since.
 WEBHOOKS = "ALTER TABLE webhooks ADD COLUMN off_at timestamptz"
 
+# What a case's accounts lost without an alert.
+LABELS = "CREATE INDEX ix_labels_fraud ON labels (account_id) WHERE verdict = 'fraud'"
+
 
 def upgrade() -> None:
     """Additive but for a constraint that is lifted; stops rather than waits when something holds a lock."""
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.execute("SET LOCAL statement_timeout = '60s'")
-    for script in (USERS, SIGN_INS, WEBHOOKS):
+    for script in (USERS, SIGN_INS, WEBHOOKS, LABELS):
         for statement in filter(str.strip, script.split(";")):
             op.execute(statement)

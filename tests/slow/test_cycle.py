@@ -21,8 +21,8 @@ from fraudguard.decisions.models import Head
 from fraudguard.decisions.repository import connect
 from fraudguard.domain import Event, Label, Message, Received, Transaction
 from fraudguard.engine.release import STARTER, seal, verify
-from fraudguard.engine.release_metrics import Metrics
 from fraudguard.events.masking import mask_event
+from fraudguard.measures import Metrics
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
 

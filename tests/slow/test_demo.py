@@ -14,6 +14,8 @@ import psutil
 import pytest
 from support import ROOT, wait_until
 
+from fraudguard.stories.unfolding import LINES
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
@@ -42,6 +44,17 @@ def serving(log: Path) -> bool:
     return "serving until Ctrl-C" in log.read_text(errors="replace")
 
 
+def unfolds(log: Path, client: httpx.Client) -> bool:
+    """Whether the account that the terminal names has had its payment decided, after some lines of talk."""
+    named = re.search(r"a scam begins at account (\S+):", log.read_text(errors="replace"))
+    if named is None:
+        return False
+    found = client.get("/v1/decisions", params={"account_id": named[1], "limit": 50}).json()["items"]
+    live = [one for one in found if re.match("[mt]-live", one["event_id"])]
+    paid = [place for place, one in enumerate(live) if one["event_type"] == "transaction"]
+    return bool(paid) and len(live) - paid[-1] >= LINES[0] // 3
+
+
 def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """Every process the demo has started, at any depth."""
     children = psutil.Process(process.pid).children(recursive=True)
@@ -67,7 +80,7 @@ def test_once_ends_with_the_summary(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_leaves_nothing_running_and_so_does_kill_9(tmp_path: Path) -> None:
-    """The second start works on what the killed one left, and its API answers."""
+    """The second start works on what the killed one left, and a scam unfolds while it serves."""
     log = tmp_path / "killed.log"
     with demo(log) as process:
         wait_until(lambda: serving(log) or process.poll() is not None, "the demo serves", 600)
@@ -84,9 +97,11 @@ def test_ctrl_c_leaves_nothing_running_and_so_does_kill_9(tmp_path: Path) -> Non
         key = re.search(r"role analyst +(fg_\S+)", text)
         assert url
         assert key
-        cases = httpx.get(f"{url[1]}/v1/cases", headers={"X-API-Key": key[1]}, timeout=10)
+        client = httpx.Client(base_url=url[1], headers={"X-API-Key": key[1]}, timeout=10)
+        cases = client.get("/v1/cases")
         assert cases.status_code == 200
         assert cases.json()["items"]
+        wait_until(lambda: unfolds(log, client), "a scam builds up, line by line, and its payment is decided", 180)
         children = family(process)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0

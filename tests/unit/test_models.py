@@ -8,8 +8,8 @@ from sealed import metrics_of
 from fraudguard.comparison import Comparison, render
 from fraudguard.decisions.models import Model, Shadowed
 from fraudguard.domain import Outcome
-from fraudguard.engine.release_metrics import Metrics
-from fraudguard.models import objections
+from fraudguard.measures import Metrics
+from fraudguard.promotion import objections
 
 NOON = datetime(2026, 10, 20, 12, tzinfo=UTC)
 MODEL = Model("d" * 64, "m", "2", "", "t", "/models/2")

@@ -10,8 +10,22 @@ from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from fraudguard.api.console import case, decisions, deeds, queue, signing, unmasking, vouching
+from fraudguard.api.console import (
+    case,
+    decisions,
+    deeds,
+    lists,
+    model,
+    operations,
+    queue,
+    rules,
+    rules_editing,
+    signing,
+    unmasking,
+    vouching,
+)
 from fraudguard.api.console.rendering import refused
+from fraudguard.api.console.rules_history import TextShelf
 from fraudguard.api.console.security import Guarded
 from fraudguard.api.console.why import RuleShelf
 from fraudguard.api.problems import ProblemError, unavailable
@@ -34,7 +48,9 @@ def mount_console(app: FastAPI, currency: str) -> None:
     console = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     console.state = app.state
     app.state.rule_shelf = RuleShelf(currency)
-    for resource in (signing, vouching, queue, case, deeds, decisions, unmasking):
+    app.state.rule_texts = TextShelf()
+    resources = (signing, vouching, queue, case, deeds, decisions, unmasking)
+    for resource in (*resources, rules, rules_editing, lists, model, operations):
         console.include_router(resource.router)
     console.mount("/static", _Static(packages=[("fraudguard.api.console", "static")]), name="static")
     console.add_middleware(Guarded)

@@ -3,7 +3,8 @@
 Knows Jinja2, cookies and htmx's headers; knows nothing that a page is about.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -21,13 +22,17 @@ from fraudguard.api.problems import ProblemError
 from fraudguard.api.services import Services
 from fraudguard.decisions.keys import Principal
 from fraudguard.domain import Role
+from fraudguard.errors import Conflict
 
 LANGUAGE_COOKIE: Final = "fraudguard_language"
 THEME_COOKIE: Final = "fraudguard_theme"
 WORKERS: Final = frozenset({Role.ANALYST, Role.LEAD, Role.ADMIN})  # who may change a case
+EDITORS: Final = frozenset({Role.RULE_EDITOR, Role.ADMIN})  # who may change rules
+LEADS: Final = frozenset({Role.LEAD, Role.ADMIN})  # who may hand out, merge, review, and do the same to many
 # What an error page says, by a problem's code or else its status: keys `error.<kind>` of the catalogue.
 _KINDS: Final[Mapping[str | int, str]] = {
     "text_not_kept": "not_kept",
+    "refused": "refused",  # its own words say why
     403: "forbidden",
     404: "missing",
     409: "overtaken",
@@ -63,6 +68,31 @@ class Reader:
         return self.known is not None and self.known.role in WORKERS
 
     @property
+    def edits(self) -> bool:
+        """Whether they may change rules."""
+        return self.known is not None and self.known.role in EDITORS
+
+    @property
+    def lists(self) -> bool:
+        """Whether they may change watch lists."""
+        return self.works or self.edits
+
+    @property
+    def leads(self) -> bool:
+        """Whether they may also do what is reserved for leads."""
+        return self.known is not None and self.known.role in LEADS
+
+    @property
+    def administers(self) -> bool:
+        """Whether they may also change what runs: the model, dead letters."""
+        return self.known is not None and self.known.role is Role.ADMIN
+
+    @property
+    def of_house(self) -> bool:
+        """Whether they are no tenant's people: rules, lists, models and operations are the house's."""
+        return self.known is not None and not self.known.tenant
+
+    @property
     def principal(self) -> Principal:
         """Who they are, on pages that serve nobody else."""
         if self.known is None:
@@ -90,7 +120,7 @@ def render(template: str, reader: Reader, place: keys.Place = "everywhere", **va
     helpers: Mapping[str, Any] = {
         "reader": reader,
         "t": reader.words,
-        "keys": keys.keys_of(place),
+        "keys": keys.keys_of(place, leads=reader.leads),
         "place": place,
         "money": shown.money,
         "risk": shown.risk,
@@ -135,6 +165,15 @@ def refused(request: Request, error: ProblemError) -> Response:
     template = "notice.html" if is_fragment(request) else "refused.html"
     html = render(template, reader, kind=kind, problem=error.problem, code=code)
     return HTMLResponse(html, status, error.headers)
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """What contradicts what stands is shown in its own words, not as somebody's having been first."""
+    try:
+        yield
+    except Conflict as error:
+        raise ProblemError(409, "refused", str(error)) from error
 
 
 def part(request: Request, whole: str, inner: str, rows: str) -> str:

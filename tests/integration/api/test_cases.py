@@ -237,3 +237,58 @@ async def test_many_cases_at_once(api: Api) -> None:
     assert [line["code"] for line in done["items"]] == [None, "overtaken", "not_found"]
     twice = await api.send(Role.ADMIN, "POST", "/v1/cases/bulk", json=body | {"cases": [cases[0], cases[0]]})
     assert (twice.status_code, twice.json()["path"]) == (422, "cases")
+
+
+async def test_a_chargeback_of_what_never_alerted_shows_on_the_accounts_cases(api: Api) -> None:
+    """A payment that went through is on the case once somebody calls it fraud; a harmless word changes nothing."""
+    quiet = examples.TRANSACTION | {
+        "event_id": "quiet",
+        "account_id": "a-1",
+        "amount": "12.00",
+        "counterparty_id": "shop",
+    }
+    decided = await api.send(Role.SERVICE, "POST", "/v1/screen", json=quiet)
+    assert decided.json()["outcome"] == "approve"
+    case = await opened(api, "a-1")
+    path = f"/v1/cases/{case['case_id']}"
+    for number, verdict in enumerate(("legitimate", "fraud")):
+        assert (await api.send(Role.ANALYST, "GET", path)).json()["missed"] == []
+        said = {"event_id": f"l-{number}", "target_event_id": "quiet", "verdict": verdict, "source": "chargeback"}
+        label = {**examples.LABEL, **said, "account_id": "a-1"}
+        assert (await api.send(Role.SERVICE, "POST", "/v1/events", json=label)).status_code == 202
+        await until(lambda n=number: _labelled(api, n + 1), "the label is stored")  # type: ignore[misc]  # bound now
+    (missed,) = (await api.send(Role.ANALYST, "GET", path)).json()["missed"]
+    assert (missed["event_id"], missed["decision_id"]) == ("quiet", decided.json()["decision_id"])
+    assert (missed["outcome"], [label["verdict"] for label in missed["labels"]]) == ("approve", ["legitimate", "fraud"])
+    assert missed["line"].startswith("[pay out CNY 12")
+
+
+async def _labelled(api: Api, count: int) -> bool:
+    return len((await api.repository.labels(["quiet"])).get("quiet", [])) == count
+
+
+async def test_a_merge_can_be_undone_until_its_case_is_judged(api: Api) -> None:
+    """Both are again what they were; a lead's deed; not after a verdict, nor beside a newer case of that account."""
+    first, second = await opened(api, "a-1"), await opened(api, "a-2", "90000.00")
+    merge = {"case_id": second["case_id"], "version": second["version"], "reason": "one ring"}
+    undo = {"case_id": second["case_id"], "reason": "another payee"}
+    merged = await act(api, Role.LEAD, first, "merge", json=merge)
+    assert merged.json()["alerts"] == first["alerts"] + second["alerts"]
+    assert (await act(api, Role.ANALYST, merged.json(), "unmerge", json=undo)).status_code == 403
+    undone = await act(api, Role.LEAD, merged.json(), "unmerge", json=undo)
+    own = ("alerts", "expected_loss", "money_held", "top_risk", "typology", "top_line", "outcome", "state", "due_at")
+    found = (await api.send(Role.LEAD, "GET", f"/v1/cases/{second['case_id']}")).json()
+    assert {name: undone.json()[name] for name in own} == {name: first[name] for name in own}
+    assert {name: found["case"][name] for name in own} == {name: second[name] for name in own}
+    assert len(found["alerts"]) == second["alerts"]
+    again = await act(api, Role.LEAD, undone.json(), "unmerge", json=undo)
+    assert (again.status_code, again.json()["code"]) == (409, "conflict")
+    history = (await api.send(Role.LEAD, "GET", f"/v1/cases/{first['case_id']}/history")).json()["items"]
+    assert [deed["action"] for deed in history] == ["case.merge", "case.unmerge"]
+
+    merge["version"] = found["case"]["version"]
+    merged = await act(api, Role.LEAD, undone.json(), "merge", json=merge)
+    newer = examples.TRANSACTION | {"event_id": "newer", "account_id": "a-2", "amount": "90000.00"}
+    assert (await api.send(Role.SERVICE, "POST", "/v1/screen", json=newer)).status_code == 200
+    refused = await act(api, Role.LEAD, merged.json(), "unmerge", json=undo)
+    assert (refused.status_code, "has opened case" in refused.json()["detail"]) == (409, True)

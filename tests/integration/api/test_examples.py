@@ -6,14 +6,18 @@ from urllib.parse import quote
 import httpx
 import jsonschema
 import pytest
-from api_support import CLOCK, Api
+from api_support import CLOCK, Api, until
+from kafka import KafkaProducer
+from sealed import metrics_of
 
 from fraudguard.accounts import hash_of
-from fraudguard.api import case_examples, examples
+from fraudguard.api import case_examples, examples, models_examples
 from fraudguard.api.auth import COOKIE, CSRF_HEADER
 from fraudguard.config import Settings
 from fraudguard.decisions.casebook import UNDO
+from fraudguard.decisions.models import Model
 from fraudguard.domain import Role
+from fraudguard.events.topics import MESSAGES
 
 # The story's order: what a step reads, an earlier one has written. Steps not named here fail the test.
 ORDER = [
@@ -36,6 +40,7 @@ ORDER = [
     "GET /v1/cases/{case_id}/files/{sha256}",
     "POST /v1/cases/{case_id}/links",
     "POST /v1/cases/{case_id}/merge",
+    "POST /v1/cases/{case_id}/unmerge",
     "POST /v1/cases/{case_id}/alerts",
     "POST /v1/cases/bulk",
     "GET /v1/cases/{case_id}",
@@ -60,6 +65,12 @@ ORDER = [
     "GET /v1/list-entries/{value}",
     "DELETE /v1/lists/{name}/entries/{value}",
     "GET /v1/models",
+    "GET /v1/models/quality",
+    "POST /v1/models/promote",
+    "POST /v1/models/rollback",
+    "GET /v1/operations",
+    "GET /v1/dead-letters",
+    "POST /v1/dead-letters/replay",
     "PUT /v1/webhooks/{name}",
     "GET /v1/webhooks",
     "POST /v1/webhooks/{name}/retry",
@@ -127,7 +138,35 @@ async def closed_for_good(api: Api) -> None:
     api.clock.by = UNDO
 
 
-BEFORE = {"POST /v1/cases/{case_id}/links": second_story, "POST /v1/cases/{case_id}/review": closed_for_good}
+async def two_models(api: Api) -> None:
+    """The champion of the examples, and the challenger that is promoted."""
+    book, now = api.repository.models, CLOCK.now()
+    old, new = models_examples.ROLLED_BACK["champion"], models_examples.PROMOTION["model"]
+    for step, (name, action) in enumerate(((old, "promote"), (new, "shadow"))):
+        version = name.partition("@")[2]
+        model = Model(str(step) * 64, "starter", version, "", "words-1", "/nowhere")
+        await book.add(model, metrics_of(version, {}), "cli:ana", now)
+        await book.take(action, model, "cli:ana", "", now, expected=step)
+
+
+async def a_dead_letter(api: Api) -> None:
+    """A record that nobody can read, and its letter."""
+    producer = KafkaProducer(bootstrap_servers=api.settings.kafka_bootstrap)
+    producer.send(MESSAGES, key=b"a-1", value=b"no JSON", partition=0)
+    producer.close()
+    await until(lambda: _letters(api), "a dead letter")
+
+
+async def _letters(api: Api) -> bool:
+    return bool((await api.send(Role.ADMIN, "GET", "/v1/dead-letters")).json()["letters"])
+
+
+BEFORE = {
+    "POST /v1/cases/{case_id}/links": second_story,
+    "POST /v1/cases/{case_id}/review": closed_for_good,
+    "POST /v1/models/promote": two_models,
+    "GET /v1/dead-letters": a_dead_letter,
+}
 
 
 @pytest.fixture

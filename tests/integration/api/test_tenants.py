@@ -30,7 +30,8 @@ from fraudguard.embedded.supervisor import free_port
 OWN, OTHER = "bank-a", "bank-b"
 FILE = b"the payee's answer"
 REFUSED = {codes.FORBIDDEN, codes.NOT_FOUND}
-HOUSES = re.compile(r"/v1/(rules|lists|models)\b")  # by path: the house's, whoever of a tenant asks
+# By path: the house's, whoever of a tenant asks.
+HOUSES = re.compile(r"/v1/(rules|lists|models|operations|dead-letters)\b")
 OPEN_ROUTES = {"POST /v1/session", "GET /console/sign-in", "POST /console/sign-in", "GET /console/"}
 REASON = reasons_of("block")[0].code
 NEXT = "GET /console/cases/{case_id}/next"  # leads on into one's own queue, from wherever one comes

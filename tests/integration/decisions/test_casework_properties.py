@@ -37,6 +37,7 @@ VERBS = (
     "attach",
     "link",
     "merge",
+    "unmerge",
     "dispose",
     "dispose_alerts",
     "reopen",
@@ -45,7 +46,7 @@ VERBS = (
 ACTORS = ("ana", "bo")
 _rounds = itertools.count(1)
 
-deeds = st.tuples(st.integers(0, 15), st.sampled_from((0, 0, 1, 2)), st.integers(0, 3), st.sampled_from((0, 0, 0, 1)))
+deeds = st.tuples(st.integers(0, 16), st.sampled_from((0, 0, 1, 2)), st.integers(0, 3), st.sampled_from((0, 0, 0, 1)))
 pairs = st.tuples(deeds, deeds)
 # An alert for one of the accounts, or what each of the two does at the same time; and how much time passes first.
 steps = st.lists(
@@ -112,6 +113,7 @@ class World:
             "attach": ("a.txt", "text/plain", f"{case.version}".encode()),
             "link": (other.case_id, "the same payee"),
             "merge": (other.case_id, other.version, "one ring"),
+            "unmerge": (other.case_id, "not of that ring"),
             "dispose": (disposition, "told"),
             "review": (disposition, "heard the call"),
         }
@@ -139,8 +141,22 @@ class World:
                 root = found[case.merged_into]
                 assert root.merged_into is None
                 assert case.disposition is root.disposition
+        for case_id, (alerts, loss, risk) in (await self.sums()).items():
+            root = found[case_id]
+            assert (root.alerts, root.expected_loss, root.top_risk) == (alerts, pytest.approx(loss), risk)
         assert sum(case.alerts for case in found.values() if case.merged_into is None) == self.alerts
         self.known = found
+
+    async def sums(self) -> dict[str, tuple[int, float, float]]:
+        """What the alerts of each case that was not merged, and of those merged into it, add up to."""
+        adding = """
+            SELECT coalesce(c.merged_into, c.case_id) AS root, count(*) AS alerts, max(a.risk) AS risk,
+                   sum(coalesce(a.risk, 1) * coalesce(a.amount_base, 0)) AS loss
+            FROM cases c JOIN alerts a USING (case_id) WHERE c.account_id = ANY (:accounts) GROUP BY 1
+        """
+        async with transaction(self.engine) as connection:
+            rows = await connection.execute(text(adding), {"accounts": self.accounts})
+            return {row.root: (row.alerts, row.loss, row.risk) for row in rows}
 
     async def labels(self) -> None:
         """Once their time has come: one an alert at most, of cases that are closed with a certain verdict."""

@@ -11,8 +11,9 @@ from sealed import MEASURES, metrics_of, sealed
 
 from fraudguard.engine.engine import Engine
 from fraudguard.engine.release import STARTER, SUMS, open_release, seal, sha256, verify
-from fraudguard.engine.release_metrics import Metrics, read_metrics
+from fraudguard.engine.release_metrics import read_metrics
 from fraudguard.errors import BadModel
+from fraudguard.measures import Metrics
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from finetune import dataset, evaluate
 from finetune.evaluate import read_settings
 from fraudguard.engine.engine import Engine
-from fraudguard.engine.release_metrics import parse_metrics
 from fraudguard.errors import BadInput
+from fraudguard.measures import parse_metrics
 
 GOLDEN = Path(__file__).parent / "golden" / "report.md"
 SETTINGS = Path(evaluate.__file__).parent / "evaluate.yaml"

@@ -48,7 +48,8 @@
   }
 
   function act(name) {
-    const button = (place === "queue" ? current() : document)?.querySelector(`[data-act="${name}"]`);
+    const own = current()?.querySelector(`[data-act="${name}"]`);
+    const button = own || (place === "queue" ? null : document.querySelector(`[data-act="${name}"]`));
     if (button) button.click();
   }
   const undo = document.getElementById("undo");
@@ -71,8 +72,6 @@
 
   const actions = {
     help: () => (help.open ? help.close() : help.showModal()),
-    go_queue: () => location.assign("/console/queue"),
-    go_decisions: () => location.assign("/console/decisions"),
     filter: () => {
       const field = document.querySelector("[data-filter]");
       if (field) { field.focus(); field.select(); } else location.assign("/console/queue");
@@ -81,7 +80,7 @@
       const form = openVerdict();
       if (help.open) help.close();
       else if (form) { verdict(""); document.getElementById("main").focus(); }
-      else if (document.activeElement && document.activeElement.matches("input, select")) document.activeElement.blur();
+      else if (document.activeElement && document.activeElement.matches("input, select, textarea")) document.activeElement.blur();
       else if (place === "case") location.assign("/console/queue");
       else if (location.search) location.assign(location.pathname);
     },
@@ -223,10 +222,13 @@
     if (event.key === "Enter" && event.target.closest("a, button, summary")) return;
     if (!begun && starts.has(event.key) && !event.ctrlKey && !event.metaKey) { begun = event.key; return; }
     const action = table.get(pressed(event));
-    if (!action || !actions[action]) return;
+    const link = action && document.querySelector(`[data-go="${action}"]`);
+    if (!action) return;
     if (help.open && action !== "help" && action !== "leave") return;
     event.preventDefault();
-    actions[action]();
+    if (link) location.assign(link.href);
+    else if (actions[action]) actions[action]();
+    else act(action); // what a page adds is a button of that page
   });
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-do]");
@@ -299,7 +301,7 @@
     fresh.textContent = stale ? fresh.dataset.stale.replace("{age}", age) : fresh.dataset.fresh;
   }, 1000);
   document.addEventListener("htmx:responseError", (event) => {
-    if (event.detail.xhr.status !== 401) say(event.detail.xhr.responseText.trim());
+    if (event.detail.xhr.status !== 401) say(new DOMParser().parseFromString(event.detail.xhr.responseText, "text/html").body.textContent.trim());
   });
 
   document.body.addEventListener("caseChanged", () => { if (place === "case") location.reload(); });
@@ -307,5 +309,5 @@
   const again = document.querySelector("[data-again]");
   if (again) setTimeout(() => location.reload(), Number(again.dataset.again) * 1000);
   if (place === "queue" || place === "decisions") choose(rows()[0], !document.activeElement.matches("input"));
-  window.fraudguardActions = Object.keys(actions);
+  window.fraudguard = { actions, place, all, say, verdict, current, choose, rows, openVerdict };
 })();

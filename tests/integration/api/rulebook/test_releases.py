@@ -10,12 +10,13 @@ import pytest
 from api_support import CLOCK, Api, serving, until
 from rulebook_support import FILES, LISTED, Person, pay, person, rule, rules_hit, trail
 
+from fraudguard import rulebook
 from fraudguard.api import rules, services
 from fraudguard.assembly import Parts
 from fraudguard.config import Settings
 from fraudguard.domain import Feature, Role
 from fraudguard.rulebook import Pack, pack_of
-from fraudguard.rules.registry import RuleSet
+from fraudguard.rules.schema import Contents
 
 NEW = rule("small-payment", "amount_base < 100", "amount_base: 9", outcome="step_up")
 
@@ -318,23 +319,23 @@ async def test_rules_are_tried_beside_other_requests_and_two_at_a_time(
     assert max(most) == services.TRIALS_MAX
 
 
-async def test_rules_in_force_are_compiled_beside_other_requests(
+async def test_rules_in_force_are_read_beside_other_requests(
     api: Api, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that has not read them yet answers others while it does."""
-    entered, go_on, load = threading.Event(), threading.Event(), RuleSet.from_published
+    entered, go_on, read = threading.Event(), threading.Event(), rulebook.read_contents
 
-    def held(sources: Mapping[str, str], fields: Sequence[Feature]) -> RuleSet:
+    def held(sources: Mapping[str, str], fields: Sequence[Feature]) -> Contents:
         entered.set()
         assert go_on.wait(30)
-        return load(sources, fields)
+        return read(sources, fields)
 
     async def loading() -> bool:
         assert (await other.http.get("/health/live")).status_code == 200
         return entered.is_set()
 
     async with serving(settings) as other:
-        monkeypatch.setattr(RuleSet, "from_published", held)
+        monkeypatch.setattr(rulebook, "read_contents", held)
         answer = asyncio.create_task(other.send(Role.SERVICE, "GET", "/v1/rules"))
         await until(loading, "the rules are being read")
         go_on.set()
