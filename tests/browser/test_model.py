@@ -94,11 +94,12 @@ def test_a_worse_challenger_is_refused_in_words_and_a_better_one_promoted(
     desk = desk_of(ADMIN)
     desk.press("g", "m")
     desk.page.wait_for_selector(".gate li")
-    desk.page.wait_for_function("window.fraudguard?.actions.promote && window.fraudguard.actions.roll_back")
+    desk.page.wait_for_load_state()
+    assert {"promote", "roll_back"} <= set(desk.page.evaluate("Object.keys(window.fraudguard.actions)"))
     desk.press("p")
     desk.page.keyboard.type("the newest labels")
     desk.press("Enter")
-    desk.page.wait_for_function("document.getElementById('notice').textContent.includes('0.5000')")
+    desk.page.locator("#notice", has_text="0.5000").wait_for()
     assert "the champion's is 0.6000" in desk.page.locator("#notice").inner_text()
     assert champion(staffed) == "fraud@1.0"
 
@@ -180,5 +181,5 @@ def test_a_dead_letter_is_sent_again_by_keys(with_kafka: Site, desk_of: Callable
     check(desk, "the question")
     desk.press("Enter")
     desk.page.wait_for_selector(".replayed")
-    desk.page.wait_for_function("document.querySelector('.replayed').textContent.includes('1 sent')", timeout=40_000)
+    desk.page.locator(".replayed", has_text="1 sent").wait_for(timeout=40_000)
     assert "sent again" in desk.page.locator("[data-row]").first.inner_text()
