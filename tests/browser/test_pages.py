@@ -23,7 +23,6 @@ PAGES = {
     "bad search": "/console/decisions?where=amount_bse+%3E+0",
     "missing": "/console/cases/none",
 }
-WITHOUT_BUTTONS = ("everywhere", "queue", "case", "decisions")  # the keys of other places press buttons of their pages
 
 
 @pytest.mark.parametrize(("language", "theme", "size"), LOOKS)
