@@ -29,6 +29,11 @@ def _text(value: object) -> str:
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
+OidcRole = Annotated[
+    str, Field(pattern=r"^(viewer|analyst|lead|rule_editor|admin)(@[A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")
+]
+
+
 class Settings(BaseSettings):
     """Everything an operator may set. Units are the last word of a name."""
 
@@ -112,8 +117,9 @@ class Settings(BaseSettings):
     oidc_scopes: str = "openid profile email"
     oidc_name_claim: str = "preferred_username"  # of the ID token: how the audit trail names a person
     oidc_role_claim: str = "groups"  # a text or a list; realm_access.roles is looked for in realm_access
-    # As JSON, what of that claim gives which role; of several the first. Whoever has none gets in nowhere.
-    oidc_roles: dict[str, Literal["viewer", "analyst", "lead", "rule_editor", "admin"]] = Field(default_factory=dict)
+    # As JSON, what of that claim gives which role, of a tenant as analyst@bank-a; of several the first. Whoever
+    # has none gets in nowhere.
+    oidc_roles: dict[str, OidcRole] = Field(default_factory=dict)
     public_url: str | None = None  # where browsers reach the console, https://fraud.bank.example: they come back there
     # How often one caller may ask, in each API process; 0: as often as they like.
     rate_service_s: Annotated[int, Field(ge=0)] = 2_000  # a key of role service, a second

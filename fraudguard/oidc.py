@@ -219,7 +219,8 @@ class Provider:
         has = _values(claims, self._settings.oidc_role_claim)
         for value, role in self._settings.oidc_roles.items():
             if value in has:
-                return Identity(self.issuer, subject, name.lower(), Role(role))
+                known, _, tenant = role.partition("@")
+                return Identity(self.issuer, subject, name.lower(), Role(known), tenant)
         hint = f"ask for one of these: {', '.join(self._settings.oidc_roles)}"
         raise BadSignIn("the provider gives you no role here", hint=hint, code="no_role")
 

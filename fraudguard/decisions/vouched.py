@@ -31,12 +31,13 @@ DELETE FROM sign_ins WHERE ctid = ANY (ARRAY(SELECT ctid FROM sign_ins WHERE beg
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whom the provider vouches for. name: as it calls them now; role: what its claims give them here."""
+    """Whom the provider vouches for. name: as it calls them now; role, tenant: what its claims give them here."""
 
     issuer: str
     subject: str
     name: str
     role: Role
+    tenant: str = HOUSE
 
 
 def _hash(secret: str) -> bytes:
@@ -69,7 +70,7 @@ class Vouched:
         return row.destination if row is not None and row.begun_at > at - SIGN_IN_LASTS else None
 
     async def enter(self, who: Identity, at: datetime) -> Opened:
-        """A new session; makes the account the first time, and gives it the role of now. Audited.
+        """A new session; makes the account the first time, and gives it the role and tenant of now. Audited.
 
         Raises BadSignIn where the name is no name for an account or somebody else's, or the account is disabled.
         """
@@ -84,10 +85,12 @@ class Vouched:
                 raise BadSignIn(f"{who.name!r} is the name of another account", hint=hint, code="name_taken")
             if row.disabled_at is not None:
                 raise BadSignIn("the account is disabled", hint="ask an admin of fraudguard", code="disabled")
-            if row.role != who.role:
-                await connection.execute(update(USERS).where(USERS.c.name == row.name).values(role=who.role.value))
-                await audit.append(connection, at, row.name, "user.role", row.name, {"role": who.role.value})
-            return await sessions.begin(connection, row.name, who.role, row.tenant, at, {"issuer": who.issuer})
+            if (row.role, row.tenant) != (who.role, who.tenant):
+                now = {"role": who.role.value, "tenant": who.tenant}
+                await connection.execute(update(USERS).where(USERS.c.name == row.name).values(now))
+                detail = {name: value for name, value in now.items() if value != getattr(row, name)}
+                await audit.append(connection, at, row.name, "user.role", row.name, detail, who.tenant)
+            return await sessions.begin(connection, row.name, who.role, who.tenant, at, {"issuer": who.issuer})
 
     async def prune(self, at: datetime) -> int:
         """Forget sign-ins from which nobody came back; how many."""
@@ -99,8 +102,8 @@ async def _make(connection: AsyncConnection, who: Identity, at: datetime) -> Non
     if not NAME.fullmatch(who.name):
         hint = "up to 64 small letters, digits, dots, dashes, underlines and @, a letter or digit first"
         raise BadSignIn("the provider's name for you is no name for an account", hint=hint, code="bad_name")
-    row = {"name": who.name, "role": who.role.value, "created_at": at, "issuer": who.issuer, "subject": who.subject}
-    made = await connection.execute(insert_unless(USERS).values(row).on_conflict_do_nothing())
+    row = {"name": who.name, "role": who.role.value, "tenant": who.tenant, "issuer": who.issuer, "subject": who.subject}
+    made = await connection.execute(insert_unless(USERS).values(**row, created_at=at).on_conflict_do_nothing())
     if made.rowcount:
         detail = {"role": who.role.value, "issuer": who.issuer}
-        await audit.append(connection, at, who.name, "user.create", who.name, detail)
+        await audit.append(connection, at, who.name, "user.create", who.name, detail, who.tenant)

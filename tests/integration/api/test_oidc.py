@@ -26,7 +26,7 @@ from fraudguard.embedded.supervisor import free_port
 from fraudguard.errors import BadInput, BadSettings
 from fraudguard.oidc import Provider
 
-ROLES = {"fraud-leads": "lead", "fraud-analysts": "analyst"}
+ROLES = {"fraud-leads": "lead", "bank-a-desk": "analyst@bank-a", "fraud-analysts": "analyst"}
 
 
 @pytest.fixture
@@ -223,6 +223,21 @@ async def test_the_role_is_read_at_every_sign_in(site: Site, settings: Settings,
         assert await trail(settings, "user.role") == [("wang.wei", {"role": "lead"})]
         idp.knows("sub-1", preferred_username="wang.wei", groups=["all"])
         assert told(await enter(browser))[0] == 403
+
+
+async def test_a_tenants_group_gives_that_tenants_rows_alone(site: Site, settings: Settings, idp: IdProvider) -> None:
+    """Who moves into a tenant's group is its person from that sign-in on, in the session that they had before too."""
+    async with site.browser() as before, site.browser() as browser:
+        await enter(before)
+        assert (await before.get("/v1/rules/releases")).status_code == 200
+        idp.knows("sub-1", preferred_username="wang.wei", groups=["bank-a-desk", "fraud-analysts"])
+        await enter(browser)
+        for one in (before, browser):
+            assert (await one.get("/v1/rules/releases")).json()["code"] == "house_only"
+        assert [(person.role, person.tenant) for person in await site.repository.people.list()] == [
+            (Role.ANALYST, "bank-a")
+        ]
+        assert await trail(settings, "user.role") == [("wang.wei", {"tenant": "bank-a"})]
 
 
 async def test_the_provider_takes_nobodys_account(site: Site, idp: IdProvider) -> None:
