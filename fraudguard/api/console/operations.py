@@ -103,4 +103,4 @@ def _milliseconds(value: float) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{share * 100:.3g} %"
+    return f"{share * 100:.3g} %" if share < 0.9995 else "100 %"  # 1e+02 otherwise
