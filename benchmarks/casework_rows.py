@@ -25,7 +25,8 @@ DEEP: Final = 2 / 3  # of a list: how far down a deep page lies
 ALERTS_MAX, LINES_MAX, BEFORE = 1_000, 120, 12
 _ROW_ID: Final = re.compile(r'<tr data-id="([^"]+)"')
 _LINE: Final = re.compile(r'id="line-\d+" data-decision="([^"]+)"')
-_TAB: Final = re.compile(r'inbox=([\w-]+)"[^>]*>.*?<span class="count">(\d+)</span>', re.DOTALL)
+_TABS: Final = re.compile(r'<nav id="tabs".*?</nav>', re.DOTALL)
+_TAB: Final = re.compile(r'inbox=([\w-]+)[^>]*>[^<]*<span class="count">(\d+)</span>')
 
 Check = Callable[[httpx.Response], bool]
 Record = Mapping[str, Any]
@@ -60,6 +61,12 @@ def _holds(wanted: Record) -> Check:
 
 def _names(decision_id: str) -> Check:
     return lambda answer: decision_id in answer.text
+
+
+def _sizes(page: str) -> dict[str, int]:
+    """What the tabs say."""
+    shown = _TABS.search(page)
+    return {name: int(cases) for name, cases in _TAB.findall(shown[0])} if shown else {}
 
 
 def page_ids(wanted: Iterable[str]) -> Check:
@@ -174,7 +181,7 @@ class Queue:
 
         def right(cases: Sequence[Record]) -> Check:
             ids = page_ids(case["case_id"] for case in cases[:ROWS])
-            return lambda answer: ids(answer) and {n: int(c) for n, c in _TAB.findall(answer.text)} == tabs
+            return lambda answer: ids(answer) and _sizes(answer.text) == tabs
 
         made = [Row("console: the queue", [Question("/console/queue", right(awake))])]
         for name in sorted(inboxes):

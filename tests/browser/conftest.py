@@ -28,7 +28,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 DatabaseOf = Callable[[str], AbstractContextManager[str]]
 # What a refused request logs; a test that provokes one asks for its notice itself.
 REFUSED = ("Failed to load resource", "Response Status Error Code")
-WAIT_MS = 15_000
+WAIT_MS = 60_000  # a hang
 QUIET = ("--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync")
 
 
