@@ -483,24 +483,14 @@ def play(url: str, directory: Path, plan: Plan) -> dict[str, Any]:
         database_url=SecretStr(url), kafka_bootstrap=NOBODY, api_port=free_port(),
         rate_sign_in_min=0,  # everybody signs in from this address, at once
     )  # fmt: skip
-    child = local.start("api", settings, directory / "api.log")
+    log = directory / "api.log"
+    child = local.start("api", settings, log)
     try:
         base_url = f"http://127.0.0.1:{settings.api_port}"
-        until = time.monotonic() + 60
-        while not _serves(base_url):
-            if time.monotonic() > until:
-                raise SystemExit(f"the API does not serve: {(directory / 'api.log').read_text()[-2000:]}")
-            time.sleep(0.1)
+        local.await_answer(f"{base_url}/health/live", child, log)
         return asyncio.run(run(url, base_url, child.pid, plan))
     finally:
         local.stop(child)
-
-
-def _serves(base_url: str) -> bool:
-    try:
-        return httpx.get(f"{base_url}/health/live", timeout=5).is_success
-    except httpx.HTTPError:
-        return False
 
 
 def main() -> None:

@@ -72,25 +72,13 @@ def api(settings: Settings, log: Path) -> Iterator[httpx.Client]:
     settings = settings.model_copy(update={"api_port": free_port()})
     child = local.start("api", settings, log)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{settings.api_port}", timeout=60) as client:
-            _await(client)
+        url = f"http://127.0.0.1:{settings.api_port}"
+        local.await_answer(f"{url}/health/live", child, log)
+        with httpx.Client(base_url=url, timeout=60) as client:
             client.post("/v1/session", json={"name": ME, "password": PASSWORD}).raise_for_status()
             yield client
     finally:
         local.stop(child)
-
-
-def _await(client: httpx.Client, seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while True:
-        try:
-            client.get("/health/live").raise_for_status()
-        except httpx.HTTPError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.1)
-        else:
-            return
 
 
 def measure(client: httpx.Client, rows: Sequence[Row], requests: int) -> tuple[dict[str, list[float]], set[str]]:

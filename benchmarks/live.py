@@ -20,10 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import httpx
 import numpy as np
 from kafka import KafkaProducer
 from playwright.sync_api import sync_playwright
@@ -161,7 +159,8 @@ def main() -> None:
         asyncio.run(prepare(settings.database_url.get_secret_value(), hashed))
         children = [local.start(command, settings, directory / f"{command}.log") for command in ("worker", "api")]
         try:
-            _await_ready(settings, directory)
+            ready = f"http://127.0.0.1:{settings.api_port}/health/ready"
+            local.await_answer(ready, children[1], directory / "api.log", 120)
             rows = shown_to(settings, password, options.noise, options.events, options.pause)
         finally:
             for child in children:
@@ -171,18 +170,6 @@ def main() -> None:
             {"machine": platform.platform(), "cpus": os.cpu_count(), "model": options.model, "ms": rows}, indent=2
         )
     )
-
-
-def _await_ready(settings: Settings, directory: Path) -> None:
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        try:
-            if httpx.get(f"http://127.0.0.1:{settings.api_port}/health/ready", timeout=5).is_success:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.2)
-    raise SystemExit(f"the API is not ready: {(directory / 'api.log').read_text()[-2000:]}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from fraudguard.backtest import Backtest, Past, RuleTally, Source, run
+from fraudguard.backtest import Backtest, Past, RuleTally, Side, Source, run
 from fraudguard.config import Settings
 from fraudguard.errors import FraudguardError
 from fraudguard.rulebook import POLICY_FILE, write_files
@@ -36,9 +36,12 @@ def summary(backtest: Backtest, rule: str) -> dict[str, Any]:
         "span_days": backtest.days,
         "alerts_before": backtest.alerts_before,
         "alerts_after": backtest.alerts_after,
-        "days": [{"day": day.isoformat()} | asdict(one) for day, one in sorted(backtest.by_day.items())],
+        "days": [
+            {"day": day.isoformat(), "total": _side(one.total), "before": _side(one.before), "after": _side(one.after)}
+            for day, one in sorted(backtest.by_day.items())
+        ],
         "changes": [
-            {"before": old, "after": new, "side": asdict(change.side)}
+            {"before": old, "after": new, "side": _side(change.side)}
             | {"examples": [_example(past) for past, _ in change.examples]}
             for (old, new), change in sorted(backtest.changes.items(), key=lambda one: (-one[0][1].severity, one[0][0]))
         ],
@@ -47,11 +50,15 @@ def summary(backtest: Backtest, rule: str) -> dict[str, Any]:
     }
 
 
+def _side(side: Side) -> dict[str, Any]:
+    return asdict(side) | {"all": side.all, "precision": side.precision}
+
+
 def _tally(tally: RuleTally) -> dict[str, Any]:
     return {
-        "hits": asdict(tally.hits),
-        "alone": asdict(tally.alone),
-        "days": [{"day": day.isoformat(), "side": asdict(side)} for day, side in sorted(tally.days.items())],
+        "hits": _side(tally.hits),
+        "alone": _side(tally.alone),
+        "days": [{"day": day.isoformat(), "side": _side(side)} for day, side in sorted(tally.days.items())],
         "examples": [_example(past) for past in tally.examples],
     }
 

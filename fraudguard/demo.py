@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-import httpx
 import numpy as np
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
@@ -143,7 +142,7 @@ def _await_ready(settings: Settings, url: str, *children: subprocess.Popen[bytes
     admin = KafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
     try:
         deadline = time.monotonic() + READY_S
-        while not (_worker_consumes(admin, settings) and _api_is_ready(url)):
+        while not (_worker_consumes(admin, settings) and local.answers(f"{url}/health/ready")):
             if time.monotonic() > deadline or any(child.poll() is not None for child in children):
                 raise ServiceFailed("a part did not become ready: see var/demo/worker.log and var/demo/api.log")
             time.sleep(0.1)
@@ -157,13 +156,6 @@ def _worker_consumes(admin: KafkaAdminClient, settings: Settings) -> bool:
     except KafkaError:  # the broker makes its coordinator when the first group asks for one
         return False
     return bool(group["group_state"] == "Stable" and group["members"])
-
-
-def _api_is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health/ready", timeout=2).status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False
 
 
 def _play(

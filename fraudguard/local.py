@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import httpx
 from pydantic import SecretStr
 
 from fraudguard.config import Settings
@@ -18,6 +20,7 @@ from fraudguard.decisions.migrate import upgrade
 from fraudguard.embedded import launch
 from fraudguard.embedded.kafka import EmbeddedKafka
 from fraudguard.embedded.postgres import EmbeddedPostgres
+from fraudguard.errors import ServiceFailed
 from fraudguard.events.topics import ensure_topics
 
 STOP_S = 20.0
@@ -51,6 +54,23 @@ def start(command: str, settings: Settings, log: Path) -> subprocess.Popen[bytes
             env=os.environ | settings.environment(),
             start_new_session=True,
         )
+
+
+def await_answer(url: str, child: subprocess.Popen[bytes], log: Path, within_s: float = 60.0) -> None:
+    """Until it answers with success. Raises ServiceFailed, with the log's end, when the child ends or time is up."""
+    deadline = time.monotonic() + within_s
+    while not answers(url):
+        if child.poll() is not None or time.monotonic() > deadline:
+            raise ServiceFailed(f"{url} does not answer: {log.read_text(errors='replace')[-2000:]}")
+        time.sleep(0.1)
+
+
+def answers(url: str) -> bool:
+    """Whether it answers with success now."""
+    try:
+        return httpx.get(url, timeout=2).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def stop(child: subprocess.Popen[bytes]) -> int:

@@ -84,7 +84,7 @@ async def list_cases(services: Use, caller: Reader, query: Annotated[CaseQuery, 
 )
 async def inboxes(services: Use, caller: Reader) -> Inboxes:
     """Unclosed cases: by team, else by typology, else `unscored`."""
-    counted = await services.repository.cases.inboxes(actor(caller), services.clock.now())
+    counted = await services.repository.casefile.inboxes(actor(caller), services.clock.now())
     return Inboxes(items=tuple(map(InboxLine.model_validate, counted)))
 
 

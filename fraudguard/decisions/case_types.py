@@ -128,7 +128,8 @@ class CaseFilter:
 class Inbox:
     """How many unclosed cases lie in an inbox: awake ones by whose they are, and those asleep.
 
-    waiting: nobody's. mine: claimed by or assigned to who asks. escalated: of the awake ones.
+    waiting: nobody's. mine: claimed by or assigned to who asks; mine_snoozed: the same of those asleep. escalated: of
+    the awake ones.
     """
 
     name: str
@@ -137,6 +138,7 @@ class Inbox:
     mine: int
     escalated: int
     snoozed: int
+    mine_snoozed: int
 
 
 def case_of(row: Row[Any]) -> Case:

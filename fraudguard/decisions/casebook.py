@@ -43,17 +43,6 @@ __all__ = [
 ALERTS_SHOWN_MAX = 1_000
 
 
-_INBOXES = text("""
-SELECT inbox, count(*) FILTER (WHERE awake), count(*) FILTER (WHERE awake AND holder IS NULL AND assigned_to IS NULL),
-       count(*) FILTER (WHERE awake AND (holder = :who OR assigned_to = :who)),
-       count(*) FILTER (WHERE awake AND escalated_at IS NOT NULL), count(*) FILTER (WHERE NOT awake)
-FROM (SELECT inbox, assigned_to, escalated_at, coalesce(snoozed_until <= :at, true) AS awake,
-             CASE WHEN claimed_until > :at THEN claimed_by END AS holder
-      FROM cases WHERE state <> 'closed') c
-GROUP BY inbox ORDER BY inbox
-""")
-
-
 class CaseBook(Verdicts, Folders, Unmerging):
     """Every method raises StoreUnavailable when PostgreSQL does not answer."""
 
@@ -71,11 +60,6 @@ class CaseBook(Verdicts, Folders, Unmerging):
             return Page(tuple(shown), None)
         last = rows[limit - 1]
         return Page(tuple(shown), encode_cursor(getattr(last, _order(wanted)[0]), last.case_id))
-
-    async def inboxes(self, who: str, at: datetime) -> tuple[Inbox, ...]:
-        """Every inbox with unclosed cases, by name; who: whose cases are `mine`."""
-        async with transaction(self._engine) as connection:
-            return tuple(Inbox(*row) for row in await connection.execute(_INBOXES, {"who": who, "at": at}))
 
     async def get_case(self, case_id: str) -> tuple[Case, tuple[Alert, ...]]:
         """The case and its newest ALERTS_SHOWN_MAX alerts, in the account's order; then those merged into it.

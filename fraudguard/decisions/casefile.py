@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 
-from fraudguard.decisions.case_types import Case, case_of
+from fraudguard.decisions.case_types import Case, Inbox, case_of
 from fraudguard.decisions.connection import Open, current_tenant
 from fraudguard.decisions.records import load_record
 from fraudguard.domain import DecisionRecord
@@ -17,14 +17,19 @@ from fraudguard.tenants import scoped
 MISSED_MAX = 100
 
 _SIZES = text("""
-SELECT inbox, count(*) FILTER (WHERE NOT sleeps) AS awake, count(*) FILTER (WHERE sleeps) AS asleep
-FROM (SELECT inbox, coalesce(snoozed_until > :at, false) AS sleeps FROM cases WHERE state <> 'closed') c
-GROUP BY inbox
+SELECT inbox, count(*) FILTER (WHERE awake) AS awake, count(*) FILTER (WHERE awake AND free) AS waiting,
+       count(*) FILTER (WHERE awake AND escalated_at IS NOT NULL) AS escalated,
+       count(*) FILTER (WHERE NOT awake) AS snoozed
+FROM (SELECT inbox, escalated_at, coalesce(snoozed_until <= :at, true) AS awake,
+             assigned_to IS NULL AND coalesce(claimed_until <= :at, true) AS free
+      FROM cases WHERE state <> 'closed') c
+GROUP BY inbox ORDER BY inbox
 """)
 
 _MINE = text("""
-SELECT inbox, count(*) AS mine FROM cases
-WHERE state <> 'closed' AND ((claimed_by = :person AND claimed_until > :at) OR assigned_to = :person)
+SELECT inbox, count(*) FILTER (WHERE awake) AS mine, count(*) FILTER (WHERE NOT awake) AS mine_snoozed
+FROM (SELECT inbox, coalesce(snoozed_until <= :at, true) AS awake FROM cases
+      WHERE state <> 'closed' AND ((claimed_by = :person AND claimed_until > :at) OR assigned_to = :person)) c
 GROUP BY inbox
 """)
 
@@ -108,16 +113,6 @@ class Sharing:
 
 
 @dataclass(frozen=True, slots=True)
-class InboxSize:
-    """Unclosed cases of one inbox: awake, asleep (snoozed), and those of one person."""
-
-    inbox: str
-    awake: int
-    asleep: int
-    mine: int
-
-
-@dataclass(frozen=True, slots=True)
 class Day:
     """Outgoing transactions of one local day; payees: different ones; total in the base currency."""
 
@@ -134,17 +129,28 @@ class CaseFile:
         """open_: gives the transaction to work in."""
         self._open = open_
         self._counting = asyncio.Lock()
-        self._next_count: dict[str, asyncio.Task[list[tuple[str, int, int]]]] = {}
+        self._next_count: dict[str, asyncio.Task[Sequence[Row[Any]]]] = {}
 
-    async def inboxes(self, person: str, at: datetime) -> Sequence[InboxSize]:
-        """Every inbox that has an unclosed case, in no order. person: whose cases count as `mine`."""
+    async def inboxes(self, person: str, at: datetime) -> Sequence[Inbox]:
+        """Every inbox that has an unclosed case, by name. person: whose cases count as mine."""
         sizes = await self._sizes(at)
         async with self._open() as connection:
-            own = {row.inbox: row.mine for row in await connection.execute(_MINE, {"person": person, "at": at})}
-        return [InboxSize(inbox, awake, asleep, own.get(inbox, 0)) for inbox, awake, asleep in sizes]
+            own = {row.inbox: row for row in await connection.execute(_MINE, {"person": person, "at": at})}
+        return [
+            Inbox(
+                name=row.inbox,
+                awake=row.awake,
+                waiting=row.waiting,
+                mine=own[row.inbox].mine if row.inbox in own else 0,
+                escalated=row.escalated,
+                snoozed=row.snoozed,
+                mine_snoozed=own[row.inbox].mine_snoozed if row.inbox in own else 0,
+            )
+            for row in sizes
+        ]
 
-    async def _sizes(self, at: datetime) -> list[tuple[str, int, int]]:
-        """(inbox, awake, asleep): one count at a time, for everybody of a tenant who asked before it began.
+    async def _sizes(self, at: datetime) -> Sequence[Row[Any]]:
+        """What is the same for everybody: one count at a time, for all of a tenant who asked before it began.
 
         A change in a large queue makes every open one ask at once, and a count goes over all unclosed cases.
         """
@@ -154,11 +160,11 @@ class CaseFile:
             next_one = self._next_count[tenant] = asyncio.create_task(self._count(tenant, at))
         return await asyncio.shield(next_one)  # whoever leaves does not take it from the others
 
-    async def _count(self, tenant: str, at: datetime) -> list[tuple[str, int, int]]:
+    async def _count(self, tenant: str, at: datetime) -> Sequence[Row[Any]]:
         async with self._counting:
             del self._next_count[tenant]  # who asks from here on may have changed what is being counted
             async with self._open() as connection:
-                return [(row.inbox, row.awake, row.asleep) for row in await connection.execute(_SIZES, {"at": at})]
+                return (await connection.execute(_SIZES, {"at": at})).all()
 
     async def newest_sequence(self, account_id: str, tenant: str) -> int:
         """Of the account's decisions; 0 where it has none."""

@@ -179,15 +179,16 @@ async def working_for(connection: AsyncConnection, tenant: str) -> AsyncIterator
 
     Raises BadSettings where the role is missing, or not this user's to turn to.
     """
-    before = (connection.sync_connection and connection.sync_connection.get_execution_options().get(_OPTION)) or HOUSE
+    options = connection.sync_connection.get_execution_options() if connection.sync_connection else {}
+    before: str | None = options.get(_OPTION, HOUSE)
     if tenant == before:
         yield
         return
     await _turn_to(connection, tenant)
     try:
         yield
-    except BaseException:  # whoever rolls back turns back
-        await connection.execution_options(**{_OPTION: before})
+    except BaseException:  # rolling back turns back; until somebody turns again it is not known
+        await connection.execution_options(**{_OPTION: None})
         raise
     if before:  # the house need not be turned back to: each transaction says whose it is
         await _turn_to(connection, before)

@@ -106,6 +106,21 @@ def join() -> None:
 
 
 @asynccontextmanager
+async def together() -> AsyncIterator[None]:
+    """Deeds of this task inside are one transaction, of the unit that it works in or of their own."""
+    if current() is not None:
+        yield
+        return
+    with unit() as own:
+        own.join()
+        try:
+            yield
+            await own.finish(commit=True)
+        finally:
+            await own.finish(commit=False)
+
+
+@asynccontextmanager
 async def opened(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A connection in a transaction: committed at the end unless the task's unit keeps it, rolled back on any error."""
     found = current()

@@ -96,6 +96,7 @@ async def _facts(
     before = CaseFilter(account_id=case.account_id, state="closed", tenant=case.tenant)
     earlier = await repository.cases.list_cases(before, EARLIER_MAX + 1)
     found = await links(repository, case, rows, at)
+    missed = await repository.casefile.missed({case.account_id}, case.tenant)
     cases = await repository.casefile.newest_cases([account for link in found for account in link.others], case.tenant)
     moved = sorted((r for r in rows if r.change and r.change >= timeline.MOVED), key=lambda r: -(r.change or 0))
     return {
@@ -114,6 +115,7 @@ async def _facts(
         "graph": graph(case.account_id, found, cases),
         "curve": curve,
         "offers": await _offers(services, found) if reader.works and reader.of_house and case.state != "closed" else [],
+        "missed": list((await repository.earlier(missed)).values()),
         "earlier": [one for one in earlier.items if one.case_id != case.case_id][:EARLIER_MAX],
         "sparks": await _sparks(services, case, at),
     }

@@ -17,6 +17,7 @@ from fraudguard.api.console.deeds import CHANGED, next_of
 from fraudguard.api.console.readers import Leading, Working
 from fraudguard.api.console.sending import form_of, version_of
 from fraudguard.api.services import Services, Use
+from fraudguard.decisions import units
 from fraudguard.decisions.watchlists import ListEntry
 from fraudguard.errors import BadInput
 
@@ -43,9 +44,10 @@ async def dispose(request: Request, services: Use, reader: Working, case_id: Cas
         return Response(status_code=204, headers=CHANGED)
     expiry = fields.get("expiry", "90")
     entries = await _entries(services, sent.get("list", []), expiry, f"case {case_id}: {reason.code}", who)
-    case = await book.dispose(case_id, seen, reason.disposition, reason.code, who, now)
-    if entries:
-        await services.repository.lists.add_many(entries, who)
+    async with units.together():
+        case = await book.dispose(case_id, seen, reason.disposition, reason.code, who, now)
+        if entries:
+            await services.repository.lists.add_many(entries, who)
     to = await next_of(services, case_id, who)
     return Response(status_code=204, headers={"HX-Redirect": f"{to}?closed={case.case_id}"})
 

@@ -1,6 +1,6 @@
 """The queue: unclosed cases by inbox, filtered and ordered; its rows are read again while it is open."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, get_args
 from urllib.parse import urlencode
@@ -17,7 +17,6 @@ from fraudguard.api.console.rendering import Reader, is_fragment, page, part
 from fraudguard.api.services import Services, Use
 from fraudguard.decisions.case_types import CaseOrder
 from fraudguard.decisions.casebook import Case, CaseFilter
-from fraudguard.decisions.casefile import InboxSize
 from fraudguard.decisions.pages import Page
 from fraudguard.domain import Typology
 from fraudguard.errors import BadInput
@@ -124,11 +123,11 @@ def _least(value: str) -> float | None:
 async def _tabs(services: Services, reader: Reader, query: Mapping[str, str]) -> list[Inbox]:
     """All, each inbox that has a case, typologies first, then one's own and the snoozed; for leads those to review."""
     casefile, chosen = services.repository.casefile, query["inbox"]
-    sizes: Sequence[InboxSize] = await casefile.inboxes(actor(reader.principal), reader.now)
-    awake = {size.inbox: size.awake for size in sizes}
+    sizes = await casefile.inboxes(actor(reader.principal), reader.now)
+    awake = {size.name: size.awake for size in sizes}
     order = [name for name in BY_TYPOLOGY if awake.get(name)] + sorted(awake.keys() - set(BY_TYPOLOGY))
     counted = {"all": sum(awake.values())} | {name: awake[name] for name in order if awake[name]}
-    counted |= {"mine": sum(size.mine for size in sizes), "snoozed": sum(size.asleep for size in sizes)}
+    counted |= {"mine": sum(s.mine + s.mine_snoozed for s in sizes), "snoozed": sum(s.snoozed for s in sizes)}
     if reader.leads:
         counted["review"] = await casefile.waiting_reviews()
     if chosen not in counted:

@@ -31,24 +31,18 @@ class _Line(BaseModel):
 
 
 class Side(_Line):
-    """Decisions by what they turned out to be, with the money that would have left. open: not known yet."""
+    """Decisions by what they turned out to be, with the money that would have left. open: not known yet.
+
+    precision: share of fraud among those whose truth is known; None where none is.
+    """
 
     fraud: int
     legitimate: int
     open: int
     fraud_money: float
     legitimate_money: float
-
-    @property
-    def all(self) -> int:
-        """How many."""
-        return self.fraud + self.legitimate + self.open
-
-    @property
-    def precision(self) -> float | None:
-        """Share of fraud among those whose truth is known; None where none is."""
-        known = self.fraud + self.legitimate
-        return self.fraud / known if known else None
+    all: int
+    precision: float | None
 
 
 class Day(_Line):

@@ -1,6 +1,6 @@
 """A case beside others: which may have to do with it, linking one, and judging one with it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Path, Query, Request
@@ -39,19 +39,20 @@ async def others(
     """Candidates: what was typed, by account or case id; else those that share something and the account's own."""
     case, _ = await services.repository.cases.get_case(case_id)
     typed = q.strip()
-    found = await _typed(services, typed) if typed else await _near(services, case)
+    found = await _typed(services, typed, case.tenant) if typed else await _near(services, case)
     linked = {link.case_id for link in (await services.repository.cases.folder(case_id)).links} | {case_id}
     shown = [one for one in found if one.case.case_id not in linked]
     return page("others.html", reader, "case", case=case, others=shown[:SHOWN_MAX], typed=typed)
 
 
-async def _typed(services: Services, typed: str) -> list[Other]:
+async def _typed(services: Services, typed: str, tenant: str) -> list[Other]:
     try:
         case, _ = await services.repository.cases.get_case(typed)
         return [Other(case, "typed", ())]
     except NotFound:
-        unclosed = await services.repository.cases.list_cases(CaseFilter(account_id=typed, state="unclosed"), 1)
-        closed = await services.repository.cases.list_cases(CaseFilter(account_id=typed, state="closed"), EARLIER_MAX)
+        own = CaseFilter(account_id=typed, tenant=tenant)
+        unclosed = await services.repository.cases.list_cases(replace(own, state="unclosed"), 1)
+        closed = await services.repository.cases.list_cases(replace(own, state="closed"), EARLIER_MAX)
         return [Other(case, "typed", ()) for case in (*unclosed.items, *closed.items)]
 
 

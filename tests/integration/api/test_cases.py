@@ -261,6 +261,8 @@ async def test_a_chargeback_of_what_never_alerted_shows_on_the_accounts_cases(ap
     assert (missed["event_id"], missed["decision_id"]) == ("quiet", decided.json()["decision_id"])
     assert (missed["outcome"], [label["verdict"] for label in missed["labels"]]) == ("approve", ["legitimate", "fraud"])
     assert missed["line"].startswith("[pay out CNY 12")
+    page = await api.send(Role.ANALYST, "GET", f"/console/cases/{case['case_id']}")
+    assert f"/console/decisions/{missed['decision_id']}" in page.text.split("Called fraud since")[1]
 
 
 async def _labelled(api: Api, count: int) -> bool:

@@ -195,7 +195,7 @@ async def test_a_tenant_sees_its_own_in_every_list(repository: Repository, fille
                 assert {record.decision.tenant for record in decisions.items} == {tenant}
                 cases = await repository.cases.list_cases(CaseFilter(tenant=asked))
                 assert {case.tenant for case in cases.items} == {tenant}
-            assert sum(inbox.awake for inbox in await repository.cases.inboxes("ana", NOW)) == 2
+            assert sum(inbox.awake for inbox in await repository.casefile.inboxes("ana", NOW)) == 2
             assert [hook.tenant for hook in await repository.webhooks.list()] == [tenant]
             for other in set(TENANTS) - {tenant}:
                 foreign: DecisionRecord = filled[other]["records"][0]
